@@ -1,0 +1,129 @@
+"""PEARL while it acts: a posterior over z from the context of the trial, refreshed between episodes (spec 2.3, 2.5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int32
+
+from nacre.agents.pearl.config import PearlConfig
+from nacre.agents.pearl.networks import PearlNetworks, context_rows, context_width, infer_posterior, sample_latent
+from nacre.types import Key, Transition
+
+
+class PearlBelief(NamedTuple):
+    """N posteriors, the contexts they come from, and the hypotheses z in force."""
+
+    mean: Float[Array, "n latent"]
+    variance: Float[Array, "n latent"]
+    latent: Float[Array, "n latent"]
+    context: Float[Array, "n capacity context"]
+    context_count: Int32[Array, " n"]
+    episodes: Int32[Array, " n"]
+    """Episodes finished since the posterior was last the prior."""
+
+
+@dataclass(frozen=True)
+class PearlAgent:
+    """How PEARL infers its task. One and the same class serves collection and evaluation.
+
+    The posterior is the prior until `exploration_episodes` episodes have ended, and is then recomputed at the end of
+    every `refresh_every`-th episode: from all of the context, or from `context_draw` random transitions of it.
+    Context beyond `capacity` transitions is not kept.
+    """
+
+    config: PearlConfig
+    observation_size: int
+    action_size: int
+    capacity: int
+    exploration_episodes: int
+    refresh_every: int = 1
+    context_draw: int | None = None
+    keeps_context: bool = True
+    """Whether what is observed joins the context. Off where data is collected for the RL losses alone."""
+
+    def begin_trial(self, params: PearlNetworks, key: Key, n: int) -> PearlBelief:
+        """Prior beliefs with no context."""
+        mean = jnp.zeros((n, self.config.latent_size))
+        return PearlBelief(
+            mean=mean,
+            variance=mean + (1.0 if self.config.probabilistic_context else 0.0),
+            latent=mean,
+            context=jnp.zeros((n, self.capacity, context_width(self.config, self.observation_size, self.action_size))),
+            context_count=jnp.zeros(n, jnp.int32),
+            episodes=jnp.zeros(n, jnp.int32),
+        )
+
+    def begin_episode(
+        self, params: PearlNetworks, belief: PearlBelief, key: Key, mask: Bool[Array, " n"]
+    ) -> PearlBelief:
+        """Draws z from the posterior."""
+        latent = sample_latent(belief.mean, belief.variance, key)
+        return belief._replace(latent=jnp.where(mask[:, None], latent, belief.latent))
+
+    def act(
+        self,
+        params: PearlNetworks,
+        belief: PearlBelief,
+        observation: Float[Array, "n observation"],
+        key: Key,
+        deterministic: bool,
+    ) -> tuple[Float[Array, "n action"], PearlBelief]:
+        """pi(a | s, z): its mode, or a draw."""
+        inputs = jnp.concatenate([observation, belief.latent], axis=-1)
+        action = params.policy.mode(inputs) if deterministic else params.policy.sample(inputs, key).action
+        return action, belief
+
+    def observe(
+        self, params: PearlNetworks, belief: PearlBelief, transition: Transition, mask: Bool[Array, " n"]
+    ) -> PearlBelief:
+        """Appends the transition to the context."""
+        if not self.keeps_context:
+            return belief
+        trials = jnp.arange(len(mask))
+        slot = jnp.where(mask, belief.context_count, self.capacity)  # out of range is dropped
+        context = belief.context.at[trials, slot].set(context_rows(self.config, transition), mode="drop")
+        count = jnp.minimum(belief.context_count + mask, self.capacity)
+        return belief._replace(context=context, context_count=count)
+
+    def end_episode(
+        self, params: PearlNetworks, belief: PearlBelief, key: Key, mask: Bool[Array, " n"]
+    ) -> PearlBelief:
+        """Recomputes the posterior where it is due."""
+        episodes = belief.episodes + mask
+        since = episodes - self.exploration_episodes
+        due = mask & (since >= 0) & (since % self.refresh_every == 0)
+        refreshed = self.infer(params, belief, key)
+        return belief._replace(
+            episodes=episodes,
+            mean=jnp.where(due[:, None], refreshed.mean, belief.mean),
+            variance=jnp.where(due[:, None], refreshed.variance, belief.variance),
+        )
+
+    def infer(self, params: PearlNetworks, belief: PearlBelief, key: Key) -> PearlBelief:
+        """The posterior of each trial's context, whatever the number of episodes."""
+        if self.context_draw is None:
+            mask = jnp.arange(self.capacity)[None] < belief.context_count[:, None]
+            mean, variance = infer_posterior(params.encoder, self.config, belief.context, mask)
+        else:
+            shape = (len(belief.context), self.context_draw)
+            drawn = jax.random.randint(key, shape, 0, jnp.maximum(belief.context_count, 1)[:, None])
+            context = jnp.take_along_axis(belief.context, drawn[:, :, None], axis=1)
+            mask = jnp.broadcast_to(belief.context_count[:, None] > 0, shape)
+            mean, variance = infer_posterior(params.encoder, self.config, context, mask)
+        return belief._replace(mean=mean, variance=variance)
+
+    def commit(self, belief: PearlBelief, key: Key) -> PearlBelief:
+        """Draws one z and makes it certain, so that every later episode keeps it."""
+        latent = sample_latent(belief.mean, belief.variance, key)
+        return belief._replace(mean=latent, variance=jnp.zeros_like(belief.variance))
+
+    def forget(self, belief: PearlBelief) -> PearlBelief:
+        """Back to the prior, keeping the context for a later posterior."""
+        variance = jnp.full_like(belief.variance, 1.0 if self.config.probabilistic_context else 0.0)
+        return belief._replace(
+            mean=jnp.zeros_like(belief.mean), variance=variance, episodes=jnp.zeros_like(belief.episodes)
+        )

@@ -1,0 +1,208 @@
+"""One gradient step of PEARL, in the order of the original (PEARL, algorithm 1; spec 1.4)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, Int
+
+from nacre.agents.pearl.config import PearlConfig
+from nacre.agents.pearl.networks import PearlNetworks, context_rows, infer_posterior, sample_latent
+from nacre.nn.gaussian import kl_to_standard_normal
+from nacre.nn.mlp import MLP
+from nacre.rl import soft_actor_critic as sac
+from nacre.rl.policy import PolicySample, TanhGaussianPolicy
+from nacre.types import Key, Transition
+
+
+Critics = tuple[MLP, MLP]
+
+
+class OptimiserStates(NamedTuple):
+    """Adam's moments for each network; there is one optimiser per network."""
+
+    encoder: optax.OptState
+    policy: optax.OptState
+    critics: optax.OptState
+    value: optax.OptState
+
+
+class Batch(NamedTuple):
+    """What one gradient step reads. Both transitions have two leading axes, meta-batch and transitions per task."""
+
+    tasks: Int[Array, " meta_batch"]
+    rl: Transition
+    context: Transition
+
+
+class Summary(NamedTuple):
+    """Mean, mean square, maximum and minimum of a quantity over the rows of a step."""
+
+    mean: Float[Array, ""]
+    mean_square: Float[Array, ""]
+    maximum: Float[Array, ""]
+    minimum: Float[Array, ""]
+
+
+class Trained(NamedTuple):
+    """All that a gradient step changes."""
+
+    networks: PearlNetworks
+    target_value: MLP
+    optimisers: OptimiserStates
+
+
+class StepMetrics(NamedTuple):
+    """Scalars of one gradient step; `task_*` have one entry per task of the meta-batch, to name a bad one."""
+
+    tasks: Int[Array, " meta_batch"]
+    task_critic_loss: Float[Array, " meta_batch"]
+    task_kl: Float[Array, " meta_batch"]
+    value_loss: Float[Array, ""]
+    policy_loss: Float[Array, ""]
+    latent_mean: Float[Array, ""]
+    latent_variance: Float[Array, ""]
+    q: Summary
+    v: Summary
+    log_probability: Summary
+    policy_mean: Summary
+    policy_log_std: Summary
+
+
+class CriticAuxiliary(NamedTuple):
+    latent: Float[Array, "meta_batch latent"]
+    mean: Float[Array, "meta_batch latent"]
+    variance: Float[Array, "meta_batch latent"]
+    kl: Float[Array, " meta_batch"]
+    predictions: Float[Array, "2 rows"]
+    target: Float[Array, " rows"]
+
+
+def critic_and_encoder_loss(
+    trained: tuple[MLP, Critics], target_value: MLP, config: PearlConfig, batch: Batch, key: Key
+) -> tuple[Float[Array, ""], CriticAuxiliary]:
+    """Bellman errors of both critics plus the weighted KL: the only losses that reach the encoder.
+
+    `trained` is (encoder, critics). The KL is summed over the tasks of the meta-batch while the Bellman errors are
+    means, so its weight per task grows with the meta-batch (spec 1.2).
+    """
+    encoder, critics = trained
+    mean, variance = infer_posterior(encoder, config, context_rows(config, batch.context))
+    latent = sample_latent(mean, variance, key)
+    kl = kl_to_standard_normal(mean, variance) if config.probabilistic_context else jnp.zeros(len(mean))
+    next_inputs = policy_inputs(batch.rl.next_observation, jax.lax.stop_gradient(latent))
+    target = sac.bellman_target(
+        config.reward_scale * batch.rl.reward.reshape(-1),
+        batch.rl.terminated.reshape(-1),
+        target_value(next_inputs)[:, 0],
+        config.discount,
+    )
+    predictions = predict_q(critics, policy_inputs(batch.rl.observation, latent), _rows(batch.rl.action))
+    loss = sac.critic_loss(predictions, target) + config.kl_weight * kl.sum()
+    return loss, CriticAuxiliary(latent, mean, variance, kl, predictions, target)
+
+
+def policy_loss(
+    policy: TanhGaussianPolicy, critics: Critics, config: PearlConfig, inputs: Float[Array, "rows input"], key: Key
+) -> tuple[Float[Array, ""], tuple[PolicySample, Float[Array, " rows"]]]:
+    """The policy's loss on fresh actions, and what the value loss shares with it: those actions and their min Q."""
+    sample = policy.sample(inputs, key)
+    q_minimum = predict_q(critics, inputs, sample.action).min(axis=0)
+    loss = sac.policy_loss(sample, q_minimum, config.policy_mean_penalty, config.policy_log_std_penalty)
+    return loss, (sample, q_minimum)
+
+
+def value_loss(
+    value: MLP, inputs: Float[Array, "rows input"], q_minimum: Float[Array, " rows"], sample: PolicySample
+) -> tuple[Float[Array, ""], Float[Array, " rows"]]:
+    """The value network's loss, and its predictions."""
+    predictions = value(inputs)[:, 0]
+    return sac.value_loss(predictions, q_minimum, sample.log_probability), predictions
+
+
+def gradient_step(
+    trained: Trained, config: PearlConfig, batch: Batch, key: Key
+) -> tuple[Trained, StepMetrics]:
+    """Steps critics and encoder, then value and policy against the new critics, then the target value network.
+
+    The policy's actions come from its parameters before the step. Encoder and critics share one backward pass, and
+    value and policy share one pass through the new critics.
+    """
+    networks, target_value, optimisers = trained
+    latent_key, action_key = jax.random.split(key)
+
+    (_, critic), (encoder_gradient, critics_gradient) = jax.value_and_grad(critic_and_encoder_loss, has_aux=True)(
+        (networks.encoder, networks.critics), target_value, config, batch, latent_key
+    )
+    critics, critics_state = _adam(config.critic_learning_rate, critics_gradient, optimisers.critics, networks.critics)
+    encoder, encoder_state = _adam(config.encoder_learning_rate, encoder_gradient, optimisers.encoder, networks.encoder)
+
+    inputs = policy_inputs(batch.rl.observation, critic.latent)
+    (policy_loss_value, (sample, q_minimum)), policy_gradient = jax.value_and_grad(policy_loss, has_aux=True)(
+        networks.policy, critics, config, inputs, action_key
+    )
+    (value_loss_value, v), value_gradient = jax.value_and_grad(value_loss, has_aux=True)(
+        networks.value, inputs, q_minimum, sample
+    )
+    policy, policy_state = _adam(config.policy_learning_rate, policy_gradient, optimisers.policy, networks.policy)
+    value, value_state = _adam(config.value_learning_rate, value_gradient, optimisers.value, networks.value)
+    target_value = optax.incremental_update(value, target_value, config.target_update_rate)
+
+    squared_errors = ((critic.predictions - critic.target[None]) ** 2).sum(axis=0)
+    metrics = StepMetrics(
+        tasks=batch.tasks,
+        task_critic_loss=squared_errors.reshape(len(batch.tasks), -1).mean(axis=1),
+        task_kl=critic.kl,
+        value_loss=value_loss_value,
+        policy_loss=policy_loss_value,
+        latent_mean=jnp.abs(critic.mean).mean(),
+        latent_variance=critic.variance.mean(),
+        q=summarise(critic.predictions[0]),
+        v=summarise(v),
+        log_probability=summarise(sample.log_probability),
+        policy_mean=summarise(sample.mean),
+        policy_log_std=summarise(sample.log_std),
+    )
+    networks = PearlNetworks(encoder=encoder, policy=policy, critics=critics, value=value)
+    states = OptimiserStates(encoder_state, policy_state, critics_state, value_state)
+    return Trained(networks, target_value, states), metrics
+
+
+def initial_optimisers(networks: PearlNetworks) -> OptimiserStates:
+    """Zero moments for every network; they do not depend on the learning rates."""
+    return OptimiserStates(*(optax.adam(0.0).init(getattr(networks, name)) for name in OptimiserStates._fields))
+
+
+def policy_inputs(
+    observations: Float[Array, "meta_batch batch observation"], latent: Float[Array, "meta_batch latent"]
+) -> Float[Array, "rows input"]:
+    """[s, z] for every transition, tasks one after another: rows = meta_batch * batch."""
+    tasks, batch, _ = observations.shape
+    repeated = jnp.broadcast_to(latent[:, None], (tasks, batch, latent.shape[-1]))
+    return _rows(jnp.concatenate([observations, repeated], axis=-1))
+
+
+def predict_q(
+    critics: Critics, inputs: Float[Array, "rows input"], actions: Float[Array, "rows action"]
+) -> Float[Array, "2 rows"]:
+    """Both critics' Q(s, a, z)."""
+    inputs = jnp.concatenate([inputs, actions], axis=-1)
+    return jnp.stack([critic(inputs)[:, 0] for critic in critics])
+
+
+def summarise(values: Float[Array, "..."]) -> Summary:
+    return Summary(values.mean(), (values**2).mean(), values.max(), values.min())
+
+
+def _rows(array: Array) -> Array:
+    return array.reshape(-1, array.shape[-1])
+
+
+def _adam(learning_rate: float, gradient: MLP, state: optax.OptState, parameters: MLP):
+    """One step of Adam with its default moments; returns the new parameters and state."""
+    with jax.numpy_dtype_promotion("standard"):  # optax raises a Python float to an integer array's power
+        updates, state = optax.adam(learning_rate).update(gradient, state)
+    return optax.apply_updates(parameters, updates), state

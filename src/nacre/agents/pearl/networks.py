@@ -1,0 +1,89 @@
+"""PEARL's networks, and the posterior over z that its context encoder gives (PEARL, section 4.1; spec 1.1, 1.2)."""
+
+from __future__ import annotations
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from nacre.agents.pearl.config import PearlConfig
+from nacre.nn.gaussian import product_of_gaussians
+from nacre.nn.mlp import MLP, Precision
+from nacre.rl.policy import TanhGaussianPolicy
+from nacre.types import Key, Transition
+
+
+class PearlNetworks(eqx.Module):
+    """All that is trained."""
+
+    encoder: MLP
+    policy: TanhGaussianPolicy
+    critics: tuple[MLP, MLP]
+    value: MLP
+
+
+def initial_networks(
+    config: PearlConfig, observation_size: int, action_size: int, *, key: Key, precision: Precision
+) -> PearlNetworks:
+    """Fresh networks: three hidden layers each, initialised as :class:`nacre.nn.mlp.MLP` says."""
+    encoder_key, policy_key, first_key, second_key, value_key = jax.random.split(key, 5)
+    hidden = (config.hidden_size,) * 3
+    state_size = observation_size + config.latent_size
+    encoder_sizes = (
+        context_width(config, observation_size, action_size),
+        *(config.encoder_hidden_size,) * 3,
+        (2 if config.probabilistic_context else 1) * config.latent_size,
+    )
+    return PearlNetworks(
+        encoder=MLP(encoder_sizes, key=encoder_key, precision=precision),
+        policy=TanhGaussianPolicy(state_size, action_size, config.hidden_size, key=policy_key, precision=precision),
+        critics=(
+            MLP((state_size + action_size, *hidden, 1), key=first_key, precision=precision),
+            MLP((state_size + action_size, *hidden, 1), key=second_key, precision=precision),
+        ),
+        value=MLP((state_size, *hidden, 1), key=value_key, precision=precision),
+    )
+
+
+def context_width(config: PearlConfig, observation_size: int, action_size: int) -> int:
+    """Width of one row of context."""
+    return observation_size * (2 if config.next_observation_in_context else 1) + action_size + 1
+
+
+def context_rows(config: PearlConfig, transition: Transition) -> Float[Array, "*batch context"]:
+    """What the encoder sees of transitions: observation, action, reward and, if asked, the next observation."""
+    reward = transition.sparse_reward if config.sparse_reward_in_context else transition.reward
+    parts = [transition.observation, transition.action, reward[..., None]]
+    if config.next_observation_in_context:
+        parts.append(transition.next_observation)
+    return jnp.concatenate(parts, axis=-1)
+
+
+def infer_posterior(
+    encoder: MLP,
+    config: PearlConfig,
+    context: Float[Array, "n size context"],
+    mask: Bool[Array, "n size"] | None = None,
+) -> tuple[Float[Array, "n latent"], Float[Array, "n latent"]]:
+    """Mean and variance of q(z | c) for each of n trials; without context it is the prior N(0, 1).
+
+    With a deterministic context the variance is 0 and the mean is the plain mean of the encoded transitions, or 0
+    without context.
+    """
+    n, size, width = context.shape
+    encoded = encoder(context.reshape(n * size, width)).reshape(n, size, -1)
+    if config.probabilistic_context:
+        means, raw_variances = jnp.split(encoded, 2, axis=-1)
+        return product_of_gaussians(means, raw_variances, mask)
+    weight = jnp.ones((n, size)) if mask is None else mask.astype(encoded.dtype)
+    total = (weight[..., None] * encoded).sum(axis=1)
+    mean = total / jnp.maximum(weight.sum(axis=1), 1)[:, None]
+    return mean, jnp.zeros_like(mean)
+
+
+def sample_latent(
+    mean: Float[Array, "n latent"], variance: Float[Array, "n latent"], key: Key
+) -> Float[Array, "n latent"]:
+    """Reparameterised draw from N(mean, variance)."""
+    return mean + jnp.sqrt(variance) * jax.random.normal(key, mean.shape)

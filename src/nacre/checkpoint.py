@@ -1,0 +1,211 @@
+"""Checkpoints: the learner's whole state and the run's counters in one file, written atomically.
+
+A checkpoint is `checkpoints/<label>.npz`. The label counts the iterations that are complete and, inside the next one,
+its gradient steps: `iteration_000012`, `iteration_000012_update_000700`. Inside are one array per leaf of the state,
+called `state` followed by the leaf's path, and `manifest`, a JSON text with the progress counters and each leaf's
+dtype. The replay is not in it: that is the journal's (`nacre/journal.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nacre.errors import NacreError
+from nacre.files import leftovers, make_folder, read_npz, remove, write_atomically, write_npz
+from nacre.types import Tree
+
+FORMAT = 1
+BEST = "best.npz"
+_LABEL = re.compile(r"iteration_(\d{6,})(?:_update_(\d{6,}))?")
+
+
+def checkpoint_label(iterations: int, updates: int = 0) -> str:
+    """The label after `iterations` complete iterations and `updates` gradient steps of the next one."""
+    label = f"iteration_{iterations:06d}"
+    return f"{label}_update_{updates:06d}" if updates else label
+
+
+def save_checkpoint(folder: Path, label: str, state: Tree, progress: dict[str, Any], keep: int) -> Path:
+    """Writes `<label>.npz` and removes what it makes superfluous.
+
+    Removed are all but the latest `keep` checkpoints, those of a later label (they belong to a future that was given
+    up by resuming from before them), and temporary files of a killed writer. The best checkpoint stays.
+
+    Args:
+        folder: the run's `checkpoints` folder; made if it is not there.
+        label: as :func:`checkpoint_label` gives it.
+        state: a pytree of JAX arrays, typed PRNG keys among them; functions among its leaves are passed over.
+        progress: the run's counters, JSON values.
+        keep: at least 1.
+
+    Raises:
+        NacreError: the disk is full, read-only or the like; earlier checkpoints are untouched.
+        TypeError: a leaf of the state is neither a JAX array nor a function.
+    """
+    if not _LABEL.fullmatch(label):
+        raise ValueError(f"{label!r} is not the label of a checkpoint")
+    arrays, leaves = {}, {}
+    for path, leaf in _stored_leaves(state):
+        arrays[path], leaves[path] = _to_numpy(leaf)
+    manifest = {"format": FORMAT, "progress": progress, "leaves": leaves}
+    text = json.dumps(manifest, allow_nan=True)  # a return may be NaN; Python's JSON reads it back
+
+    make_folder(folder)
+    checkpoint = folder / f"{label}.npz"
+    write_npz(checkpoint, {"manifest": np.frombuffer(text.encode(), np.uint8), **arrays})
+    labelled = _checkpoints(folder)
+    position = labelled.index(checkpoint)
+    remove([*labelled[: max(0, position + 1 - keep)], *labelled[position + 1 :], *leftovers(folder)])
+    return checkpoint
+
+
+def save_best(checkpoint: Path, metric: str) -> bool:
+    """Copies a checkpoint to `best.npz` if `progress[metric]` is higher than that of the best so far.
+
+    Returns:
+        whether it was.
+
+    Raises:
+        NacreError: the copy cannot be written; the old best is untouched.
+    """
+    best = checkpoint.with_name(BEST)
+    score = float(read_progress(checkpoint)[metric])
+    try:
+        best_score = float(read_progress(best)[metric])
+    except (NacreError, KeyError):  # there is none yet, or it is damaged
+        best_score = -math.inf
+    if not score > best_score:
+        return False
+    write_atomically(best, checkpoint.read_bytes())
+    return True
+
+
+def load_checkpoint(path: Path, like: Tree) -> tuple[Tree, dict[str, Any]]:
+    """Reads a checkpoint into a state of the same structure as `like`.
+
+    Args:
+        path: the file.
+        like: a state of the experiment that the checkpoint belongs to, or its shapes (from `jax.eval_shape`).
+
+    Returns:
+        the state, equal to the saved one bit for bit, on the default device; and the progress counters.
+
+    Raises:
+        NacreError: the file is missing or damaged, or was saved from a state of other leaves, shapes or dtypes.
+    """
+    arrays = read_npz(path)
+    manifest = _manifest(path, arrays)
+    expected = dict(_stored_leaves(like))
+    stored = manifest["leaves"]
+    for leaf_path, leaf in expected.items():
+        if leaf_path not in stored or leaf_path not in arrays:
+            raise NacreError(f"{path} is of another experiment: it has no {leaf_path}")
+        found = f"{stored[leaf_path]['dtype']}{tuple(stored[leaf_path]['shape'])}"
+        if found != f"{leaf.dtype}{leaf.shape}":
+            raise NacreError(
+                f"{path} is of another experiment: {leaf_path} is {found} in it and {leaf.dtype}{leaf.shape} here"
+            )
+    for leaf_path in stored:
+        if leaf_path not in expected:
+            raise NacreError(f"{path} is of another experiment: its {leaf_path} is unknown here")
+
+    def restore(leaf_path: tuple[Any, ...], leaf: Any) -> Any:
+        name = _name(leaf_path)
+        return _from_numpy(arrays[name], stored[name]) if name in stored else leaf
+
+    return jax.tree_util.tree_map_with_path(restore, like), manifest["progress"]
+
+
+def read_progress(path: Path) -> dict[str, Any]:
+    """The progress counters of a checkpoint, without reading its state.
+
+    Raises:
+        NacreError: the file is missing, damaged, or not a checkpoint.
+    """
+    return _manifest(path, read_npz(path, only="manifest"))["progress"]
+
+
+def latest_checkpoint(folder: Path) -> tuple[Path, list[str]]:
+    """The latest intact checkpoint of a run's `checkpoints` folder.
+
+    Returns:
+        its path, and one warning for each later one that is damaged.
+
+    Raises:
+        NacreError: there is none; the message names each damaged file and what is wrong with it.
+    """
+    labelled = _checkpoints(folder)
+    if not labelled:
+        raise NacreError(f"{folder} has no checkpoint")
+    damages: list[str] = []
+    for path in reversed(labelled):
+        try:
+            arrays = read_npz(path)
+            missing = _manifest(path, arrays)["leaves"].keys() - arrays.keys()
+            if missing:
+                raise NacreError(f"{path} is damaged: it has no {min(missing)}")
+        except NacreError as error:
+            damages.append(str(error))
+        else:
+            return path, [f"{damage}; going on from {path.name}" for damage in damages]
+    raise NacreError(f"{folder} has no intact checkpoint: {'; '.join(damages)}")
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The labelled checkpoints of a folder, earliest first."""
+    labels = {path: _LABEL.fullmatch(path.stem) for path in folder.glob("*.npz")}
+    order = {path: (int(match[1]), int(match[2] or 0)) for path, match in labels.items() if match}
+    return sorted(order, key=order.__getitem__)
+
+
+def _manifest(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    try:
+        manifest = json.loads(arrays["manifest"].tobytes())
+        version, _, _ = manifest["format"], manifest["progress"], manifest["leaves"]
+    except (KeyError, TypeError, ValueError):
+        raise NacreError(f"{path} is not a checkpoint of nacre") from None
+    if version != FORMAT:
+        raise NacreError(f"{path} is a checkpoint of format {version}; this version of nacre reads format {FORMAT}")
+    return manifest
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return "state" + jax.tree_util.keystr(path)
+
+
+def _is_stored(name: str, leaf: Any) -> bool:
+    if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
+        return True
+    if isinstance(leaf, Callable):  # an activation function in an equinox module
+        return False
+    raise TypeError(f"{name} is {type(leaf).__name__}; every leaf of a state has to be a JAX array")
+
+
+def _stored_leaves(state: Tree) -> list[tuple[str, Any]]:
+    named = [(_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
+    return [(name, leaf) for name, leaf in named if _is_stored(name, leaf)]
+
+
+def _to_numpy(leaf: jax.Array) -> tuple[np.ndarray, dict[str, Any]]:
+    """The leaf as an array of a dtype that the npy format knows, and the facts to turn it back."""
+    facts: dict[str, Any] = {"dtype": str(leaf.dtype), "shape": leaf.shape}
+    if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        facts["key"] = str(jax.random.key_impl(leaf))
+        leaf = jax.random.key_data(leaf)
+    array = np.asarray(leaf)
+    return (array.view(f"u{array.itemsize}") if array.dtype.kind == "V" else array), facts  # "V": bfloat16 and its kin
+
+
+def _from_numpy(array: np.ndarray, facts: dict[str, Any]) -> jax.Array:
+    if "key" in facts:
+        return jax.random.wrap_key_data(jnp.array(array), impl=facts["key"])
+    return jnp.array(array.view(jnp.dtype(facts["dtype"])))

@@ -1,0 +1,43 @@
+"""The exceptions whose messages are meant for the person at the keyboard."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class NacreError(Exception):
+    """Something the user can mend: the message names the field, what was given and what is allowed.
+
+    The command line prints it as one sentence and exits with 2.
+    """
+
+
+class SimulationError(NacreError):
+    """A quantity of one simulator slot is no longer a finite number.
+
+    Fields: `quantity` (observation, reward, sparse reward or action), `slot` (its index) and `task` (the parameters
+    of the slot's task by name).
+    """
+
+    def __init__(self, quantity: str, slot: int, task: dict[str, float]) -> None:
+        self.quantity = quantity
+        self.slot = slot
+        self.task = task
+        described = ", ".join(f"{name} = {value:g}" for name, value in task.items())
+        super().__init__(f"The {quantity} of simulator slot {slot} is not finite; its task is {described}.")
+
+
+class NonFiniteError(NacreError):
+    """A number of the learner is no longer finite: training stopped, and the last checkpoint is good."""
+
+
+class Interrupted(Exception):
+    """SIGINT or SIGTERM ended a run after everything was saved.
+
+    Fields: `run` (the run folder) and `signal` (its number).
+    """
+
+    def __init__(self, run: Path, signal: int) -> None:
+        self.run = run
+        self.signal = signal
+        super().__init__(f"Stopped and saved. Continue with: nacre resume {run}")

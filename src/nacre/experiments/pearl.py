@@ -1,0 +1,101 @@
+"""PEARL's named experiments, with the hyperparameters of the published configurations."""
+
+from __future__ import annotations
+
+from nacre.agents.pearl.config import PearlConfig
+from nacre.experiments.experiment import Experiment
+
+EXPERIMENTS = (
+    Experiment(
+        name="pearl/point-robot",
+        family="point-robot",
+        train_tasks=80,
+        test_tasks=20,
+        algorithm=PearlConfig(
+            initial_steps=200,
+            prior_steps=200,
+            extra_posterior_steps=200,
+            updates_per_iteration=1000,
+            context_size=64,
+            reward_scale=100.0,
+            evaluation_trials=2,
+            evaluation_steps=60,
+            exploration_episodes=1,
+        ),
+    ),
+    Experiment(
+        name="pearl/sparse-point-robot",
+        family="sparse-point-robot",
+        train_tasks=80,
+        test_tasks=20,
+        algorithm=PearlConfig(
+            sparse_reward_in_context=True,
+            initial_steps=200,
+            tasks_per_iteration=10,
+            prior_steps=100,
+            posterior_steps=900,
+            extra_posterior_steps=0,
+            updates_per_iteration=1000,
+            context_size=1024,
+            discount=0.90,
+            reward_scale=100.0,
+            kl_weight=1.0,
+            evaluation_trials=2,
+            evaluation_steps=400,
+            exploration_episodes=5,
+        ),
+    ),
+    Experiment(
+        name="pearl/cheetah-vel",
+        family="cheetah-vel",
+        train_tasks=100,
+        test_tasks=30,
+        algorithm=PearlConfig(),
+    ),
+    Experiment(
+        name="pearl/cheetah-dir",
+        family="cheetah-dir",
+        train_tasks=2,
+        test_tasks=2,
+        algorithm=PearlConfig(
+            prior_steps=1000,
+            extra_posterior_steps=1000,
+            meta_batch_size=4,
+            context_size=256,
+            evaluation_trials=4,
+        ),
+    ),
+    # For the demo: the point robot with fewer tasks, smaller networks and batches. Not a published configuration.
+    Experiment(
+        name="pearl/point-robot-quick",
+        family="point-robot",
+        train_tasks=20,
+        test_tasks=10,
+        task_list="seeded",
+        iterations=12,
+        update_chunk=50,
+        algorithm=PearlConfig(
+            hidden_size=64,
+            encoder_hidden_size=64,
+            initial_steps=200,
+            prior_steps=200,
+            extra_posterior_steps=200,
+            updates_per_iteration=250,
+            meta_batch_size=8,
+            batch_size=128,
+            context_size=64,
+            reward_scale=100.0,
+            evaluation_trials=2,
+            evaluation_steps=60,
+            exploration_episodes=1,
+        ),
+    ),
+)
+
+DESCRIPTIONS = {
+    "pearl/point-robot": "a point walks to a hidden goal in a square; dense reward",
+    "pearl/sparse-point-robot": "a point searches a hidden goal on a half circle; reward only near it",
+    "pearl/cheetah-vel": "a half-cheetah runs at a hidden speed between 0 and 3 m/s",
+    "pearl/cheetah-dir": "a half-cheetah runs in a hidden direction, forward or backward",
+    "pearl/point-robot-quick": "point-robot at a size that a laptop learns in minutes; for demos and tests",
+}

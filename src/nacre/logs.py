@@ -1,0 +1,250 @@
+"""What a run reports while it goes on: progress.csv, TensorBoard, and lines or a live bar on the terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import numpy as np
+import rich.console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.summary import scalar
+
+from nacre.errors import NacreError
+from nacre.files import cannot, sync_folder, write_atomically
+from nacre.types import Metrics
+
+CSV = "progress.csv"
+TEST_RETURN = "AverageReturn_all_test_tasks"
+"""The column the papers plot: mean return of the last episode of a trial over all test tasks."""
+
+
+class ProgressLog:
+    """progress.csv: a header and one row per iteration, on the disk before `append` returns.
+
+    A kill in the middle of a row leaves a partial last line, which `truncate` removes at the next start.
+    """
+
+    def __init__(self, folder: Path):
+        self._path = folder / CSV
+        lines = _complete_lines(self._path) if self._path.exists() else []
+        self._columns = next(csv.reader(lines[:1])) if lines else None
+
+    def append(self, row: Metrics) -> None:
+        """Adds a row. The first one fixes the columns and their order.
+
+        Raises:
+            ValueError: the row has other columns than the first.
+            NacreError: the disk is full, read-only or the like.
+        """
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        is_new = self._columns is None
+        if self._columns is None:
+            self._columns = list(row)
+            writer.writerow(self._columns)
+        missing, unknown = self._columns - row.keys(), row.keys() - set(self._columns)
+        if missing or unknown:
+            raise ValueError(f"the columns of {CSV} may not change: missing {sorted(missing)}, new {sorted(unknown)}")
+        writer.writerow([float(row[column]) for column in self._columns])
+        try:
+            with open(self._path, "ab") as file:
+                file.write(text.getvalue().encode())
+                file.flush()
+                os.fsync(file.fileno())
+            if is_new:
+                sync_folder(self._path.parent)
+        except OSError as error:
+            raise cannot("write", self._path, error) from error
+
+    def truncate(self, rows: int) -> None:
+        """Keeps the header and the first `rows` rows, and drops later and partial ones.
+
+        Raises:
+            NacreError: there are fewer complete rows, or the file cannot be read or written.
+        """
+        lines = _complete_lines(self._path) if self._path.exists() else []
+        if len(lines) - 1 < rows and rows > 0:
+            raise NacreError(f"{self._path} is damaged: it has {max(0, len(lines) - 1)} complete rows of {rows}")
+        kept = lines[: rows + 1] if rows else []
+        if not kept:
+            self._columns = None
+        if self._path.exists():
+            write_atomically(self._path, "".join(kept).encode())
+
+
+def read_progress_csv(path: Path) -> dict[str, np.ndarray]:
+    """The columns of a progress.csv as float64 arrays; a partial last row, of a run that goes on, is left out.
+
+    Raises:
+        NacreError: the file cannot be read, or holds something else than numbers; the message says in which line.
+    """
+    lines = _complete_lines(path)
+    header, *rows = list(csv.reader(lines)) if lines else [[]]
+    values = np.empty((len(rows), len(header)))
+    for number, row in enumerate(rows):
+        try:
+            numbers = [float(value) for value in row]
+        except ValueError:
+            numbers = []
+        if len(numbers) != len(header):
+            raise NacreError(f"{path}, line {number + 2}, is damaged: {len(header)} numbers were expected")
+        values[number] = numbers
+    return {column: values[:, index] for index, column in enumerate(header)}
+
+
+def _complete_lines(path: Path) -> list[str]:
+    try:
+        text = path.read_bytes().decode()
+    except OSError as error:
+        raise cannot("read", path, error) from error
+    except UnicodeDecodeError:
+        raise NacreError(f"{path} is damaged: it is not text") from None
+    return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+class TensorBoard:
+    """Writes rows as TensorBoard scalars, grouped by what they are about.
+
+    Events are written at once and not by tensorboardX's background thread, whose death on a full disk would leave the
+    run waiting for ever.
+    """
+
+    def __init__(self, folder: Path, first_step: int = 0):
+        """`first_step`: where a resumed run goes on; TensorBoard forgets what a killed one wrote from there.
+
+        Raises:
+            NacreError: the disk is full, read-only or the like.
+        """
+        self._folder = folder
+        try:
+            self._writer = EventsWriter(str(folder / "events"), f".{os.getpid()}")
+            if first_step:
+                start = SessionLog(status=SessionLog.SessionStatus.START)
+                self._writer.write_event(Event(wall_time=time.time(), step=first_step, session_log=start))
+            self._writer.flush()
+        except OSError as error:
+            raise cannot("write events in", folder, error) from error
+
+    def write(self, step: int, row: Metrics) -> None:
+        """Writes every column of a row.
+
+        Raises:
+            NacreError: the disk is full or the like.
+        """
+        try:
+            for column, value in row.items():
+                summary = scalar(tensorboard_tag(column), value)
+                self._writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+            self._writer.flush()
+        except OSError as error:
+            raise cannot("write events in", self._folder, error) from error
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def tensorboard_tag(column: str) -> str:
+    """`Q Predictions Mean` as `Q_Predictions/Mean`, `Train Time (s)` as `time/Train_Time_s`, and so on."""
+    groups = [
+        (r".*Return.*", "return"),
+        (r".*\(s\)", "time"),
+        (r"Z .*|KL .*", "belief"),
+        (r".* Loss", "loss"),
+        (r"Number of .*|Epoch", "count"),
+    ]
+    group = next((group for pattern, group in groups if re.fullmatch(pattern, column)), None)
+    if group is None:
+        statistic = re.fullmatch(r"(.*) (Mean|Std|Max|Min)", column)
+        group, column = statistic.groups() if statistic else ("other", column)
+    return "/".join(re.sub(r"\W+", "_", part).strip("_") for part in (group, column))
+
+
+Phase = Literal["collect", "update", "evaluate"]
+
+
+class Console:
+    """Shows how a run goes on: a live bar on a terminal, otherwise one plain line per iteration.
+
+    Each iteration calls `phase` and `advance` as it works, and `iteration` when it is complete.
+    """
+
+    def __init__(self, iterations: int, *, complete: int = 0, console: rich.console.Console | None = None):
+        """`complete`: how many of the `iterations` are complete already, in a resumed run."""
+        self._console = console or rich.console.Console(highlight=False)
+        self._iterations, self._complete, self._complete_before = iterations, complete, complete
+        self._phase: Phase = "collect"
+        self._amounts: dict[Phase, int] = {}
+        self._seconds: dict[Phase, float] = {}
+        self._start = self._phase_start = time.monotonic()
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._whole = self._progress.add_task("iterations", total=iterations, completed=complete, note="")
+        self._part = self._progress.add_task("collect", total=None, note="")
+
+    def __enter__(self) -> Console:
+        self._progress.start()
+        self._start = self._phase_start = time.monotonic()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def message(self, text: str) -> None:
+        """Prints a line, above the bar if there is one."""
+        self._console.print(text, markup=False, soft_wrap=True)
+
+    def phase(self, phase: Phase, total: int | None = None) -> None:
+        """Begins a phase of `total` environment steps (collect, evaluate) or gradient steps (update)."""
+        self._end_phase()
+        self._phase = phase
+        self._progress.reset(self._part, description=phase, total=total, note="")
+
+    def advance(self, n: int) -> None:
+        """`n` more steps of the phase are done."""
+        self._amounts[self._phase] = self._amounts.get(self._phase, 0) + n
+        self._progress.update(self._part, advance=n)
+
+    def iteration(self, row: Metrics) -> None:
+        """An iteration is complete, and `row` is its row of progress.csv."""
+        self._end_phase()
+        self._complete += 1
+        now = time.monotonic()
+        per_iteration = (now - self._start) / (self._complete - self._complete_before)
+        parts = [f"test return {row[TEST_RETURN]:.1f}"] if TEST_RETURN in row else []
+        units: dict[Phase, str] = {"collect": "env steps/s", "update": "gradient steps/s"}
+        for phase, unit in units.items():
+            if self._amounts.get(phase) and self._seconds.get(phase):
+                parts.append(f"{self._amounts[phase] / self._seconds[phase]:.4g} {unit}")
+        parts.append(f"{_duration(per_iteration * (self._iterations - self._complete))} left")
+        self._progress.update(self._whole, completed=self._complete, note=" · ".join(parts))
+        if not self._console.is_terminal:
+            self.message(" · ".join([f"iteration {self._complete}/{self._iterations}", *parts]))
+        self._amounts, self._seconds = {}, {}
+
+    def _end_phase(self) -> None:
+        now = time.monotonic()
+        self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now - self._phase_start
+        self._phase_start = now
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,195 @@
+"""Replay: every transition of every task, once, on the device, and the draws from it.
+
+Transitions of a task are numbered by rank, in the order in which they were collected. A page table maps ranks to rows
+of shared arrays, as virtual memory does: a page of `PAGE` rows belongs to one task, so tasks grow independently
+without one row of padding per task and step. Observations are in an array of their own, an episode's `length + 1` one
+after another; a transition knows the row of its observation, and its next observation is in the row below.
+
+The context data of a task is a contiguous range of ranks: those of the latest visit's first episodes.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float32, Int32
+
+from nacre.types import Episode, Key, Transition, Visit
+
+PAGE = 256
+BLOCK = 4096
+
+
+class Replay(NamedTuple):
+    """The arrays on the device. `rows` transitions and `observation_rows` observations fit.
+
+    `sparse_rewards` has no rows in families without a sparse reward.
+    """
+
+    observations: Float32[Array, "observation_rows observation"]
+    observation_row: Int32[Array, " rows"]
+    actions: Float32[Array, "rows action"]
+    rewards: Float32[Array, " rows"]
+    sparse_rewards: Float32[Array, " sparse_rows"]
+    terminated: Bool[Array, " rows"]
+    pages: Int32[Array, "tasks pages"]
+    counts: Int32[Array, " tasks"]
+    context_start: Int32[Array, " tasks"]
+    context_count: Int32[Array, " tasks"]
+
+    def draw(self, tasks: Int32[Array, " n"], size: int, key: Key) -> Transition:
+        """`size` transitions of each task, uniformly and with replacement; leading axes (n, size)."""
+        ranks = jax.random.randint(key, (len(tasks), size), 0, self.counts[tasks][:, None])
+        return self._gather(tasks, ranks)
+
+    def draw_context(self, tasks: Int32[Array, " n"], size: int, key: Key) -> Transition:
+        """`size` transitions of each task's context data, uniformly and with replacement."""
+        ranks = jax.random.randint(key, (len(tasks), size), 0, self.context_count[tasks][:, None])
+        return self._gather(tasks, self.context_start[tasks][:, None] + ranks)
+
+    def _gather(self, tasks: Int32[Array, " n"], ranks: Int32[Array, "n size"]) -> Transition:
+        rows = self.pages[tasks[:, None], ranks // PAGE] * PAGE + ranks % PAGE
+        observation_row = self.observation_row[rows]
+        rewards = self.rewards[rows]
+        return Transition(
+            observation=self.observations[observation_row],
+            action=self.actions[rows],
+            reward=rewards,
+            sparse_reward=self.sparse_rewards[rows] if self.sparse_rewards.size else rewards,
+            next_observation=self.observations[observation_row + 1],
+            terminated=self.terminated[rows],
+        )
+
+
+class ReplayBuffer:
+    """Fills a :class:`Replay`, and keeps the book of its pages on the host.
+
+    `transitions` and `episodes` are what room is made for at once; when more comes, the arrays grow by a quarter,
+    at the cost of a copy and a new compilation of what reads them.
+    """
+
+    def __init__(
+        self, tasks: int, observation_size: int, action_size: int, *, has_sparse_reward: bool, transitions: int, episodes: int
+    ):
+        pages = -(-transitions // PAGE) + tasks
+        rows = pages * PAGE
+        self._counts = np.zeros(tasks, np.int32)
+        self._context_start = np.zeros(tasks, np.int32)
+        self._context_count = np.zeros(tasks, np.int32)
+        self._page_table = np.zeros((tasks, pages), np.int32)
+        self._pages_used = 0
+        self._observations_used = 0
+        self._arrays = Replay(
+            observations=jnp.zeros((transitions + episodes, observation_size)),
+            observation_row=jnp.zeros(rows, jnp.int32),
+            actions=jnp.zeros((rows, action_size)),
+            rewards=jnp.zeros(rows),
+            sparse_rewards=jnp.zeros(rows if has_sparse_reward else 0),
+            terminated=jnp.zeros(rows, bool),
+            pages=jnp.asarray(self._page_table),
+            counts=jnp.asarray(self._counts),
+            context_start=jnp.asarray(self._context_start),
+            context_count=jnp.asarray(self._context_count),
+        )
+
+    @property
+    def arrays(self) -> Replay:
+        """What the learner draws from. Adding visits invalidates it: take it anew afterwards."""
+        return self._arrays
+
+    @property
+    def transitions(self) -> int:
+        """Transitions stored, over all tasks."""
+        return int(self._counts.sum())
+
+    def add(self, visits: Iterable[Visit]) -> None:
+        """Appends what visits collected, in order, and makes their context episodes the context of their tasks."""
+        episodes, rows = [], []
+        for visit in visits:
+            context_count = sum(len(episode) for episode in visit.episodes[: visit.context_episodes])
+            if visit.context_episodes:
+                self._context_start[visit.task] = self._counts[visit.task]
+                self._context_count[visit.task] = context_count
+            for episode in visit.episodes:
+                episodes.append(episode)
+                rows.append(self._allocate(visit.task, len(episode)))
+        if episodes:
+            self._write(episodes, np.concatenate(rows))
+        self._arrays = self._arrays._replace(
+            pages=jnp.asarray(self._page_table.copy()),
+            counts=jnp.asarray(self._counts.copy()),
+            context_start=jnp.asarray(self._context_start.copy()),
+            context_count=jnp.asarray(self._context_count.copy()),
+        )
+
+    def _allocate(self, task: int, length: int) -> np.ndarray:
+        """Rows for the next `length` transitions of a task, on its last page and then on new ones."""
+        ranks = self._counts[task] + np.arange(length)
+        held, needed = -(-self._counts[task] // PAGE), -(-(self._counts[task] + length) // PAGE)
+        while self._pages_used + needed - held > self._page_table.shape[1]:
+            self._page_table = np.pad(self._page_table, ((0, 0), (0, self._page_table.shape[1] // 4 + 1)))
+        self._page_table[task, held:needed] = np.arange(self._pages_used, self._pages_used + needed - held)
+        self._pages_used += needed - held
+        self._counts[task] += length
+        return self._page_table[task, ranks // PAGE] * PAGE + ranks % PAGE
+
+    def _write(self, episodes: list[Episode], rows: np.ndarray) -> None:
+        lengths = np.array([len(episode) for episode in episodes])
+        starts = self._observations_used + np.cumsum(lengths + 1) - lengths - 1
+        self._observations_used += int(lengths.sum()) + len(episodes)
+        self._grow()
+        arrays = self._arrays
+        last = np.zeros(lengths.sum(), bool)
+        last[np.cumsum(lengths) - 1] = [episode.terminated for episode in episodes]
+        columns = {
+            "observation_row": np.concatenate([start + np.arange(n) for start, n in zip(starts, lengths, strict=True)]),
+            "actions": np.concatenate([episode.actions for episode in episodes]),
+            "rewards": np.concatenate([episode.rewards for episode in episodes]),
+            "terminated": last,
+        }
+        if arrays.sparse_rewards.size:
+            columns["sparse_rewards"] = np.concatenate([episode.sparse_rewards for episode in episodes])
+        written = {name: _scatter(getattr(arrays, name), rows, column) for name, column in columns.items()}
+        written["observations"] = _scatter(
+            arrays.observations,
+            np.arange(starts[0], self._observations_used),
+            np.concatenate([episode.observations for episode in episodes]),
+        )
+        self._arrays = arrays._replace(**written)
+
+    def _grow(self) -> None:
+        arrays, rows = self._arrays, self._page_table.shape[1] * PAGE
+        grown = {}
+        if rows > len(arrays.rewards):
+            per_row = ("observation_row", "actions", "rewards", "terminated")
+            names = (*per_row, "sparse_rewards") if arrays.sparse_rewards.size else per_row
+            grown = {name: _extend(getattr(arrays, name), rows) for name in names}
+        if self._observations_used > len(arrays.observations):
+            grown["observations"] = _extend(arrays.observations, self._observations_used * 5 // 4)
+        self._arrays = arrays._replace(**grown)
+
+
+def _extend(array: Array, length: int) -> Array:
+    return jnp.pad(array, ((0, length - len(array)), *((0, 0),) * (array.ndim - 1)))
+
+
+def _scatter(array: Array, rows: np.ndarray, values: np.ndarray) -> Array:
+    """Writes in blocks of one size, so that nothing is compiled twice; the last block is padded with rows out of range."""
+    for start in range(0, len(rows), BLOCK):
+        part = slice(start, start + BLOCK)
+        block_rows = np.full(BLOCK, len(array), np.int32)
+        block_values = np.zeros((BLOCK, *array.shape[1:]), array.dtype)
+        block_rows[: len(rows[part])] = rows[part]
+        block_values[: len(rows[part])] = values[part]
+        array = _set_rows(array, block_rows, block_values)
+    return array
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _set_rows(array: Array, rows: Int32[Array, " block"], values: Array) -> Array:
+    return array.at[rows].set(values, mode="drop")

@@ -1,0 +1,177 @@
+"""The run folder: where it is, its experiment.json and variant.json, and reading them back."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nacre.errors import NacreError
+from nacre.experiments.experiment import Experiment, from_json, override, to_json
+from nacre.files import cannot, make_folder, write_atomically
+from nacre.tasks import make_family
+from nacre.tasks.family import TaskSplit
+
+FORMAT = 1
+EXPERIMENT = "experiment.json"
+CHECKPOINTS = "checkpoints"
+REPLAY = "replay"
+
+
+def default_run_folder(experiment: Experiment) -> Path:
+    """`runs/<algorithm>/<task>/<seed and time>`, in the current folder."""
+    return Path("runs", experiment.name, f"seed-{experiment.seed}-{datetime.now():%Y-%m-%d-%H-%M-%S}")
+
+
+def create_run_folder(out: Path | None, experiment: Experiment, split: TaskSplit) -> Path:
+    """Makes the folder of a new run and writes experiment.json and variant.json.
+
+    Args:
+        out: the folder; None: see :func:`default_run_folder`.
+        experiment: the resolved configuration.
+        split: the tasks of the run.
+
+    Raises:
+        NacreError: the folder exists and is not empty, or cannot be written.
+    """
+    run = default_run_folder(experiment) if out is None else out
+    make_folder(run)
+    try:
+        occupied = next(run.iterdir(), None)
+    except OSError as error:
+        raise cannot("read", run, error) from error
+    if (run / EXPERIMENT).exists():
+        raise NacreError(f"{run} holds a run already: choose another folder, or continue it with: nacre resume {run}")
+    if occupied:
+        raise NacreError(f"{run} is not empty: choose another folder")
+    content = {
+        "format": FORMAT,
+        "experiment": to_json(experiment),
+        "tasks": {
+            "parameters": list(make_family(experiment.family).task_parameters),
+            "train": split.train.tolist(),
+            "test": split.test.tolist(),
+        },
+        "versions": versions(),
+    }
+    write_variant(run, experiment)
+    write_atomically(run / EXPERIMENT, _json(content))
+    return run
+
+
+def read_run(run: Path) -> tuple[Experiment, TaskSplit]:
+    """The experiment and the tasks of a run.
+
+    Raises:
+        NacreError: the folder is missing or not a run's, or its experiment.json is damaged or of a newer format; the
+            message says where.
+    """
+    path = run / EXPERIMENT
+    if not run.exists():
+        raise NacreError(f"{run} does not exist")
+    if not path.exists():
+        raise NacreError(f"{run} is not a run folder: it has no {EXPERIMENT}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise cannot("read", path, error) from error
+    except ValueError as error:  # not UTF-8, or not JSON: both say where
+        raise NacreError(f"{path} is damaged: {error}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("format"), int):
+        raise NacreError(f"{path} is not an experiment of nacre: it names no format")
+    if content["format"] > FORMAT:
+        raise NacreError(f"{path} has format {content['format']}; this version of nacre reads up to {FORMAT}")
+    try:
+        experiment = from_json(content.get("experiment"))
+    except NacreError as error:
+        raise NacreError(f"{path} is damaged: {error}") from None
+    train = _tasks(path, content, "train", experiment.train_tasks)
+    return experiment, TaskSplit(train, _tasks(path, content, "test", experiment.test_tasks))
+
+
+def extend_run(run: Path, iterations: int) -> Experiment:
+    """Gives a run another total number of iterations, in experiment.json and variant.json.
+
+    Raises:
+        NacreError: the run cannot be read or written, or has no room for so few iterations.
+    """
+    experiment, _ = read_run(run)
+    experiment = override(experiment, {"iterations": iterations})
+    if iterations < 1:
+        raise NacreError(f"iterations must be at least 1, and {iterations} was given")
+    content = json.loads((run / EXPERIMENT).read_text(encoding="utf-8"))
+    write_atomically(run / EXPERIMENT, _json(content | {"experiment": to_json(experiment)}))
+    write_variant(run, experiment)
+    return experiment
+
+
+def write_variant(folder: Path, experiment: Experiment) -> None:
+    """variant.json: the configuration with sorted keys, as viskit reads it.
+
+    Raises:
+        NacreError: it cannot be written.
+    """
+    write_atomically(folder / "variant.json", _json(to_json(experiment), sort_keys=True))
+
+
+def versions() -> dict[str, str | None]:
+    """What a run ran on. Never fails: what cannot be found out is None."""
+    packages = ("nacre", "jax", "jaxlib", "equinox", "optax", "mujoco", "gymnasium", "numpy")
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu_model(),
+        **{package: _package_version(package) for package in packages},
+        "git_commit": _git_commit(),
+    }
+
+
+def _json(content: Any, sort_keys: bool = False) -> bytes:
+    return (json.dumps(content, indent=2, sort_keys=sort_keys, allow_nan=False) + "\n").encode()
+
+
+def _tasks(path: Path, content: dict[str, Any], split: str, n: int) -> np.ndarray:
+    """`content["tasks"][split]` as a float64 array (n, parameters)."""
+    try:
+        tasks = np.array(content["tasks"][split], dtype=np.float64)
+        expected = (n, len(content["tasks"]["parameters"]))
+    except (KeyError, TypeError, ValueError):
+        raise NacreError(f"{path} is damaged: tasks.{split} is missing or holds something else than numbers") from None
+    if tasks.shape != expected or not np.isfinite(tasks).all():
+        raise NacreError(
+            f"{path} is damaged: tasks.{split} has shape {tasks.shape}, not {expected}, or a value that is not finite"
+        )
+    return tasks
+
+
+def _cpu_model() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+
+
+def _package_version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that this file is in, with `-dirty` if it was changed since."""
+    checkout = Path(__file__).parents[2]
+    if not (checkout / ".git").exists():  # an installed package may lie in somebody else's checkout
+        return None
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,107 @@
+"""What training, evaluation and loaded agents share: the device, the sources of randomness, simulators, learners."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from nacre.agents.pearl.learner import PearlLearner
+from nacre.errors import NacreError
+from nacre.evaluate import Protocol
+from nacre.experiments import Experiment
+from nacre.tasks.family import TaskFamily
+from nacre.tasks.simulator import Simulator
+
+
+class Stream(enum.IntEnum):
+    """Independent sources of randomness, all from the experiment's one seed. Values are part of what a seed means."""
+
+    NETWORKS = 1
+    INITIAL_COLLECTION = 2
+    COLLECTION = 3
+    TEST_EVALUATION = 4
+    OFFLINE_EVALUATION = 5
+    EVALUATION_TASKS = 6
+    COMMAND_EVALUATION = 7
+
+
+def seed_of(experiment: Experiment, stream: Stream, iteration: int = 0) -> np.random.SeedSequence:
+    """The seed of one purpose in one iteration, independent of all others."""
+    return np.random.SeedSequence([experiment.seed, stream, iteration])
+
+
+def key_of(seed: np.random.SeedSequence) -> jax.Array:
+    """A JAX PRNG key from a NumPy seed."""
+    return jax.random.key(int(seed.generate_state(1)[0]))
+
+
+@contextlib.contextmanager
+def prepare_jax(device: str | None) -> Iterator[None]:
+    """Chooses the device, and keeps compiled programs in the user's cache folder unless JAX is told another.
+
+    Raises:
+        NacreError: the device is not there.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(cache / "nacre" / "jax"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    if device is None:
+        yield
+        return
+    try:
+        chosen = jax.devices(device)[0]
+    except RuntimeError:
+        present = ", ".join(sorted({found.platform for found in jax.devices()}))
+        raise NacreError(
+            f"device {device!r} was asked for, and JAX finds only: {present}"
+            + (" (pip install 'nacre[cuda]' brings NVIDIA support)" if device == "gpu" else "")
+        ) from None
+    with jax.default_device(chosen):
+        yield
+
+
+class SimulatorPool:
+    """Simulators of one family by their number of slots, made when first asked for."""
+
+    def __init__(self, family: TaskFamily, threads: int | None):
+        self._family, self._threads = family, threads
+        self._simulators: dict[int, Simulator] = {}
+
+    def __call__(self, n_slots: int) -> Simulator:
+        if n_slots not in self._simulators:
+            self._simulators[n_slots] = Simulator(self._family, n_slots, self._threads)
+        return self._simulators[n_slots]
+
+    def close(self) -> None:
+        for simulator in self._simulators.values():
+            simulator.close()
+        self._simulators.clear()
+
+
+def learner_for(experiment: Experiment, family: TaskFamily) -> PearlLearner:
+    """The learner of an experiment's algorithm, in the family's sizes."""
+    return PearlLearner(
+        experiment.algorithm, family.observation_size, family.action_size, family.horizon, experiment.precision
+    )
+
+
+def training_protocol(experiment: Experiment, family: TaskFamily) -> Protocol:
+    """How the experiment is meta-tested after each iteration (spec 2.5 and 8)."""
+    config = experiment.algorithm
+    stochastic = config.test_context == "stochastic"
+    return Protocol(
+        name=f"{config.test_context}-context",
+        trials=config.evaluation_trials,
+        steps=0 if stochastic else config.evaluation_steps,
+        episodes=1,
+        exploration_episodes=config.exploration_episodes,
+        stochastic_steps=config.exploration_episodes * family.horizon if stochastic else 0,
+        sparse_returns=config.sparse_reward_in_context,
+    )

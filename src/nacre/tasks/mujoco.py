@@ -1,0 +1,156 @@
+"""MuJoCo worlds: one MjData per slot, advanced by a pool of threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import NamedTuple
+
+import gymnasium
+import mujoco
+import numpy as np
+from jaxtyping import Float32, Float64, Int
+
+ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
+
+
+@dataclass(frozen=True)
+class MujocoBody:
+    """What a world needs to know of a model.
+
+    `start` writes the first qpos and qvel of an episode. `observe` and `reward_state` return live views into the
+    arrays of the MjData they are given, to be concatenated; they are called once per slot, not per step.
+    """
+
+    asset: str
+    """File name among the MuJoCo models that ship with Gymnasium."""
+    frame_skip: int
+    """Physics steps per control step."""
+    start: Callable[[mujoco.MjModel, mujoco.MjData, np.random.Generator], None]
+    observe: Callable[[mujoco.MjData], list[np.ndarray]]
+    reward_state: Callable[[mujoco.MjData], list[np.ndarray]]
+
+
+class _Slot(NamedTuple):
+    model: mujoco.MjModel
+    data: mujoco.MjData
+    control: np.ndarray
+    """View of data.ctrl."""
+
+
+class _Job(NamedTuple):
+    """One control step of some slots, to be shared by the threads that are given it."""
+
+    slots: Iterator[_Slot]
+    frame_skip: int
+    done: SimpleQueue[Exception | None]
+    """Receives one entry from each helper that has found no slot left: what went wrong there, or None."""
+
+
+def _advance(job: _Job) -> None:
+    for model, data, _ in job.slots:
+        mujoco.mj_step(model, data, job.frame_skip)
+
+
+def _help(jobs: SimpleQueue[_Job | None]) -> None:
+    while (job := jobs.get()) is not None:
+        try:
+            _advance(job)
+            error = None
+        except Exception as raised:
+            error = raised
+        job.done.put(error)
+
+
+class MujocoWorld:
+    """N slots of one MuJoCo model.
+
+    A control step is one call of mj_step per slot, which releases the GIL. Threads share one iterator over the
+    slots, so that none idles while another has slots left; a slot's result does not depend on who steps it.
+    Everything else happens in the calling thread: a thread that came back from mj_step to do some more Python would
+    make the others wait for the GIL, which costs more than the Python itself. Plain queues hand out the work, because
+    a ThreadPoolExecutor's futures take a fifth of a control step of 20 half-cheetahs on two cores.
+
+    Body positions are read as mj_step leaves them: they are those before its last physics step was integrated, one
+    step behind qpos, as in the original environments (spec section 4).
+    """
+
+    def __init__(self, body: MujocoBody, n_slots: int, threads: int) -> None:
+        model = mujoco.MjModel.from_xml_path(str(ASSETS / body.asset))
+        # MuJoCo would quietly reset a simulation that blew up; the simulator should see it and say so.
+        model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+        low, high = model.actuator_ctrlrange.T
+        self._control_centre, self._control_scale = (high + low) / 2, (high - low) / 2
+        self._controls_are_actions = bool((low == -1).all() and (high == 1).all())
+
+        self._body = body
+        self._slots: list[_Slot] = []
+        self._readings: list[np.ndarray] = []
+        for _ in range(n_slots):
+            data = mujoco.MjData(model)
+            self._slots.append(_Slot(model, data, data.ctrl))
+            observation, reward_state = body.observe(data), body.reward_state(data)
+            self._readings += observation + reward_state
+        self._observation_size = sum(view.size for view in observation)
+
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        # The calling thread is one of the `threads`.
+        self._helpers = [
+            threading.Thread(target=_help, args=(self._jobs,), name=f"nacre-mujoco-{number}", daemon=True)
+            for number in range(min(threads, n_slots) - 1)
+        ]
+        for helper in self._helpers:
+            helper.start()
+
+    def reset(
+        self,
+        slots: Int[np.ndarray, " n"],
+        tasks: Float64[np.ndarray, "n parameters"],
+        generators: list[np.random.Generator],
+    ) -> tuple[Float32[np.ndarray, "n observation"], Float64[np.ndarray, "n reward_state"]]:
+        for slot, generator in zip(slots, generators, strict=True):
+            model, data, _ = self._slots[slot]
+            # Also clears the solver's warm start, so that nothing of the last episode is left.
+            mujoco.mj_resetData(model, data)
+            self._body.start(model, data, generator)
+            mujoco.mj_forward(model, data)
+        return self._read(slots)
+
+    def step(
+        self, slots: Int[np.ndarray, " n"], actions: Float64[np.ndarray, "n action"]
+    ) -> tuple[Float32[np.ndarray, "n observation"], Float64[np.ndarray, "n reward_state"]]:
+        if not self._controls_are_actions:
+            actions = self._control_centre + self._control_scale * actions
+        chosen = self._slots if len(slots) == len(self._slots) else [self._slots[slot] for slot in slots]
+        for slot, control in zip(chosen, actions, strict=True):
+            slot.control[:] = control
+        job = _Job(iter(chosen), self._body.frame_skip, SimpleQueue())
+        helpers = min(len(self._helpers), len(chosen) - 1)
+        for _ in range(helpers):
+            self._jobs.put(job)
+        try:
+            _advance(job)
+        finally:
+            # Also when interrupted: nobody may touch a slot that a helper is still stepping.
+            errors = [job.done.get() for _ in range(helpers)]
+        for error in errors:
+            if error is not None:
+                raise error
+        return self._read(slots)
+
+    def close(self) -> None:
+        for _ in self._helpers:
+            self._jobs.put(None)
+        for helper in self._helpers:
+            helper.join()
+        self._helpers = []
+
+    def _read(self, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        # One call for all slots, those not asked for included, is faster than a loop over any.
+        rows = np.concatenate(self._readings).reshape(len(self._slots), -1)
+        if len(slots) < len(self._slots):
+            rows = rows[slots]
+        return rows[:, : self._observation_size].astype(np.float32), rows[:, self._observation_size :]

@@ -1,0 +1,111 @@
+"""Point robots: a point in the plane that should go to a goal it is not told (spec section 4.6)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int
+
+from nacre.tasks.family import TaskFamily, World
+
+STEP_SIZE = 0.1
+"""Distance that a full action moves the point along each axis."""
+PUBLISHED_SEED = 1337
+
+
+class PointWorld:
+    """A point per slot: each action moves it by up to `STEP_SIZE` along each axis, without bounds.
+
+    An episode starts uniformly in a square around the origin. The reward state is the position.
+    """
+
+    def __init__(self, n_slots: int, start_range: float) -> None:
+        self._positions = np.zeros((n_slots, 2))
+        self._start_range = start_range
+
+    def reset(
+        self,
+        slots: Int[np.ndarray, " n"],
+        tasks: Float64[np.ndarray, "n 2"],
+        generators: list[np.random.Generator],
+    ) -> tuple[Float32[np.ndarray, "n 2"], Float64[np.ndarray, "n 2"]]:
+        starts = [generator.uniform(-self._start_range, self._start_range, 2) for generator in generators]
+        self._positions[slots] = starts
+        return self._read(slots)
+
+    def step(
+        self, slots: Int[np.ndarray, " n"], actions: Float64[np.ndarray, "n 2"]
+    ) -> tuple[Float32[np.ndarray, "n 2"], Float64[np.ndarray, "n 2"]]:
+        self._positions[slots] += STEP_SIZE * actions
+        return self._read(slots)
+
+    def close(self) -> None:
+        pass
+
+    def _read(self, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        positions = self._positions[slots]
+        return positions.astype(np.float32), positions
+
+
+def _distance(position: Any, goal: Any) -> Any:
+    return ((position - goal) ** 2).sum(-1) ** 0.5
+
+
+class PointRobot(TaskFamily):
+    """Goals uniform in the square [-1, 1] x [-1, 1], starts too; the reward is minus the distance after the move."""
+
+    name = "point-robot"
+    observation_size = 2
+    action_size = 2
+    horizon = 20
+    task_parameters = ("goal_x", "goal_y")
+
+    def sample_tasks(self, generator: np.random.Generator, n: int) -> Float64[np.ndarray, "n 2"]:
+        return generator.uniform(-1.0, 1.0, (n, 2))
+
+    def published_tasks(self, n: int) -> Float64[np.ndarray, "n 2"]:
+        return np.random.RandomState(PUBLISHED_SEED).uniform(-1.0, 1.0, (n, 2))
+
+    def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        return -_distance(following, task)
+
+    def make_world(self, n_slots: int, threads: int) -> World:
+        return PointWorld(n_slots, start_range=1.0)
+
+
+class SparsePointRobot(TaskFamily):
+    """Goals on the upper unit half circle, starts at the origin.
+
+    The reward is dense, as in `PointRobot`; the sparse reward is (1 - distance) within `goal_radius` of the goal and
+    0 elsewhere, so inside the disc it lies in [0.8, 1].
+    """
+
+    name = "sparse-point-robot"
+    observation_size = 2
+    action_size = 2
+    horizon = 20
+    task_parameters = ("goal_x", "goal_y")
+    has_sparse_reward = True
+    goal_radius = 0.2
+
+    def sample_tasks(self, generator: np.random.Generator, n: int) -> Float64[np.ndarray, "n 2"]:
+        angles = generator.uniform(0.0, np.pi, n)
+        return np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+
+    def published_tasks(self, n: int) -> Float64[np.ndarray, "n 2"]:
+        """`n` equally spaced goals from angle 0 to pi, shuffled: the whole list depends on `n`."""
+        angles = np.linspace(0.0, np.pi, n)
+        goals = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+        np.random.RandomState(PUBLISHED_SEED).shuffle(goals)
+        return goals
+
+    def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        return -_distance(following, task)
+
+    def sparse_reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        distance = _distance(following, task)
+        return (1.0 - distance) * (distance <= self.goal_radius).astype(distance.dtype)
+
+    def make_world(self, n_slots: int, threads: int) -> World:
+        return PointWorld(n_slots, start_range=0.0)

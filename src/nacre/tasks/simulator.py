@@ -1,0 +1,266 @@
+"""The simulator: N slots, each with its own task, stepped together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from jaxtyping import Bool, Float, Float32, Float64
+
+from nacre.errors import NacreError, SimulationError
+from nacre.tasks.family import TaskFamily
+
+
+class Simulator(VectorEnv):
+    """N slots of one task family behind the interface of `gymnasium.vector.VectorEnv`, without automatic resets.
+
+    Actions are in [-1, 1] and clipped to it. A slot whose episode has terminated or been truncated is frozen until it
+    is reset: its physics rest, its observation and flags stay, its reward is 0. What happens in a slot depends only
+    on its task, seed and actions, not on the other slots nor on the number of threads.
+
+    Raises (`reset` and `step`):
+        SimulationError: an observation, reward or action is not finite.
+        NacreError: tasks of the wrong shape, or not finite.
+        ValueError, TypeError: misuse of the interface.
+    """
+
+    metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}
+
+    def __init__(self, family: TaskFamily, n_slots: int, threads: int | None = None) -> None:
+        """`threads` step the slots, the calling one included; None means as many as there are physical cores.
+
+        Raises:
+            NacreError: no slots or no threads.
+        """
+        if n_slots < 1:
+            raise NacreError(f"A simulator needs at least 1 slot, and {n_slots} were asked for.")
+        if threads is not None and threads < 1:
+            raise NacreError(f"threads must be at least 1, and {threads} was given.")
+        self.family = family
+        self.num_envs = n_slots
+        self.single_observation_space = observation_space(family)
+        self.single_action_space = action_space(family)
+        self.observation_space = batch_space(self.single_observation_space, n_slots)
+        self.action_space = batch_space(self.single_action_space, n_slots)
+
+        self._world = family.make_world(n_slots, physical_cores() if threads is None else threads)
+        self._all_slots = np.arange(n_slots)
+        self._tasks: np.ndarray | None = None
+        self._generators: list[np.random.Generator] = []
+        self._observations = np.zeros((n_slots, family.observation_size), np.float32)
+        self._reward_states: np.ndarray | None = None
+        self._ages = np.zeros(n_slots, np.int64)
+        self._terminations = np.zeros(n_slots, bool)
+        self._truncations = np.zeros(n_slots, bool)
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | np.random.SeedSequence | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Float32[np.ndarray, "n observation"], dict[str, Any]]:
+        """Starts new episodes, in all slots or in those of a mask; returns the observations of all slots.
+
+        Args:
+            seed: an int or a SeedSequence gives each slot the generator of its own child seed; a sequence gives one
+                seed per slot, None leaving that slot's generator as it is. None as a whole lets all generators run
+                on. Only slots that are reset are seeded.
+            options: `tasks`, shape (N, parameters), needed at the first reset and when tasks change; only the rows
+                of slots that are reset are read. `reset_mask`, bool, shape (N,): the slots to reset.
+        """
+        self._check_open()
+        options = options or {}
+        mask = self._reset_mask(options.get("reset_mask"))
+        slots = np.flatnonzero(mask)
+        self._set_tasks(options.get("tasks"), slots)
+        self._set_seeds(seed, slots)
+
+        generators = [self._generators[slot] for slot in slots]
+        observations, reward_states = self._world.reset(slots, self._tasks[slots], generators)
+        self._check_finite("observation", observations, slots)
+        if self._reward_states is None:
+            self._reward_states = np.zeros((self.num_envs, reward_states.shape[-1]))
+        self._observations[slots] = observations
+        self._reward_states[slots] = reward_states
+        self._ages[slots] = 0
+        self._terminations[slots] = False
+        self._truncations[slots] = False
+        return self._observations.copy(), {}
+
+    def step(
+        self, actions: Float[np.ndarray, "n action"]
+    ) -> tuple[
+        Float32[np.ndarray, "n observation"],
+        Float64[np.ndarray, " n"],
+        Bool[np.ndarray, " n"],
+        Bool[np.ndarray, " n"],
+        dict[str, Any],
+    ]:
+        """Advances every slot whose episode is running by one control step.
+
+        Returns observations, rewards, terminations, truncations (only where not terminated) and infos: `active`,
+        the slots that were stepped, and `sparse_reward` where the family has one, each of shape (N,).
+        """
+        self._check_open()
+        if self._reward_states is None:
+            raise gymnasium.error.ResetNeeded("Call reset before step.")
+        actions = np.asarray(actions, np.float32)
+        if actions.shape != (self.num_envs, self.family.action_size):
+            raise ValueError(f"actions must have shape ({self.num_envs}, {self.family.action_size}), and have {actions.shape}.")
+
+        active = ~(self._terminations | self._truncations)
+        infos: dict[str, Any] = {"active": active}
+        if active.all():
+            # Nothing is gathered or scattered in the usual case: with 20 slots of cheap physics that would show.
+            results = self._step_slots(self._all_slots, actions, self._tasks, self._reward_states)
+            self._observations, self._reward_states, rewards, self._terminations, sparse_rewards = results
+            self._ages += 1
+            self._truncations = (self._ages >= self.family.horizon) & ~self._terminations
+        else:
+            rewards, sparse_rewards = np.zeros(self.num_envs), np.zeros(self.num_envs)
+            slots = np.flatnonzero(active)
+            if slots.size:
+                results = self._step_slots(slots, actions[slots], self._tasks[slots], self._reward_states[slots])
+                observations, reward_states, rewards[slots], terminated, sparse_rewards[slots] = results
+                self._observations[slots] = observations
+                self._reward_states[slots] = reward_states
+                self._ages[slots] += 1
+                self._terminations[slots] = terminated
+                self._truncations[slots] = (self._ages[slots] >= self.family.horizon) & ~terminated
+        if self.family.has_sparse_reward:
+            infos["sparse_reward"] = sparse_rewards
+        return self._observations.copy(), rewards, self._terminations.copy(), self._truncations.copy(), infos
+
+    def close_extras(self, **kwargs: Any) -> None:
+        self._world.close()
+
+    def _step_slots(
+        self, slots: np.ndarray, actions: np.ndarray, tasks: np.ndarray, previous: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Steps `slots`; returns observations, reward states, rewards, terminations and sparse rewards of those.
+
+        Sparse rewards are the rewards in a family that has no others.
+        """
+        family = self.family
+        # One reduction answers in the usual case whether actions are in range and finite; no comparison holds for NaN.
+        if not abs(actions).max() <= 1.0:
+            self._check_finite("action", actions, slots)
+            actions = actions.clip(-1.0, 1.0)
+        actions = actions.astype(np.float64)
+        observations, following = self._world.step(slots, actions)
+        self._check_finite("observation", observations, slots)
+        rewards = family.reward(previous, actions, following, tasks)
+        self._check_finite("reward", rewards, slots)
+        sparse_rewards = rewards
+        if family.has_sparse_reward:
+            sparse_rewards = family.sparse_reward(previous, actions, following, tasks)
+            self._check_finite("sparse reward", sparse_rewards, slots)
+        return observations, following, rewards, family.terminated(previous, actions, following, tasks), sparse_rewards
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise gymnasium.error.ClosedEnvironmentError("The simulator has been closed.")
+
+    def _check_finite(self, quantity: str, rows: np.ndarray, slots: np.ndarray) -> None:
+        finite = np.isfinite(rows)
+        if not finite.all():
+            row = int(np.argmin(finite.reshape(len(slots), -1).all(axis=1)))
+            slot = int(slots[row])
+            names = self.family.task_parameters
+            task = dict(zip(names, self._tasks[slot].tolist(), strict=True))
+            raise SimulationError(quantity, slot, task)
+
+    def _reset_mask(self, mask: Any) -> np.ndarray:
+        if mask is None:
+            return np.ones(self.num_envs, bool)
+        if not isinstance(mask, np.ndarray) or mask.dtype != bool or mask.shape != (self.num_envs,):
+            raise TypeError(f"reset_mask must be a NumPy array of bool, of shape ({self.num_envs},).")
+        if not mask.any():
+            raise ValueError("reset_mask must name at least one slot.")
+        if self._reward_states is None and not mask.all():
+            raise ValueError("The first reset must reset every slot.")
+        return mask
+
+    def _set_tasks(self, tasks: Any, slots: np.ndarray) -> None:
+        if tasks is None:
+            if self._tasks is None:
+                raise ValueError("The first reset needs options={'tasks': array of shape (slots, parameters)}.")
+            return
+        checked = check_tasks(self.family, tasks)
+        if len(checked) != self.num_envs:
+            raise NacreError(f"There must be one task for each of {self.num_envs} slots, and {len(checked)} were given.")
+        if self._tasks is None:
+            self._tasks = checked.copy()
+        else:
+            self._tasks[slots] = checked[slots]
+
+    def _set_seeds(self, seed: int | Sequence[int | None] | np.random.SeedSequence | None, slots: np.ndarray) -> None:
+        if not self._generators:
+            self._generators = [np.random.default_rng() for _ in range(self.num_envs)]
+        if seed is None:
+            return
+        if isinstance(seed, np.random.SeedSequence | int | np.integer):
+            root = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(int(seed))
+            # What root.spawn would give the first time, but without changing root: the same seed twice is the same.
+            seeds = [
+                np.random.SeedSequence(root.entropy, spawn_key=(*root.spawn_key, slot)) for slot in range(self.num_envs)
+            ]
+        else:
+            seeds = list(seed)
+        if len(seeds) != self.num_envs:
+            raise ValueError(f"There must be one seed for each of {self.num_envs} slots, and {len(seeds)} were given.")
+        for slot in slots:
+            if seeds[slot] is not None:
+                self._generators[slot] = np.random.default_rng(seeds[slot])
+
+
+def observation_space(family: TaskFamily) -> gymnasium.spaces.Box:
+    """Every finite float32 vector of the family's observation size: the simulator lets no other pass."""
+    largest = np.finfo(np.float32).max
+    return gymnasium.spaces.Box(-largest, largest, (family.observation_size,), np.float32)
+
+
+def action_space(family: TaskFamily) -> gymnasium.spaces.Box:
+    return gymnasium.spaces.Box(-1.0, 1.0, (family.action_size,), np.float32)
+
+
+def check_tasks(family: TaskFamily, tasks: Any) -> Float64[np.ndarray, "n parameters"]:
+    """`tasks` as an array of task parameters.
+
+    Raises:
+        NacreError: they are not numbers, or not finite, or not as many per task as the family has parameters.
+    """
+    names = ", ".join(family.task_parameters)
+    try:
+        array = np.asarray(tasks, np.float64)
+    except (TypeError, ValueError):
+        raise NacreError(f"A task of {family.name} is a row of numbers ({names}); {tasks!r} was given.") from None
+    if array.ndim != 2 or array.shape[1] != len(family.task_parameters):
+        raise NacreError(
+            f"Tasks of {family.name} have shape (tasks, {len(family.task_parameters)}), for {names}; "
+            f"{array.shape} was given."
+        )
+    if not np.isfinite(array).all():
+        raise NacreError(f"The parameters of a task of {family.name} ({names}) must be finite.")
+    return array
+
+
+def physical_cores() -> int:
+    """The number of physical cores this process may run on.
+
+    Two hardware threads of one core gain nothing from two threads of floating-point work. Where the system does not
+    tell which share a core (outside Linux), every processor counts as one.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return os.cpu_count() or 1
+    cores = set()
+    for processor in os.sched_getaffinity(0):
+        siblings = Path(f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list")
+        cores.add(siblings.read_text() if siblings.is_file() else str(processor))
+    return len(cores)

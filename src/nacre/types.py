@@ -1,0 +1,73 @@
+"""The data that passes between the rooms of the house, with the shapes written down.
+
+Host data (an :class:`Episode`) is NumPy; what agents see while they act (a :class:`Transition`) is one JAX row
+per trial. `terminated` says that the task ended, `truncated` that the clock ran out; only the first stops
+bootstrapping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Float32
+
+Metrics = Mapping[str, float]
+"""Scalars of one iteration by column name."""
+
+Tree = Any
+"""Any JAX pytree (parameters, beliefs): what is inside is the business of the algorithm that made it."""
+
+
+class Transition(NamedTuple):
+    """One time step of N trials, as an agent observes it.
+
+    Actions are the agent's own, in [-1, 1]. `sparse_reward` equals `reward` in families that have no separate
+    sparse reward.
+    """
+
+    observation: Float[Array, "n observation"]
+    action: Float[Array, "n action"]
+    reward: Float[Array, " n"]
+    sparse_reward: Float[Array, " n"]
+    next_observation: Float[Array, "n observation"]
+    terminated: Bool[Array, " n"]
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode, from reset to termination or the horizon, on one task.
+
+    Row `t` of `observations` and row `t + 1` are the observation before and after action `t`, so next observations
+    are not kept twice. `sparse_rewards` is None in families without a separate sparse reward.
+    """
+
+    task: int
+    observations: Float32[np.ndarray, "length_plus_1 observation"]
+    actions: Float32[np.ndarray, "length action"]
+    rewards: Float32[np.ndarray, " length"]
+    sparse_rewards: Float32[np.ndarray, " length"] | None
+    terminated: bool
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
+
+Key = jax.Array
+"""A typed JAX PRNG key."""
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What one visit to a task collected, in order.
+
+    The first `context_episodes` episodes are the task's new context data (they replace the old); an algorithm that
+    keeps no separate context passes 0.
+    """
+
+    task: int
+    episodes: tuple[Episode, ...]
+    context_episodes: int

@@ -1,0 +1,401 @@
+"""Named experiments, their JSON, their limits, and the old code's configuration files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nacre.agents.pearl.config import PearlConfig
+from nacre.errors import NacreError
+from nacre.experiments import (
+    DESCRIPTIONS,
+    EXPERIMENTS,
+    Experiment,
+    from_json,
+    limits,
+    make_experiment,
+    to_json,
+    validate,
+)
+from nacre.experiments.old_config import FIELDS, FIXED, NOT_YET, OLD_DEFAULTS, WITHOUT_MEANING, read_old_config
+from nacre.tasks import make_family
+
+# The published values, as the old configuration files would have them (spec section 3): what all have in common ...
+COMMON = json.loads("""{
+    "latent_size": 5, "net_size": 300, "path_to_weights": null,
+    "env_params": {"randomize_tasks": true},
+    "algo_params": {
+        "num_iterations": 500, "batch_size": 256, "soft_target_tau": 0.005,
+        "policy_lr": 0.0003, "qf_lr": 0.0003, "vf_lr": 0.0003, "context_lr": 0.0003,
+        "use_information_bottleneck": true, "update_post_train": 1, "recurrent": false, "dump_eval_paths": false},
+    "util_params": {"base_log_dir": "output", "use_gpu": true, "gpu_id": 0, "debug": false, "docker": false}}""")
+# ... and the columns of the four experiments.
+PUBLISHED = {
+    "cheetah-dir": """{
+        "env_name": "cheetah-dir", "n_train_tasks": 2, "n_eval_tasks": 2, "env_params": {"n_tasks": 2},
+        "algo_params": {
+            "meta_batch": 4, "num_initial_steps": 2000, "num_tasks_sample": 5, "num_steps_prior": 1000,
+            "num_steps_posterior": 0, "num_extra_rl_steps_posterior": 1000, "num_train_steps_per_itr": 2000,
+            "num_evals": 4, "num_steps_per_eval": 600, "num_exp_traj_eval": 2, "embedding_batch_size": 256,
+            "embedding_mini_batch_size": 256, "max_path_length": 200, "discount": 0.99, "reward_scale": 5,
+            "kl_lambda": 0.1, "sparse_rewards": false, "use_next_obs_in_context": false}}""",
+    "cheetah-vel": """{
+        "env_name": "cheetah-vel", "n_train_tasks": 100, "n_eval_tasks": 30, "env_params": {"n_tasks": 130},
+        "algo_params": {
+            "meta_batch": 16, "num_initial_steps": 2000, "num_tasks_sample": 5, "num_steps_prior": 400,
+            "num_steps_posterior": 0, "num_extra_rl_steps_posterior": 600, "num_train_steps_per_itr": 2000,
+            "num_evals": 1, "num_steps_per_eval": 600, "num_exp_traj_eval": 2, "embedding_batch_size": 100,
+            "embedding_mini_batch_size": 100, "max_path_length": 200, "discount": 0.99, "reward_scale": 5,
+            "kl_lambda": 0.1, "sparse_rewards": false, "use_next_obs_in_context": false}}""",
+    "point-robot": """{
+        "env_name": "point-robot", "n_train_tasks": 80, "n_eval_tasks": 20, "env_params": {"n_tasks": 100},
+        "algo_params": {
+            "meta_batch": 16, "num_initial_steps": 200, "num_tasks_sample": 5, "num_steps_prior": 200,
+            "num_steps_posterior": 0, "num_extra_rl_steps_posterior": 200, "num_train_steps_per_itr": 1000,
+            "num_evals": 2, "num_steps_per_eval": 60, "num_exp_traj_eval": 1, "embedding_batch_size": 64,
+            "embedding_mini_batch_size": 64, "max_path_length": 20, "discount": 0.99, "reward_scale": 100,
+            "kl_lambda": 0.1, "sparse_rewards": false, "use_next_obs_in_context": false}}""",
+    "sparse-point-robot": """{
+        "env_name": "sparse-point-robot", "n_train_tasks": 80, "n_eval_tasks": 20, "env_params": {"n_tasks": 100},
+        "algo_params": {
+            "meta_batch": 16, "num_initial_steps": 200, "num_tasks_sample": 10, "num_steps_prior": 100,
+            "num_steps_posterior": 900, "num_extra_rl_steps_posterior": 0, "num_train_steps_per_itr": 1000,
+            "num_evals": 2, "num_steps_per_eval": 400, "num_exp_traj_eval": 5, "embedding_batch_size": 1024,
+            "embedding_mini_batch_size": 1024, "max_path_length": 20, "discount": 0.90, "reward_scale": 100,
+            "kl_lambda": 1.0, "sparse_rewards": 1, "use_next_obs_in_context": false}}""",
+}
+
+
+def merged(base: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    both = {key: merged(base[key], other[key]) for key in base.keys() & other.keys() if isinstance(base[key], dict)}
+    return base | other | both
+
+
+def old_file(folder: Path, content: Any) -> Path:
+    path = folder / "old.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+# The named experiments
+
+
+@pytest.mark.parametrize("task", PUBLISHED)
+def test_published_values(tmp_path: Path, task: str) -> None:
+    complete = merged(COMMON, json.loads(PUBLISHED[task]))
+    assert {key for key, _ in _leaves(complete)} == {key for key, _ in _leaves(OLD_DEFAULTS)}
+    experiment, _ = read_old_config(old_file(tmp_path, complete))
+    assert experiment == EXPERIMENTS[f"pearl/{task}"]
+    # What no old file could say: see spec sections 1.1, 1.4, 2.3 to 2.5 and 8.
+    assert experiment.algorithm.encoder_hidden_size == 200
+    assert experiment.algorithm.policy_mean_penalty == experiment.algorithm.policy_log_std_penalty == 1e-3
+    assert (experiment.algorithm.posterior_phase, experiment.algorithm.test_context) == ("refresh", "deterministic")
+    assert experiment.task_list == "published"
+
+
+def _leaves(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in config.items():
+        found += _leaves(value, f"{key}.") if isinstance(value, dict) else [(prefix + key, value)]
+    return found
+
+
+def test_the_table_of_experiments() -> None:
+    assert EXPERIMENTS.keys() == DESCRIPTIONS.keys()
+    assert set(EXPERIMENTS) == {f"pearl/{task}" for task in PUBLISHED} | {"pearl/point-robot-quick"}
+    for name, experiment in EXPERIMENTS.items():
+        assert experiment.name == name
+        assert "\n" not in DESCRIPTIONS[name]
+        validate(experiment, make_family(experiment.family))
+        assert len({experiment, make_experiment(name), make_experiment(name, seed=1)}) == 2
+
+
+def test_overrides() -> None:
+    experiment = make_experiment(
+        "pearl/cheetah-vel", seed=3, iterations=60.0, kl_weight=1, device="cpu", name="pearl/x"
+    )
+    assert experiment == dataclasses.replace(
+        EXPERIMENTS["pearl/cheetah-vel"],
+        seed=3,
+        iterations=60,
+        device="cpu",
+        name="pearl/x",
+        algorithm=PearlConfig(kl_weight=1.0),
+    )
+    assert type(experiment.algorithm.kl_weight) is float
+    assert type(experiment.iterations) is int
+    with_config = make_experiment("pearl/cheetah-vel", algorithm=PearlConfig(latent_size=2), discount=0.5)
+    assert with_config.algorithm == PearlConfig(latent_size=2, discount=0.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("pearl/cheeta-vel", {}, "unknown experiment 'pearl/cheeta-vel': did you mean pearl/cheetah-vel or"),
+        ("qqq", {}, "unknown experiment 'qqq': allowed: pearl/cheetah-dir, pearl/cheetah-vel, "),
+        ("pearl/cheetah-vel", {"kl_wieght": 1.0}, r"unknown field 'kl_wieght': did you mean kl_weight\?"),
+        ("pearl/cheetah-vel", {"iteration": 1}, "unknown field 'iteration': did you mean iterations"),
+        ("pearl/cheetah-vel", {"seed": True}, "seed is True; allowed: a whole number"),
+        ("pearl/cheetah-vel", {"iterations": 1.5}, "iterations is 1.5; allowed: a whole number"),
+        ("pearl/cheetah-vel", {"kl_weight": "0.1"}, "kl_weight is '0.1'; allowed: a finite number"),
+        ("pearl/cheetah-vel", {"kl_weight": float("nan")}, "kl_weight is nan; allowed: a finite number"),
+        ("pearl/cheetah-vel", {"device": "tpu"}, "device is 'tpu'; allowed: 'cpu' or 'gpu' or None"),
+        ("pearl/cheetah-vel", {"threads": 0.5}, "threads is 0.5; allowed: a whole number or None"),
+        ("pearl/cheetah-vel", {"probabilistic_context": 1}, "probabilistic_context is 1; allowed: true or false"),
+        ("pearl/cheetah-vel", {"algorithm": None}, "algorithm is None; allowed: PearlConfig"),
+    ],
+)
+def test_mistaken_names_and_values(name: str, overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(NacreError, match=message):
+        make_experiment(name, **overrides)
+
+
+# JSON
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_json_round_trip(name: str) -> None:
+    experiment = make_experiment(name, seed=2**32 - 1, threads=3, kl_weight=0.1 + 0.2, device="gpu")
+    text = json.dumps(to_json(experiment))
+    assert from_json(json.loads(text)) == experiment
+    assert json.loads(text)["algorithm"]["kind"] == "pearl"
+
+
+def changed(path: tuple[str, ...], value: Any = None, *, remove: bool = False) -> dict[str, Any]:
+    content = to_json(EXPERIMENTS["pearl/cheetah-vel"])
+    inner = content
+    for key in path[:-1]:
+        inner = inner[key]
+    inner[path[-1]] = value
+    if remove:
+        del inner[path[-1]]
+    return content
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (changed(("sed",), 1), r"unknown field 'sed': did you mean seed\?"),
+        (changed(("algorithm", "discout"), 1), r"unknown field 'algorithm.discout': did you mean discount\?"),
+        (changed(("seed",), remove=True), "the field 'seed' is missing"),
+        (changed(("algorithm", "discount"), remove=True), "the field 'algorithm.discount' is missing"),
+        (changed(("algorithm",), remove=True), "algorithm.kind is None; allowed: 'pearl'"),
+        (changed(("algorithm", "kind"), "cemrl"), "algorithm.kind is 'cemrl'; allowed: 'pearl'"),
+        (changed(("algorithm", "kind"), []), r"algorithm.kind is \[\]; allowed: 'pearl'"),
+        (changed(("algorithm",), 3), "algorithm is 3; allowed: a JSON object"),
+        (changed(("seed",), False), "seed is False; allowed: a whole number"),
+        (changed(("seed",), None), "seed is None; allowed: a whole number"),
+        (changed(("iterations",), 2.5), "iterations is 2.5; allowed: a whole number"),
+        (changed(("name",), 1), "name is 1; allowed: text"),
+        (changed(("precision",), "float16"), "precision is 'float16'; allowed: 'float32' or 'bfloat16'"),
+        (changed(("task_list",), ["published"]), r"task_list is \['published'\]; allowed: 'published' or 'seeded'"),
+        (changed(("algorithm", "discount"), "0.9"), "algorithm.discount is '0.9'; allowed: a finite number"),
+        (changed(("algorithm", "discount"), float("inf")), "algorithm.discount is inf; allowed: a finite number"),
+        (changed(("algorithm", "batch_size"), True), "algorithm.batch_size is True; allowed: a whole number"),
+        ([], r"experiment is \[\]; allowed: a JSON object"),
+        (None, "experiment is None; allowed: a JSON object"),
+    ],
+)
+def test_json_that_is_not_an_experiment(content: Any, message: str) -> None:
+    with pytest.raises(NacreError, match=message):
+        from_json(content)
+
+
+# Impossible values
+
+
+def test_every_number_has_bounds() -> None:
+    for config, bounds in ((Experiment, limits.EXPERIMENT_BOUNDS), (PearlConfig, limits.PEARL_BOUNDS)):
+        numbers = {field.name for field in dataclasses.fields(config) if "int" in field.type or "float" in field.type}
+        assert numbers - {"precision"} == bounds.keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "message"),
+    [
+        ("cheetah-vel", {"train_tasks": 0}, "train_tasks is 0; allowed: at least 1"),
+        ("cheetah-vel", {"test_tasks": -1}, "test_tasks is -1; allowed: at least 1"),
+        ("cheetah-vel", {"seed": -1}, "seed is -1; allowed: at least 0 and at most 4294967295"),
+        ("cheetah-vel", {"seed": 2**32}, "seed is 4294967296; allowed"),
+        ("cheetah-vel", {"threads": 0}, "threads is 0; allowed: at least 1"),
+        ("cheetah-vel", {"keep_checkpoints": 0}, "keep_checkpoints is 0"),
+        ("cheetah-vel", {"prior_steps": -1}, "algorithm.prior_steps is -1; allowed: at least 0"),
+        ("cheetah-vel", {"initial_steps": 0}, "algorithm.initial_steps is 0; allowed: at least 1"),
+        ("cheetah-vel", {"batch_size": 0}, "algorithm.batch_size is 0"),
+        ("cheetah-vel", {"latent_size": -5}, "algorithm.latent_size is -5"),
+        ("cheetah-vel", {"discount": 0}, "algorithm.discount is 0.0; allowed: more than 0 and at most 1"),
+        ("cheetah-vel", {"discount": 1.01}, "algorithm.discount is 1.01"),
+        ("cheetah-vel", {"target_update_rate": 1.5}, "algorithm.target_update_rate is 1.5"),
+        ("cheetah-vel", {"policy_learning_rate": 0}, "algorithm.policy_learning_rate is 0.0; allowed: more than 0"),
+        ("cheetah-vel", {"encoder_learning_rate": -1e-3}, "algorithm.encoder_learning_rate is -0.001"),
+        ("cheetah-vel", {"kl_weight": -0.1}, "algorithm.kl_weight is -0.1; allowed: at least 0"),
+        ("cheetah-vel", {"name": "../../etc"}, "name is '../../etc'; allowed: an algorithm and a task"),
+        ("cheetah-vel", {"name": "pearl/.."}, "name is 'pearl/..'"),
+        ("cheetah-vel", {"prior_steps": 0}, "prior_steps and algorithm.posterior_steps are both 0"),
+        ("cheetah-vel", {"context_size": 2401}, "algorithm.context_size is 2401; allowed: at most 2400"),
+        ("sparse-point-robot", {"context_size": 1201}, "algorithm.context_size is 1201; allowed: at most 1200"),
+        (
+            "sparse-point-robot",
+            {"prior_steps": 0, "posterior_phase": "fixed-z"},
+            "algorithm.prior_steps is 0; allowed with posterior_phase='fixed-z': at least 1",
+        ),
+        ("cheetah-vel", {"exploration_episodes": 3}, "algorithm.exploration_episodes is 3; allowed: at most 2"),
+        ("cheetah-vel", {"exploration_episodes": 0}, "algorithm.exploration_episodes is 0; allowed: at least 1"),
+        ("cheetah-vel", {"evaluation_steps": 400}, "allowed: at most 1, as evaluation_steps=400 are 2 episode"),
+        ("point-robot", {"evaluation_steps": 20}, "algorithm.exploration_episodes is 1; allowed: at most 0"),
+        ("cheetah-vel", {"sparse_reward_in_context": True}, "allowed for cheetah-vel: False, as it has no sparse"),
+        ("cheetah-dir", {"train_tasks": 3}, "train_tasks is 3; allowed for cheetah-dir: at most 2"),
+        ("cheetah-dir", {"test_tasks": 30}, "test_tasks is 30; allowed for cheetah-dir: at most 2"),
+    ],
+)
+def test_impossible_values(name: str, overrides: dict[str, Any], message: str) -> None:
+    experiment = make_experiment(f"pearl/{name}", **overrides)
+    with pytest.raises(NacreError, match=message):
+        validate(experiment, make_family(experiment.family))
+
+
+def test_values_at_the_edge() -> None:
+    family = make_family("cheetah-vel")
+    validate(make_experiment("pearl/cheetah-vel", context_size=2400, discount=1, kl_weight=0, seed=0), family)
+    validate(make_experiment("pearl/cheetah-vel", evaluation_steps=401, extra_posterior_steps=0, threads=1), family)
+    validate(make_experiment("pearl/cheetah-dir", task_list="seeded", train_tasks=1), make_family("cheetah-dir"))
+
+
+def test_values_set_around_the_checks_are_still_checked() -> None:
+    experiment = EXPERIMENTS["pearl/cheetah-vel"]
+    broken = dataclasses.replace(experiment, algorithm=dataclasses.replace(experiment.algorithm, discount=float("nan")))
+    with pytest.raises(NacreError, match=r"algorithm.discount is nan; allowed: a finite number"):
+        validate(broken, make_family("cheetah-vel"))
+
+
+def test_published_list_of_a_family_without_one() -> None:
+    class OwnFamily(type(make_family("point-robot"))):
+        name = "own"
+
+        def published_tasks(self, n: int) -> Any: ...
+
+    from nacre.tasks.family import TaskFamily
+
+    OwnFamily.published_tasks = TaskFamily.published_tasks  # type: ignore[method-assign]
+    experiment = make_experiment("pearl/point-robot")
+    with pytest.raises(NacreError, match="task_list is 'published'; allowed for own: 'seeded'"):
+        validate(experiment, OwnFamily())
+    validate(dataclasses.replace(experiment, task_list="seeded"), OwnFamily())
+
+
+# The old code's configuration files
+
+
+def test_a_file_overwrites_the_old_defaults(tmp_path: Path) -> None:
+    experiment, messages = read_old_config(old_file(tmp_path, {"algo_params": {"discount": 0.5}}))
+    assert messages == []
+    assert experiment.algorithm == PearlConfig(
+        discount=0.5,
+        extra_posterior_steps=400,
+        context_size=64,
+        evaluation_trials=2,
+        exploration_episodes=1,
+    )
+    assert (experiment.name, experiment.train_tasks, experiment.test_tasks) == ("pearl/cheetah-dir", 2, 2)
+
+
+def test_every_old_key_is_known() -> None:
+    special = {"env_name", "env_params.n_tasks", "algo_params.max_path_length", "algo_params.embedding_mini_batch_size"}
+    handled = {*FIELDS, *WITHOUT_MEANING, *FIXED, *special, "util_params.use_gpu"}
+    assert {key for key, _ in _leaves(OLD_DEFAULTS)} <= handled
+    own = {field.name for config in (Experiment, PearlConfig) for field in dataclasses.fields(config)}
+    assert set(FIELDS.values()) <= own
+
+
+def test_documentation_names_every_old_key() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "old-configs.md").read_text()
+    for key, field in FIELDS.items():
+        assert f"| `{key}` | `{field}` |" in text
+    for key in (*WITHOUT_MEANING, *FIXED, *(key for key, _ in _leaves(OLD_DEFAULTS))):
+        assert f"| `{key}` |" in text
+
+
+def test_messages(tmp_path: Path) -> None:
+    content = {
+        "algo_params": {"dump_eval_paths": True, "num_exp_traj_eval": 0, "replay_buffer_size": 1000},
+        "util_params": {"gpu_id": 1, "use_gpu": False, "docker": True, "base_log_dir": "out", "seed": 5},
+    }
+    experiment, messages = read_old_config(old_file(tmp_path, content))
+    assert (experiment.device, experiment.seed, experiment.algorithm.exploration_episodes) == ("cpu", 5, 1)
+    assert [message.split()[0] for message in messages] == [
+        "algo_params.replay_buffer_size",
+        "algo_params.dump_eval_paths",
+        "util_params.base_log_dir",
+        "util_params.gpu_id",
+        "util_params.docker",
+        "algo_params.num_exp_traj_eval",
+        "util_params.use_gpu",
+    ]
+    _, messages = read_old_config(old_file(tmp_path, {"util_params": {"use_gpu": True}}))
+    assert messages == ["util_params.use_gpu true has no meaning any more: a GPU is used if there is one"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            {"algo_params": {"meta_bach": 3}},
+            r"unknown key 'algo_params.meta_bach': did you mean algo_params.meta_batch",
+        ),
+        ({"net_sizes": 3}, r"unknown key 'net_sizes': did you mean net_size or"),
+        (
+            {"algo_params": {"recurrent": True}},
+            "recurrent is true; allowed: false, as the recurrent encoder is not there",
+        ),
+        (
+            {"algo_params": {"embedding_batch_size": 100}},
+            "embedding_mini_batch_size is 64; allowed: 100, as it has to equal embedding_batch_size: cutting",
+        ),
+        ({"path_to_weights": "x"}, 'path_to_weights is "x"; allowed: null, as starting from'),
+        ({"algo_params": {"max_path_length": 100}}, "max_path_length is 100; allowed: 200, as it is the horizon"),
+        (
+            {"env_name": "cheetah-vel", "n_train_tasks": 100},
+            "env_params.n_tasks is 2; allowed: 102, as it has to equal",
+        ),
+        ({"env_name": "cheetah-vle"}, "unknown env_name 'cheetah-vle': did you mean cheetah-vel"),
+        ({"env_name": 3}, "unknown env_name 3: allowed: "),
+        ({"env_name": ["ant-dir"]}, r"unknown env_name \['ant-dir'\]"),
+        ({"algo_params": 3}, "algo_params is 3; allowed: a JSON object"),
+        ({"algo_params": {"discount": "0.9"}}, "discount is '0.9'; allowed: a finite number"),
+        ({"algo_params": {"sparse_rewards": 2}}, "sparse_reward_in_context is 2; allowed: true or false"),
+        ({"env_params": {"goal_radius": 0.8}}, "goal_radius is 0.8; allowed: 0.2"),
+        (
+            {"env_params": {"forward_backward": True}},
+            "forward_backward is true; allowed: null, as it belongs to ant-dir",
+        ),
+        ([1], "an old configuration is a JSON object, not list"),
+        ('{"env_name": ', "is not JSON: Expecting value: line 1 column 14"),
+    ],
+)
+def test_old_files_that_cannot_be_read(tmp_path: Path, content: Any, message: str) -> None:
+    with pytest.raises(NacreError, match=message):
+        read_old_config(old_file(tmp_path, content))
+
+
+def test_old_point_robot_with_fixed_goals(tmp_path: Path) -> None:
+    content = merged(json.loads(PUBLISHED["point-robot"]), {"env_params": {"randomize_tasks": False}})
+    with pytest.raises(NacreError, match="randomize_tasks is false; allowed: true"):
+        read_old_config(old_file(tmp_path, content))
+
+
+@pytest.mark.parametrize("task", NOT_YET)
+def test_tasks_that_are_not_there_yet(tmp_path: Path, task: str) -> None:
+    with pytest.raises(NacreError, match=f"env_name '{task}' is not there yet; allowed: .*cheetah-vel"):
+        read_old_config(old_file(tmp_path, {"env_name": task}))
+
+
+def test_old_file_that_is_missing_or_not_text(tmp_path: Path) -> None:
+    with pytest.raises(NacreError, match=r"cannot read .*missing.json: No such file"):
+        read_old_config(tmp_path / "missing.json")
+    (tmp_path / "bytes.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(NacreError, match=r"bytes.json is not text"):
+        read_old_config(tmp_path / "bytes.json")
