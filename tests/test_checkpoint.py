@@ -84,6 +84,12 @@ def test_round_trip_is_exact(tmp_path: Path) -> None:
     assert bits(jax.random.normal(restored.key[1], (3,))) == bits(jax.random.normal(state.key[1], (3,)))
 
 
+def test_the_file_has_plain_dtypes_only(tmp_path: Path) -> None:
+    """NumPy knows no bfloat16: it would keep two nameless bytes, or a pickle."""
+    path = save_checkpoint(tmp_path, "iteration_000001", make_state(), {}, keep=1)
+    assert {array.dtype.kind for array in read_npz(path).values()} == {"f", "u", "i", "b"}
+
+
 def test_only_shapes_are_needed_to_load(tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path, "iteration_000001", make_state(), {}, keep=1)
     restored, _ = load_checkpoint(path, like=eqx.filter_eval_shape(make_state))

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from nacre.agents.pearl.config import PearlConfig
@@ -23,6 +24,7 @@ from nacre.experiments import (
 )
 from nacre.experiments.old_config import FIELDS, FIXED, NOT_YET, OLD_DEFAULTS, WITHOUT_MEANING, read_old_config
 from nacre.tasks import make_family
+from nacre.tasks.family import TaskFamily
 
 # The published values, as the old configuration files would have them (spec section 3): what all have in common ...
 COMMON = json.loads("""{
@@ -143,6 +145,8 @@ def test_overrides() -> None:
         ("pearl/cheetah-vel", {"iterations": 1.5}, "iterations is 1.5; allowed: a whole number"),
         ("pearl/cheetah-vel", {"kl_weight": "0.1"}, "kl_weight is '0.1'; allowed: a finite number"),
         ("pearl/cheetah-vel", {"kl_weight": float("nan")}, "kl_weight is nan; allowed: a finite number"),
+        ("pearl/cheetah-vel", {"kl_weight": 10**400}, r"kl_weight is 10+; allowed: a finite number"),
+        ("pearl/cheetah-vel", {"seed": float("inf")}, "seed is inf; allowed: a whole number"),
         ("pearl/cheetah-vel", {"device": "tpu"}, "device is 'tpu'; allowed: 'cpu' or 'gpu' or None"),
         ("pearl/cheetah-vel", {"threads": 0.5}, "threads is 0.5; allowed: a whole number or None"),
         ("pearl/cheetah-vel", {"probabilistic_context": 1}, "probabilistic_context is 1; allowed: true or false"),
@@ -272,15 +276,25 @@ def test_values_set_around_the_checks_are_still_checked() -> None:
         validate(broken, make_family("cheetah-vel"))
 
 
+class OwnFamily(TaskFamily):
+    """A family as a user would write it, without a published list."""
+
+    name = "own"
+    observation_size = action_size = 1
+    horizon = 20
+    task_parameters = ("goal",)
+
+    def sample_tasks(self, generator: np.random.Generator, n: int) -> np.ndarray:
+        return generator.uniform(size=(n, 1))
+
+    def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        raise NotImplementedError
+
+    def make_world(self, n_slots: int, threads: int) -> Any:
+        raise NotImplementedError
+
+
 def test_published_list_of_a_family_without_one() -> None:
-    class OwnFamily(type(make_family("point-robot"))):
-        name = "own"
-
-        def published_tasks(self, n: int) -> Any: ...
-
-    from nacre.tasks.family import TaskFamily
-
-    OwnFamily.published_tasks = TaskFamily.published_tasks  # type: ignore[method-assign]
     experiment = make_experiment("pearl/point-robot")
     with pytest.raises(NacreError, match="task_list is 'published'; allowed for own: 'seeded'"):
         validate(experiment, OwnFamily())

@@ -105,24 +105,27 @@ def load_checkpoint(path: Path, like: Tree) -> tuple[Tree, dict[str, Any]]:
     arrays = read_npz(path)
     manifest = _manifest(path, arrays)
     expected = dict(_stored_leaves(like))
-    stored = manifest["leaves"]
-    for leaf_path, leaf in expected.items():
-        if leaf_path not in stored or leaf_path not in arrays:
-            raise NacreError(f"{path} is of another experiment: it has no {leaf_path}")
-        found = f"{stored[leaf_path]['dtype']}{tuple(stored[leaf_path]['shape'])}"
-        if found != f"{leaf.dtype}{leaf.shape}":
-            raise NacreError(
-                f"{path} is of another experiment: {leaf_path} is {found} in it and {leaf.dtype}{leaf.shape} here"
-            )
-    for leaf_path in stored:
+    for leaf_path in manifest["leaves"]:
         if leaf_path not in expected:
             raise NacreError(f"{path} is of another experiment: its {leaf_path} is unknown here")
+    return _restore(path, manifest["leaves"], arrays, like), manifest["progress"]
 
-    def restore(leaf_path: tuple[Any, ...], leaf: Any) -> Any:
-        name = _name(leaf_path)
-        return _from_numpy(arrays[name], stored[name]) if name in stored else leaf
 
-    return jax.tree_util.tree_map_with_path(restore, like), manifest["progress"]
+def load_part(path: Path, part: str, like: Tree) -> Tree:
+    """Reads a part of the state that a checkpoint holds, and only that.
+
+    Args:
+        path: the file.
+        part: where in the state it is, such as `.trained.networks`.
+        like: a pytree of its structure, or its shapes (from `jax.eval_shape`).
+
+    Raises:
+        NacreError: as :func:`load_checkpoint`.
+    """
+    leaves = _manifest(path, read_npz(path, only="manifest"))["leaves"]
+    wanted = [name for name, _ in _stored_leaves(like, part) if name in leaves]
+    arrays = {name: read_npz(path, only=name)[name] for name in wanted}
+    return _restore(path, leaves, arrays, like, part)
 
 
 def read_progress(path: Path) -> dict[str, Any]:
@@ -178,8 +181,28 @@ def _manifest(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     return manifest
 
 
-def _name(path: tuple[Any, ...]) -> str:
-    return "state" + jax.tree_util.keystr(path)
+def _restore(
+    path: Path, stored: dict[str, Any], arrays: dict[str, np.ndarray], like: Tree, part: str = ""
+) -> Tree:
+    """The tree `like`, with its leaves from `arrays`; `stored` are the facts about them from the manifest."""
+    for name, leaf in _stored_leaves(like, part):
+        if name not in stored or name not in arrays:
+            raise NacreError(f"{path} is of another experiment: it has no {name}")
+        found = f"{stored[name]['dtype']}{tuple(stored[name]['shape'])}"
+        if found != f"{leaf.dtype}{leaf.shape}":
+            raise NacreError(
+                f"{path} is of another experiment: {name} is {found} in it and {leaf.dtype}{leaf.shape} here"
+            )
+
+    def restore(leaf_path: tuple[Any, ...], leaf: Any) -> Any:
+        name = _name(leaf_path, part)
+        return _from_numpy(arrays[name], stored[name]) if name in arrays else leaf
+
+    return jax.tree_util.tree_map_with_path(restore, like)
+
+
+def _name(path: tuple[Any, ...], part: str = "") -> str:
+    return "state" + part + jax.tree_util.keystr(path)
 
 
 def _is_stored(name: str, leaf: Any) -> bool:
@@ -190,8 +213,8 @@ def _is_stored(name: str, leaf: Any) -> bool:
     raise TypeError(f"{name} is {type(leaf).__name__}; every leaf of a state has to be a JAX array")
 
 
-def _stored_leaves(state: Tree) -> list[tuple[str, Any]]:
-    named = [(_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
+def _stored_leaves(state: Tree, part: str = "") -> list[tuple[str, Any]]:
+    named = [(_name(path, part), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
     return [(name, leaf) for name, leaf in named if _is_stored(name, leaf)]
 
 

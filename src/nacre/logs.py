@@ -15,7 +15,7 @@ import numpy as np
 import rich.console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.summary import scalar
 
 from nacre.errors import NacreError
@@ -54,7 +54,8 @@ class ProgressLog:
         missing, unknown = self._columns - row.keys(), row.keys() - set(self._columns)
         if missing or unknown:
             raise ValueError(f"the columns of {CSV} may not change: missing {sorted(missing)}, new {sorted(unknown)}")
-        writer.writerow([float(row[column]) for column in self._columns])
+        values = [row[column] for column in self._columns]
+        writer.writerow([value if isinstance(value, int) else float(value) for value in values])
         try:
             with open(self._path, "ab") as file:
                 file.write(text.getvalue().encode())

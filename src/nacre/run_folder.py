@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from nacre.errors import NacreError
-from nacre.experiments.experiment import Experiment, from_json, override, to_json
+from nacre.experiments.experiment import Experiment, from_json, to_json
 from nacre.files import cannot, make_folder, write_atomically
 from nacre.tasks import make_family
 from nacre.tasks.family import TaskSplit
@@ -72,21 +73,7 @@ def read_run(run: Path) -> tuple[Experiment, TaskSplit]:
         NacreError: the folder is missing or not a run's, or its experiment.json is damaged or of a newer format; the
             message says where.
     """
-    path = run / EXPERIMENT
-    if not run.exists():
-        raise NacreError(f"{run} does not exist")
-    if not path.exists():
-        raise NacreError(f"{run} is not a run folder: it has no {EXPERIMENT}")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise cannot("read", path, error) from error
-    except ValueError as error:  # not UTF-8, or not JSON: both say where
-        raise NacreError(f"{path} is damaged: {error}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("format"), int):
-        raise NacreError(f"{path} is not an experiment of nacre: it names no format")
-    if content["format"] > FORMAT:
-        raise NacreError(f"{path} has format {content['format']}; this version of nacre reads up to {FORMAT}")
+    path, content = run / EXPERIMENT, _read(run)
     try:
         experiment = from_json(content.get("experiment"))
     except NacreError as error:
@@ -98,16 +85,17 @@ def read_run(run: Path) -> tuple[Experiment, TaskSplit]:
 def extend_run(run: Path, iterations: int) -> Experiment:
     """Gives a run another total number of iterations, in experiment.json and variant.json.
 
+    Returns:
+        its experiment with that number.
+
     Raises:
-        NacreError: the run cannot be read or written, or has no room for so few iterations.
+        NacreError: the number is less than 1, or what :func:`read_run` raises.
     """
-    experiment, _ = read_run(run)
-    experiment = override(experiment, {"iterations": iterations})
     if iterations < 1:
-        raise NacreError(f"iterations must be at least 1, and {iterations} was given")
-    content = json.loads((run / EXPERIMENT).read_text(encoding="utf-8"))
-    write_atomically(run / EXPERIMENT, _json(content | {"experiment": to_json(experiment)}))
+        raise NacreError(f"iterations is {iterations}; allowed: at least 1")
+    experiment = replace(read_run(run)[0], iterations=iterations)
     write_variant(run, experiment)
+    write_atomically(run / EXPERIMENT, _json(_read(run) | {"experiment": to_json(experiment)}))
     return experiment
 
 
@@ -134,6 +122,26 @@ def versions() -> dict[str, str | None]:
 
 def _json(content: Any, sort_keys: bool = False) -> bytes:
     return (json.dumps(content, indent=2, sort_keys=sort_keys, allow_nan=False) + "\n").encode()
+
+
+def _read(run: Path) -> dict[str, Any]:
+    """experiment.json as JSON values, of a format that is known."""
+    path = run / EXPERIMENT
+    if not run.exists():
+        raise NacreError(f"{run} does not exist")
+    if not path.exists():
+        raise NacreError(f"{run} is not a run folder: it has no {EXPERIMENT}")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise cannot("read", path, error) from error
+    except ValueError as error:  # not UTF-8, or not JSON: both say where
+        raise NacreError(f"{path} is damaged: {error}") from None
+    if not isinstance(content, dict) or not isinstance(content.get("format"), int):
+        raise NacreError(f"{path} is not an experiment of nacre: it names no format")
+    if content["format"] > FORMAT:
+        raise NacreError(f"{path} has format {content['format']}; this version of nacre reads up to {FORMAT}")
+    return content
 
 
 def _tasks(path: Path, content: dict[str, Any], split: str, n: int) -> np.ndarray:

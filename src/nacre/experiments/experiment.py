@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
+import sys
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints
 
 from nacre.agents.pearl.config import PearlConfig
 from nacre.errors import NacreError
@@ -106,16 +106,15 @@ def check_type(field: str, value: Any, annotation: Any) -> Any:
         NacreError: it is of another type, or not a finite number.
     """
     options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
     for option in options:
         if get_origin(option) is Literal:
             if isinstance(value, str) and value in get_args(option):
                 return value
         elif option is int:
-            if is_number and math.isfinite(value) and value == int(value):
+            if _is_number(value) and (isinstance(value, int) or value.is_integer()):
                 return int(value)
         elif option is float:
-            if is_number and math.isfinite(value):
+            if _is_number(value) and abs(value) <= sys.float_info.max:  # which NaN is not
                 return float(value)
         elif isinstance(value, option):
             return value
@@ -159,6 +158,10 @@ def _expect_object(field: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise NacreError(f"{field} is {value!r}; allowed: a JSON object")
     return value
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _describe(option: Any) -> str:

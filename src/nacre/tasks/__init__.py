@@ -1,15 +1,65 @@
-"""Task families: what the world is."""
+"""Task families and the simulator that plays them."""
 
 from __future__ import annotations
 
-from nacre.tasks.family import TaskFamily
+import difflib
+from collections.abc import Callable
+
+from nacre.errors import NacreError
+from nacre.tasks.cheetah import CheetahDir, CheetahVel
+from nacre.tasks.family import TaskFamily, TaskList, TaskSplit, World, split_tasks
+from nacre.tasks.gymnasium import GymnasiumFamily, register_environment
+from nacre.tasks.point import PointRobot, SparsePointRobot
+from nacre.tasks.simulator import Simulator
+
+__all__ = [
+    "FAMILIES",
+    "GymnasiumFamily",
+    "Simulator",
+    "TaskFamily",
+    "TaskList",
+    "TaskSplit",
+    "World",
+    "list_families",
+    "make_family",
+    "register_family",
+    "split_tasks",
+]
+
+FAMILIES: dict[str, Callable[[], TaskFamily]] = {
+    family.name: family for family in (PointRobot, SparsePointRobot, CheetahVel, CheetahDir)
+}
+"""Every family there is by name, and what makes it."""
+
+register_environment("nacre/PointRobot-v0", PointRobot.name, PointRobot.horizon)
+register_environment("nacre/SparsePointRobot-v0", SparsePointRobot.name, SparsePointRobot.horizon)
+register_environment("nacre/HalfCheetahVel-v0", CheetahVel.name, CheetahVel.horizon)
+register_environment("nacre/HalfCheetahDir-v0", CheetahDir.name, CheetahDir.horizon)
+
+
+def list_families() -> list[str]:
+    """The names that `make_family` knows."""
+    return sorted(FAMILIES)
 
 
 def make_family(name: str) -> TaskFamily:
-    from nacre.tasks import cheetah, point
+    """The task family of that name.
 
-    for module in (cheetah, point):
-        for cls in vars(module).values():
-            if isinstance(cls, type) and getattr(cls, "name", None) == name:
-                return cls()
-    raise KeyError(name)
+    Raises:
+        NacreError: there is none; the message has the nearest names.
+    """
+    if name not in FAMILIES:
+        near = difflib.get_close_matches(name, FAMILIES) or list_families()
+        raise NacreError(f"There is no task family {name!r}; did you mean {' or '.join(near)}?")
+    return FAMILIES[name]()
+
+
+def register_family(name: str, factory: Callable[[], TaskFamily]) -> None:
+    """Makes `factory` the family of that name, for `make_family` and experiments.
+
+    Raises:
+        NacreError: the name is taken.
+    """
+    if name in FAMILIES:
+        raise NacreError(f"There is a task family {name!r} already; choose another name.")
+    FAMILIES[name] = factory

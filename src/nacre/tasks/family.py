@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import abc
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int
@@ -18,11 +18,13 @@ from nacre.errors import NacreError
 TaskList = Literal["published", "seeded"]
 
 
+@runtime_checkable
+@runtime_checkable
 class World(Protocol):
     """The physics of N slots, without tasks' rewards, clocks or random numbers of its own.
 
     `slots` are increasing indices into the N slots; every other array has one row per entry of `slots`. Returned
-    arrays are the caller's to keep. What a slot does depends on nothing but its own task, generator and actions.
+    arrays may change with the next call. What a slot does depends on nothing but its own task, generator and actions.
     """
 
     def reset(

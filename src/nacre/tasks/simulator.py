@@ -154,14 +154,17 @@ class Simulator(VectorEnv):
             actions = actions.clip(-1.0, 1.0)
         actions = actions.astype(np.float64)
         observations, following = self._world.step(slots, actions)
+        # Copies: a world may hand out its own arrays, and a reward may be a view of a reward state.
+        observations, following = np.array(observations, np.float32), np.array(following, np.float64)
         self._check_finite("observation", observations, slots)
-        rewards = family.reward(previous, actions, following, tasks)
-        self._check_finite("reward", rewards, slots)
+        rewards = np.array(family.reward(previous, actions, following, tasks), np.float64)
+        self._check_rewards("reward", rewards, slots)
         sparse_rewards = rewards
         if family.has_sparse_reward:
-            sparse_rewards = family.sparse_reward(previous, actions, following, tasks)
-            self._check_finite("sparse reward", sparse_rewards, slots)
-        return observations, following, rewards, family.terminated(previous, actions, following, tasks), sparse_rewards
+            sparse_rewards = np.array(family.sparse_reward(previous, actions, following, tasks), np.float64)
+            self._check_rewards("sparse reward", sparse_rewards, slots)
+        terminated = np.array(family.terminated(previous, actions, following, tasks), bool)
+        return observations, following, rewards, terminated, sparse_rewards
 
     def _check_open(self) -> None:
         if self.closed:
@@ -175,6 +178,14 @@ class Simulator(VectorEnv):
             names = self.family.task_parameters
             task = dict(zip(names, self._tasks[slot].tolist(), strict=True))
             raise SimulationError(quantity, slot, task)
+
+    def _check_rewards(self, quantity: str, rewards: np.ndarray, slots: np.ndarray) -> None:
+        if rewards.shape != slots.shape:
+            raise NacreError(
+                f"The {quantity} of the family {self.family.name} has shape {rewards.shape} for {len(slots)} slots; "
+                f"it must have one entry per slot."
+            )
+        self._check_finite(quantity, rewards, slots)
 
     def _reset_mask(self, mask: Any) -> np.ndarray:
         if mask is None:

@@ -15,7 +15,7 @@ from nacre.nn.gaussian import kl_to_standard_normal
 from nacre.nn.mlp import MLP
 from nacre.rl import soft_actor_critic as sac
 from nacre.rl.policy import PolicySample, TanhGaussianPolicy
-from nacre.types import Key, Transition
+from nacre.types import Key, Transition, Tree
 
 
 Critics = tuple[MLP, MLP]
@@ -201,7 +201,7 @@ def _rows(array: Array) -> Array:
     return array.reshape(-1, array.shape[-1])
 
 
-def _adam(learning_rate: float, gradient: MLP, state: optax.OptState, parameters: MLP):
+def _adam(learning_rate: float, gradient: Tree, state: optax.OptState, parameters: Tree) -> tuple[Tree, optax.OptState]:
     """One step of Adam with its default moments; returns the new parameters and state."""
     with jax.numpy_dtype_promotion("standard"):  # optax raises a Python float to an integer array's power
         updates, state = optax.adam(learning_rate).update(gradient, state)
