@@ -5,7 +5,9 @@ the environment also reaches the processes that tests start.
 """
 
 import os
+import shutil
 import tempfile
+from pathlib import Path
 
 # One thread for BLAS, or NumPy's pool fights with the simulator's and with XLA's.
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
@@ -17,8 +19,56 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = _compilation_cache.name
 
 import jax  # noqa: E402
 import jaxtyping  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 jaxtyping.install_import_hook("nacre", "beartype.beartype")
+
+TINY = {
+    "iterations": 2,
+    "train_tasks": 3,
+    "test_tasks": 2,
+    "hidden_size": 8,
+    "encoder_hidden_size": 8,
+    "latent_size": 2,
+    "initial_steps": 40,
+    "tasks_per_iteration": 2,
+    "prior_steps": 20,
+    "extra_posterior_steps": 20,
+    "updates_per_iteration": 4,
+    "update_chunk": 2,
+    "meta_batch_size": 2,
+    "batch_size": 8,
+    "context_size": 8,
+    "threads": 1,
+}
+"""What makes of pearl/point-robot a run of seconds, almost all of them compilation."""
+
+
+@pytest.fixture(scope="session")
+def tiny() -> dict[str, int]:
+    """Overrides of pearl/point-robot that `tiny_run` was made with."""
+    return dict(TINY)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete run of two iterations, made once by the command line. To read only: `run_copy` may be spoilt."""
+    from nacre.cli import main
+
+    run = tmp_path_factory.mktemp("tiny") / "run"
+    main(["train", "pearl/point-robot", *flags(TINY), "--out", str(run)])
+    return run
+
+
+@pytest.fixture
+def run_copy(tiny_run: Path, tmp_path: Path) -> Path:
+    """A copy of `tiny_run` of the test's own."""
+    return Path(shutil.copytree(tiny_run, tmp_path / "run"))
+
+
+def flags(overrides: dict[str, int]) -> list[str]:
+    """Overrides as the command line takes them."""
+    return [f"--{field.replace('_', '-')}={value}" for field, value in overrides.items()]

@@ -128,13 +128,13 @@ def test_own_environment_as_a_family():
     assert len(np.unique(start)) == 3
     # -1, 0 and 1 become 0, 2 and 4.
     observations, rewards, terminations, truncations, _ = simulator.step(np.array([[-1], [0], [1]], np.float32))
-    np.testing.assert_allclose(observations, start + [[0.0], [2.5], [12.0]], rtol=1e-6)
+    np.testing.assert_allclose(observations, start + np.array([[0.0], [2.5], [12.0]]), rtol=1e-6)
     np.testing.assert_allclose(rewards, -observations[:, 0], rtol=1e-6)
     np.testing.assert_array_equal(terminations, [False, False, True])
     for _ in range(4):
         observations, rewards, terminations, truncations, _ = simulator.step(-np.ones((3, 1), np.float32))
     np.testing.assert_array_equal(truncations, [True, True, False])
-    np.testing.assert_allclose(observations, start + [[0.0], [4.5], [12.0]], rtol=1e-6)
+    np.testing.assert_allclose(observations, start + np.array([[0.0], [4.5], [12.0]]), rtol=1e-6)
     again, _ = simulator.reset(seed=0)
     np.testing.assert_array_equal(again, start)
     simulator.close()
@@ -148,9 +148,10 @@ def test_own_environment_that_truncates_too_early():
 
     simulator = Simulator(drift_family(Short), 1)
     simulator.reset(options={"tasks": np.zeros((1, 1))})
+    for _ in range(2):
+        simulator.step(np.zeros((1, 1), np.float32))
     with pytest.raises(NacreError, match="after 3 steps, before its family's horizon of 5"):
-        for _ in range(5):
-            simulator.step(np.zeros((1, 1), np.float32))
+        simulator.step(np.zeros((1, 1), np.float32))
     simulator = Simulator(drift_family(Short, horizon=3), 1)  # a TimeLimit of the same length is no matter
     simulator.reset(options={"tasks": np.zeros((1, 1))})
     truncations = [simulator.step(-np.ones((1, 1), np.float32))[3][0] for _ in range(3)]

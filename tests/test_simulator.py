@@ -158,9 +158,22 @@ def test_nothing_of_an_episode_leaks_into_the_next(rollout):
     for _ in range(30):
         step(simulator, 1.0)
     np.testing.assert_array_equal(simulator.reset(seed=seeds)[0], observations[0])
+    fresh = Simulator(make_family("cheetah-vel"), 6)
+    fresh.reset(seed=seeds, options={"tasks": tasks})
+    # Everything the next step depends on, the solver's warm start included.
+    for used_slot, fresh_slot in zip(simulator._world._slots, fresh._world._slots, strict=True):
+        np.testing.assert_array_equal(integration_state(used_slot), integration_state(fresh_slot))
+    fresh.close()
     for action, expected in zip(actions, observations[1:], strict=True):
         np.testing.assert_array_equal(simulator.step(action)[0], expected)
     simulator.close()
+
+
+def integration_state(slot):
+    what = mujoco.mjtState.mjSTATE_INTEGRATION
+    state = np.empty(mujoco.mj_stateSize(slot.model, what))
+    mujoco.mj_getState(slot.model, slot.data, state, what)
+    return state
 
 
 def test_point_robot_moves_without_bounds():
@@ -210,6 +223,10 @@ def test_seeds():
     assert not np.any(from_sequence == first)
     # Neighbouring seeds share no slot, as they would with seed + slot.
     assert not np.any(np.isin(simulator.reset(seed=4)[0], first))
+    # A slot that is not reset is not seeded.
+    simulator.reset(seed=3)
+    simulator.reset(seed=5, options={"reset_mask": np.array([False, True, True, True])})
+    np.testing.assert_array_equal(simulator.reset()[0][0], later[0])
     # One seed per slot; None lets a generator run on. And the number of slots does not matter.
     one, _ = simulator.reset(seed=[7, 7, 8, None])
     np.testing.assert_array_equal(one[0], one[1])
@@ -227,6 +244,12 @@ def test_truncation_is_not_termination():
     np.testing.assert_array_equal(terminations[-1], [True, True, False])
     np.testing.assert_array_equal(truncations[-1], [False, False, True])
     np.testing.assert_array_equal(truncations[:, 2], [False, False, False, True, True])
+    # The same when all slots do.
+    simulator = counting([4, 4])
+    for _ in range(4):
+        _, _, terminations, truncations, _ = step(simulator)
+    assert terminations.all()
+    assert not truncations.any()
 
 
 def test_frozen_slots_rest():
@@ -234,7 +257,7 @@ def test_frozen_slots_rest():
     step(simulator)
     end, rewards, *_ = step(simulator)
     np.testing.assert_array_equal(rewards, [2, 2])
-    observations, rewards, terminations, truncations, infos = step(simulator, 1.0)
+    observations, rewards, terminations, _, infos = step(simulator, 1.0)
     np.testing.assert_array_equal(infos["active"], [False, True])
     np.testing.assert_array_equal(observations[0], end[0])
     np.testing.assert_array_equal(observations[1], [3, 2])
@@ -292,8 +315,10 @@ def test_a_reset_slot_gets_a_whole_episode():
     np.testing.assert_array_equal(truncations.argmax(axis=0), [1, 3])
 
 
-def test_what_is_returned_is_the_callers():
-    simulator = counting([9, 9])
+@pytest.mark.parametrize("tasks", [[9, 9], [1, 9]])  # all slots running; one frozen after the first step
+def test_what_is_returned_is_the_callers(tasks):
+    simulator = counting(tasks)
+    step(simulator)
     returned = step(simulator)
     copies = [array.copy() for array in returned[:4]]
     step(simulator)
@@ -301,14 +326,15 @@ def test_what_is_returned_is_the_callers():
         np.testing.assert_array_equal(array, copy)
         array[:] = 1
     observations, _, terminations, _, infos = step(simulator)
-    np.testing.assert_array_equal(observations[:, 0], 3)
-    assert not terminations.any()
-    assert infos["active"].all()
+    running = np.array(tasks) == 9
+    np.testing.assert_array_equal(observations[running, 0], 4)
+    np.testing.assert_array_equal(terminations, ~running)
+    np.testing.assert_array_equal(infos["active"], running)
 
 
 def test_a_reward_that_is_not_finite_is_named():
     simulator = counting([1, 2, 999])
-    with pytest.raises(SimulationError, match="reward of simulator slot 2 .* terminates_after = 999") as error:
+    with pytest.raises(SimulationError, match=r"reward of simulator slot 2 .* terminates_after = 999") as error:
         step(simulator)
     assert (error.value.quantity, error.value.slot, error.value.task) == ("reward", 2, {"terminates_after": 999.0})
     # Also when the slot is not the same row among the running ones.
@@ -358,7 +384,7 @@ def test_rewards_of_the_wrong_shape_are_refused():
 @pytest.mark.parametrize(
     ("tasks", "message"),
     [
-        (np.ones((3, 1)), "one task for each of 2 slots"),
+        (np.ones((3, 1)), "Each of 2 slots needs a task"),
         (np.ones((2, 2)), r"shape \(tasks, 1\)"),
         (np.ones(2), r"shape \(tasks, 1\)"),
         (np.array([[1.0], [np.nan]]), "finite"),
@@ -386,7 +412,7 @@ def test_misuse():
         simulator.reset(options={"reset_mask": np.array([1, 0])})
     with pytest.raises(ValueError, match="at least one"):
         simulator.reset(options={"reset_mask": np.zeros(2, bool)})
-    with pytest.raises(ValueError, match="one seed"):
+    with pytest.raises(ValueError, match="needs a seed"):
         simulator.reset(seed=[1])
     with pytest.raises(NacreError, match="at least 1 slot"):
         Simulator(Counting(), 0)

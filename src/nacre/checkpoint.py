@@ -181,9 +181,7 @@ def _manifest(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     return manifest
 
 
-def _restore(
-    path: Path, stored: dict[str, Any], arrays: dict[str, np.ndarray], like: Tree, part: str = ""
-) -> Tree:
+def _restore(path: Path, stored: dict[str, Any], arrays: dict[str, np.ndarray], like: Tree, part: str = "") -> Tree:
     """The tree `like`, with its leaves from `arrays`; `stored` are the facts about them from the manifest."""
     for name, leaf in _stored_leaves(like, part):
         if name not in stored or name not in arrays:

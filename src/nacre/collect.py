@@ -1,4 +1,4 @@
-"""Runs agents in simulators: trials of whole episodes, all slots advancing together with one policy call per time step."""
+"""Runs agents in simulators: trials of whole episodes, all slots together, with one policy call per time step."""
 
 from __future__ import annotations
 
@@ -51,18 +51,19 @@ def run_trials(
         following, reward, terminated, truncated, infos = simulator.step(np.asarray(action))
         reward = reward.astype(np.float32)
         sparse_reward = infos["sparse_reward"].astype(np.float32) if "sparse_reward" in infos else reward
-        transition = Transition(observation, action, reward, sparse_reward, following, terminated)
+        transition = Transition._make((observation, action, reward, sparse_reward, following, terminated))
         recorder.record(transition)
         fresh = playing
         observation = following
         ended = playing & (terminated | truncated)
         if ended.any():
-            belief, key = _end_episode(agent, params, belief, transition, fresh, ended, key)
-            fresh = nobody
             recorder.cut(ended, terminated)
             playing = playing & ~(ended & (recorder.steps >= steps) & (recorder.episodes >= episodes))
-            if (ended & playing).any():
-                observation, _ = simulator.reset(options={"reset_mask": ended & playing})
+            begins = ended & playing
+            belief, key = _end_episode(agent, params, belief, transition, fresh, ended, begins, key)
+            fresh = nobody
+            if begins.any():
+                observation, _ = simulator.reset(options={"reset_mask": begins})
     return recorder.trials(simulator.family.has_sparse_reward), belief
 
 
@@ -83,7 +84,7 @@ class _Recorder:
         """Ends the episode of each slot of `ended` with the latest time step."""
         now = len(self._rows)
         for slot in np.flatnonzero(ended):
-            self._cuts[slot].append((self._starts[slot], now, bool(terminated[slot])))
+            self._cuts[slot].append((int(self._starts[slot]), now, bool(terminated[slot])))
         self.steps[ended] += now - self._starts[ended]
         self.episodes[ended] += 1
         self._starts[ended] = now
@@ -114,7 +115,7 @@ def _no_transition(simulator: Simulator) -> Transition:
     observation = np.zeros((n, simulator.family.observation_size), np.float32)
     reward = np.zeros(n, np.float32)
     action = jnp.zeros((n, simulator.family.action_size))
-    return Transition(observation, action, reward, reward, observation, np.zeros(n, bool))
+    return Transition._make((observation, action, reward, reward, observation, np.zeros(n, bool)))
 
 
 @functools.partial(jax.jit, static_argnames=("agent", "n"))
@@ -154,10 +155,11 @@ def _end_episode(
     transition: Transition,
     fresh: Bool[Array, " n"],
     ended: Bool[Array, " n"],
+    begins: Bool[Array, " n"],
     key: Key,
 ) -> tuple[Tree, Key]:
     """Observes the last transition of the episodes that ended, and begins the next ones."""
     key, end_key, begin_key = jax.random.split(key, 3)
     belief = agent.observe(params, belief, transition, fresh)
     belief = agent.end_episode(params, belief, end_key, ended)
-    return agent.begin_episode(params, belief, begin_key, ended), key
+    return agent.begin_episode(params, belief, begin_key, begins), key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 
@@ -16,15 +17,16 @@ class SimulationError(NacreError):
     """A quantity of one simulator slot is no longer a finite number.
 
     Fields: `quantity` (observation, reward, sparse reward or action), `slot` (its index) and `task` (the parameters
-    of the slot's task by name).
+    of the slot's task by name). `place` is a sentence that says where in a run it was.
     """
 
-    def __init__(self, quantity: str, slot: int, task: dict[str, float]) -> None:
+    def __init__(self, quantity: str, slot: int, task: dict[str, float], place: str = "") -> None:
         self.quantity = quantity
         self.slot = slot
         self.task = task
         described = ", ".join(f"{name} = {value:g}" for name, value in task.items())
-        super().__init__(f"The {quantity} of simulator slot {slot} is not finite; its task is {described}.")
+        sentence = f"The {quantity} of simulator slot {slot} is not finite; its task is {described}."
+        super().__init__(f"{sentence} {place}".strip())
 
 
 class NonFiniteError(NacreError):
@@ -40,4 +42,4 @@ class Interrupted(Exception):
     def __init__(self, run: Path, signal: int) -> None:
         self.run = run
         self.signal = signal
-        super().__init__(f"Stopped and saved. Continue with: nacre resume {run}")
+        super().__init__(f"Stopped and saved. Continue with: nacre resume {shlex.quote(str(run))}")

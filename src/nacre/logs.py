@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
@@ -120,7 +121,7 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, first_step: int = 0):
-        """`first_step`: where a resumed run goes on; TensorBoard forgets what a killed one wrote from there.
+        """`first_step`: where the run goes on; TensorBoard forgets what a killed one wrote from there.
 
         Raises:
             NacreError: the disk is full, read-only or the like.
@@ -128,9 +129,8 @@ class TensorBoard:
         self._folder = folder
         try:
             self._writer = EventsWriter(str(folder / "events"), f".{os.getpid()}")
-            if first_step:
-                start = SessionLog(status=SessionLog.SessionStatus.START)
-                self._writer.write_event(Event(wall_time=time.time(), step=first_step, session_log=start))
+            start = SessionLog(status=SessionLog.SessionStatus.START)
+            self._writer.write_event(Event(wall_time=time.time(), step=first_step, session_log=start))
             self._writer.flush()
         except OSError as error:
             raise cannot("write events in", folder, error) from error
@@ -211,11 +211,24 @@ class Console:
         """Prints a line, above the bar if there is one."""
         self._console.print(text, markup=False, soft_wrap=True)
 
-    def phase(self, phase: Phase, total: int | None = None) -> None:
-        """Begins a phase of `total` environment steps (collect, evaluate) or gradient steps (update)."""
+    def phase(self, phase: Phase, total: int | None = None, *, done: int = 0) -> None:
+        """Begins a phase of `total` environment steps (collect, evaluate) or gradient steps (update).
+
+        `done` of them were done before a resumed run was stopped.
+        """
         self._end_phase()
         self._phase = phase
-        self._progress.reset(self._part, description=phase, total=total, note="")
+        self._progress.reset(self._part, description=phase, total=total, completed=done)
+
+    def stopping(self) -> None:
+        """Tells that a signal has arrived. It may be called in a signal handler: it prints nothing through Python's
+        streams, which the interrupted code may be using."""
+        text = "stopping at the next safe point, and saving (once more: at once)"
+        if self._console.is_terminal:
+            self._progress.update(self._part, note=text)
+        else:
+            with contextlib.suppress(OSError):
+                os.write(2, f"{text}\n".encode())
 
     def advance(self, n: int) -> None:
         """`n` more steps of the phase are done."""

@@ -28,7 +28,8 @@ BLOCK = 4096
 class Replay(NamedTuple):
     """The arrays on the device. `rows` transitions and `observation_rows` observations fit.
 
-    `sparse_rewards` has no rows in families without a sparse reward.
+    `sparse_rewards` has no rows in families without a sparse reward. A task without data has nothing to draw: the
+    rewards of such draws are NaN, so that no loss hides the mistake.
     """
 
     observations: Float32[Array, "observation_rows observation"]
@@ -44,23 +45,27 @@ class Replay(NamedTuple):
 
     def draw(self, tasks: Int32[Array, " n"], size: int, key: Key) -> Transition:
         """`size` transitions of each task, uniformly and with replacement; leading axes (n, size)."""
-        ranks = jax.random.randint(key, (len(tasks), size), 0, self.counts[tasks][:, None])
-        return self._gather(tasks, ranks)
+        return self._draw(tasks, jnp.zeros_like(tasks), self.counts[tasks], size, key)
 
     def draw_context(self, tasks: Int32[Array, " n"], size: int, key: Key) -> Transition:
         """`size` transitions of each task's context data, uniformly and with replacement."""
-        ranks = jax.random.randint(key, (len(tasks), size), 0, self.context_count[tasks][:, None])
-        return self._gather(tasks, self.context_start[tasks][:, None] + ranks)
+        return self._draw(tasks, self.context_start[tasks], self.context_count[tasks], size, key)
 
-    def _gather(self, tasks: Int32[Array, " n"], ranks: Int32[Array, "n size"]) -> Transition:
+    def _draw(
+        self, tasks: Int32[Array, " n"], start: Int32[Array, " n"], count: Int32[Array, " n"], size: int, key: Key
+    ) -> Transition:
+        ranks = start[:, None] + jax.random.randint(key, (len(tasks), size), 0, count[:, None])
         rows = self.pages[tasks[:, None], ranks // PAGE] * PAGE + ranks % PAGE
         observation_row = self.observation_row[rows]
-        rewards = self.rewards[rows]
+        rewards = jnp.where(count[:, None] > 0, self.rewards[rows], jnp.nan)
+        sparse_rewards = rewards
+        if self.sparse_rewards.size:
+            sparse_rewards = jnp.where(count[:, None] > 0, self.sparse_rewards[rows], jnp.nan)
         return Transition(
             observation=self.observations[observation_row],
             action=self.actions[rows],
             reward=rewards,
-            sparse_reward=self.sparse_rewards[rows] if self.sparse_rewards.size else rewards,
+            sparse_reward=sparse_rewards,
             next_observation=self.observations[observation_row + 1],
             terminated=self.terminated[rows],
         )
@@ -74,7 +79,14 @@ class ReplayBuffer:
     """
 
     def __init__(
-        self, tasks: int, observation_size: int, action_size: int, *, has_sparse_reward: bool, transitions: int, episodes: int
+        self,
+        tasks: int,
+        observation_size: int,
+        action_size: int,
+        *,
+        has_sparse_reward: bool,
+        transitions: int,
+        episodes: int,
     ):
         pages = -(-transitions // PAGE) + tasks
         rows = pages * PAGE
@@ -108,7 +120,14 @@ class ReplayBuffer:
         return int(self._counts.sum())
 
     def add(self, visits: Iterable[Visit]) -> None:
-        """Appends what visits collected, in order, and makes their context episodes the context of their tasks."""
+        """Appends what visits collected, in order, and makes their context episodes the context of their tasks.
+
+        Raises:
+            ValueError: a visit is impossible; nothing has been added then.
+        """
+        visits = list(visits)
+        for visit in visits:
+            self._check(visit)
         episodes, rows = [], []
         for visit in visits:
             context_count = sum(len(episode) for episode in visit.episodes[: visit.context_episodes])
@@ -126,6 +145,14 @@ class ReplayBuffer:
             context_start=jnp.asarray(self._context_start.copy()),
             context_count=jnp.asarray(self._context_count.copy()),
         )
+
+    def _check(self, visit: Visit) -> None:
+        if not 0 <= visit.task < len(self._counts):
+            raise ValueError(f"a visit to task {visit.task} of {len(self._counts)}")
+        if visit.context_episodes > len(visit.episodes):
+            raise ValueError(f"a visit with {visit.context_episodes} context episodes of {len(visit.episodes)}")
+        if not all(len(episode) for episode in visit.episodes):
+            raise ValueError("an episode has at least one transition")
 
     def _allocate(self, task: int, length: int) -> np.ndarray:
         """Rows for the next `length` transitions of a task, on its last page and then on new ones."""
@@ -146,21 +173,19 @@ class ReplayBuffer:
         arrays = self._arrays
         last = np.zeros(lengths.sum(), bool)
         last[np.cumsum(lengths) - 1] = [episode.terminated for episode in episodes]
-        columns = {
-            "observation_row": np.concatenate([start + np.arange(n) for start, n in zip(starts, lengths, strict=True)]),
-            "actions": np.concatenate([episode.actions for episode in episodes]),
-            "rewards": np.concatenate([episode.rewards for episode in episodes]),
-            "terminated": last,
-        }
-        if arrays.sparse_rewards.size:
-            columns["sparse_rewards"] = np.concatenate([episode.sparse_rewards for episode in episodes])
-        written = {name: _scatter(getattr(arrays, name), rows, column) for name, column in columns.items()}
-        written["observations"] = _scatter(
-            arrays.observations,
-            np.arange(starts[0], self._observations_used),
-            np.concatenate([episode.observations for episode in episodes]),
+        observation_row = [start + np.arange(length) for start, length in zip(starts, lengths, strict=True)]
+        observations = [episode.observations for episode in episodes]
+        observation_rows = np.arange(starts[0], self._observations_used)
+        self._arrays = arrays._replace(
+            observations=_scatter(arrays.observations, observation_rows, observations),
+            observation_row=_scatter(arrays.observation_row, rows, observation_row),
+            actions=_scatter(arrays.actions, rows, [episode.actions for episode in episodes]),
+            rewards=_scatter(arrays.rewards, rows, [episode.rewards for episode in episodes]),
+            terminated=_scatter(arrays.terminated, rows, [last]),
         )
-        self._arrays = arrays._replace(**written)
+        if arrays.sparse_rewards.size:
+            sparse_rewards = [episode.sparse_rewards for episode in episodes if episode.sparse_rewards is not None]
+            self._arrays = self._arrays._replace(sparse_rewards=_scatter(arrays.sparse_rewards, rows, sparse_rewards))
 
     def _grow(self) -> None:
         arrays, rows = self._arrays, self._page_table.shape[1] * PAGE
@@ -178,8 +203,9 @@ def _extend(array: Array, length: int) -> Array:
     return jnp.pad(array, ((0, length - len(array)), *((0, 0),) * (array.ndim - 1)))
 
 
-def _scatter(array: Array, rows: np.ndarray, values: np.ndarray) -> Array:
-    """Writes in blocks of one size, so that nothing is compiled twice; the last block is padded with rows out of range."""
+def _scatter(array: Array, rows: np.ndarray, parts: list[np.ndarray]) -> Array:
+    """Writes in blocks of one size, so that nothing is compiled twice; the last is padded with rows out of range."""
+    values = np.concatenate(parts)
     for start in range(0, len(rows), BLOCK):
         part = slice(start, start + BLOCK)
         block_rows = np.full(BLOCK, len(array), np.int32)

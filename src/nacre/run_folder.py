@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -82,21 +86,43 @@ def read_run(run: Path) -> tuple[Experiment, TaskSplit]:
     return experiment, TaskSplit(train, _tasks(path, content, "test", experiment.test_tasks))
 
 
-def extend_run(run: Path, iterations: int) -> Experiment:
+def extend_run(run: Path, iterations: int, begun: int = 0) -> Experiment:
     """Gives a run another total number of iterations, in experiment.json and variant.json.
 
     Returns:
         its experiment with that number.
 
     Raises:
-        NacreError: the number is less than 1, or what :func:`read_run` raises.
+        NacreError: the number is less than 1 or than the number of iterations that have `begun`, or what
+            :func:`read_run` raises.
     """
-    if iterations < 1:
-        raise NacreError(f"iterations is {iterations}; allowed: at least 1")
+    if iterations < max(1, begun):
+        reason = f", which have begun in {run}" if begun else ""
+        raise NacreError(f"iterations is {iterations}; allowed: at least {max(1, begun)}{reason}")
     experiment = replace(read_run(run)[0], iterations=iterations)
     write_variant(run, experiment)
     write_atomically(run / EXPERIMENT, _json(_read(run) | {"experiment": to_json(experiment)}))
     return experiment
+
+
+@contextlib.contextmanager
+def sole_user(run: Path) -> Iterator[None]:
+    """Keeps other processes from training the same run at the same time. A killed process keeps nobody out.
+
+    Raises:
+        NacreError: another process trains it.
+    """
+    descriptor = os.open(run, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise NacreError(f"{run} is being trained by another process") from None
+        except OSError:  # some network file systems have no locks
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def write_variant(folder: Path, experiment: Experiment) -> None:

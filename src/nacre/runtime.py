@@ -13,7 +13,7 @@ import numpy as np
 
 from nacre.agents.pearl.learner import PearlLearner
 from nacre.errors import NacreError
-from nacre.evaluate import Protocol
+from nacre.evaluation import Protocol
 from nacre.experiments import Experiment
 from nacre.tasks.family import TaskFamily
 from nacre.tasks.simulator import Simulator
@@ -48,10 +48,12 @@ def prepare_jax(device: str | None) -> Iterator[None]:
     Raises:
         NacreError: the device is not there.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "nacre" / "jax"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        # JAX's 1 second leaves out the dozen programs of acting, which together take longer than the gradient step.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.02)
     if device is None:
         yield
         return

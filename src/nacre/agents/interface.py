@@ -6,13 +6,14 @@ parameters and beliefs are pytrees it alone looks into. A belief has a leading a
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Array, Bool, Float
 
 from nacre.types import Key, Transition, Tree
 
 
+@runtime_checkable
 class Agent(Protocol):
     """Task inference (`begin_*`, `observe`, `end_episode`) and control (`act`) of N simultaneous trials.
 

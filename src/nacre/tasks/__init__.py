@@ -8,7 +8,7 @@ from collections.abc import Callable
 from nacre.errors import NacreError
 from nacre.tasks.cheetah import CheetahDir, CheetahVel
 from nacre.tasks.family import TaskFamily, TaskList, TaskSplit, World, split_tasks
-from nacre.tasks.gymnasium import GymnasiumFamily, register_environment
+from nacre.tasks.gymnasium import GymnasiumFamily
 from nacre.tasks.point import PointRobot, SparsePointRobot
 from nacre.tasks.simulator import Simulator
 
@@ -30,11 +30,6 @@ FAMILIES: dict[str, Callable[[], TaskFamily]] = {
     family.name: family for family in (PointRobot, SparsePointRobot, CheetahVel, CheetahDir)
 }
 """Every family there is by name, and what makes it."""
-
-register_environment("nacre/PointRobot-v0", PointRobot.name, PointRobot.horizon)
-register_environment("nacre/SparsePointRobot-v0", SparsePointRobot.name, SparsePointRobot.horizon)
-register_environment("nacre/HalfCheetahVel-v0", CheetahVel.name, CheetahVel.horizon)
-register_environment("nacre/HalfCheetahDir-v0", CheetahDir.name, CheetahDir.horizon)
 
 
 def list_families() -> list[str]:

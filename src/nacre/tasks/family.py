@@ -83,7 +83,7 @@ class TaskFamily(abc.ABC):
 
     @abc.abstractmethod
     def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
-        """Rewards, shape (...), of reward states (..., reward_state), actions (..., action), tasks (..., parameters)."""
+        """Rewards (...) for reward states (..., reward_state), actions (..., action) and tasks (..., parameters)."""
 
     def sparse_reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
         """The reward an agent may see in its context where it differs from the one it is trained on."""
@@ -106,9 +106,7 @@ class TaskSplit:
     test: Float64[np.ndarray, "n_test parameters"]
 
 
-def split_tasks(
-    family: TaskFamily, train_tasks: int, test_tasks: int, seed: int, task_list: TaskList
-) -> TaskSplit:
+def split_tasks(family: TaskFamily, train_tasks: int, test_tasks: int, seed: int, task_list: TaskList) -> TaskSplit:
     """The train and test tasks of a run.
 
     - `published`: the first `train_tasks` and the last `test_tasks` of the original code's list; `seed` has no effect.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -22,12 +22,13 @@ class FamilyEnv(gymnasium.Env):
 
     `reset(options={"task": [...]})` chooses the task by its parameters; it stays until another is chosen. If none was
     chosen by the first reset, one is drawn from the family, and drawn again whenever a seed is given, so that a seed
-    fixes the whole episode. `info` carries the `task`, and `sparse_reward` where the family has one.
+    fixes the whole episode. The info of a reset carries the `task`, that of a step the `sparse_reward` where the family
+    has one.
 
     Raises (`reset`): NacreError: the task is not a row of finite numbers of the right length.
     """
 
-    metadata = {"render_modes": []}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
 
     def __init__(self, family: TaskFamily) -> None:
         self.family = family
@@ -54,26 +55,15 @@ class FamilyEnv(gymnasium.Env):
         self, action: Float32[np.ndarray, " action"]
     ) -> tuple[Float32[np.ndarray, " observation"], float, bool, bool, dict[str, Any]]:
         observations, rewards, terminations, truncations, infos = self._simulator.step(np.asarray(action)[None])
-        info = {"task": self._task[0].copy()}
-        if "sparse_reward" in infos:
-            info["sparse_reward"] = float(infos["sparse_reward"][0])
+        info = {"sparse_reward": float(infos["sparse_reward"][0])} if self.family.has_sparse_reward else {}
         return observations[0], float(rewards[0]), bool(terminations[0]), bool(truncations[0]), info
 
     def close(self) -> None:
         self._simulator.close()
 
 
-def register_environment(environment_id: str, family_name: str, horizon: int) -> None:
-    """Makes `gymnasium.make(environment_id)` build the family of that name (see `nacre.tasks.make_family`)."""
-    gymnasium.register(
-        environment_id,
-        entry_point="nacre.tasks.gymnasium:make_environment",
-        max_episode_steps=horizon,
-        kwargs={"family": family_name},
-    )
-
-
 def make_environment(family: str) -> FamilyEnv:
+    """What `gymnasium.make` calls for the names of `nacre/environments.py`."""
     from nacre.tasks import make_family  # here, because nacre.tasks imports this module
 
     return FamilyEnv(make_family(family))
@@ -118,7 +108,7 @@ class GymnasiumFamily(TaskFamily):
         finally:
             env.close()
         if not action_box.is_bounded():
-            raise NacreError(f"The action space of {name} must have finite bounds to map [-1, 1] to; it is {action_box}.")
+            raise NacreError(f"The action space of {name} must have finite bounds, and is {action_box}.")
         self.name = name
         self.observation_size = observation_box.shape[0]
         self.action_size = action_box.shape[0]
@@ -150,7 +140,7 @@ class _GymnasiumWorld:
         self._set_task = set_task
         self._horizon = horizon
         self._ages = np.zeros(len(envs), np.int64)
-        box = envs[0].action_space
+        box = _vector_space(name, "action", envs[0].action_space)
         self._low, self._high = box.low.astype(np.float64), box.high.astype(np.float64)
         self._action_type = box.dtype
 

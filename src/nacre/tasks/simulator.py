@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -30,7 +30,7 @@ class Simulator(VectorEnv):
         ValueError, TypeError: misuse of the interface.
     """
 
-    metadata = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}
+    metadata: ClassVar[dict[str, Any]] = {"autoreset_mode": AutoresetMode.DISABLED, "render_modes": []}
 
     def __init__(self, family: TaskFamily, n_slots: int, threads: int | None = None) -> None:
         """`threads` step the slots, the calling one included; None means as many as there are physical cores.
@@ -51,10 +51,11 @@ class Simulator(VectorEnv):
 
         self._world = family.make_world(n_slots, physical_cores() if threads is None else threads)
         self._all_slots = np.arange(n_slots)
-        self._tasks: np.ndarray | None = None
+        self._started = False
+        self._tasks = np.full((n_slots, len(family.task_parameters)), np.nan)
         self._generators: list[np.random.Generator] = []
         self._observations = np.zeros((n_slots, family.observation_size), np.float32)
-        self._reward_states: np.ndarray | None = None
+        self._reward_states = np.zeros((n_slots, 0))
         self._ages = np.zeros(n_slots, np.int64)
         self._terminations = np.zeros(n_slots, bool)
         self._truncations = np.zeros(n_slots, bool)
@@ -84,8 +85,9 @@ class Simulator(VectorEnv):
         generators = [self._generators[slot] for slot in slots]
         observations, reward_states = self._world.reset(slots, self._tasks[slots], generators)
         self._check_finite("observation", observations, slots)
-        if self._reward_states is None:
+        if not self._started:
             self._reward_states = np.zeros((self.num_envs, reward_states.shape[-1]))
+            self._started = True
         self._observations[slots] = observations
         self._reward_states[slots] = reward_states
         self._ages[slots] = 0
@@ -108,11 +110,12 @@ class Simulator(VectorEnv):
         the slots that were stepped, and `sparse_reward` where the family has one, each of shape (N,).
         """
         self._check_open()
-        if self._reward_states is None:
+        if not self._started:
             raise gymnasium.error.ResetNeeded("Call reset before step.")
         actions = np.asarray(actions, np.float32)
         if actions.shape != (self.num_envs, self.family.action_size):
-            raise ValueError(f"actions must have shape ({self.num_envs}, {self.family.action_size}), and have {actions.shape}.")
+            expected = (self.num_envs, self.family.action_size)
+            raise ValueError(f"actions must have shape {expected}, and have {actions.shape}.")
 
         active = ~(self._terminations | self._truncations)
         infos: dict[str, Any] = {"active": active}
@@ -194,22 +197,19 @@ class Simulator(VectorEnv):
             raise TypeError(f"reset_mask must be a NumPy array of bool, of shape ({self.num_envs},).")
         if not mask.any():
             raise ValueError("reset_mask must name at least one slot.")
-        if self._reward_states is None and not mask.all():
+        if not self._started and not mask.all():
             raise ValueError("The first reset must reset every slot.")
         return mask
 
     def _set_tasks(self, tasks: Any, slots: np.ndarray) -> None:
         if tasks is None:
-            if self._tasks is None:
+            if not self._started:
                 raise ValueError("The first reset needs options={'tasks': array of shape (slots, parameters)}.")
             return
         checked = check_tasks(self.family, tasks)
         if len(checked) != self.num_envs:
-            raise NacreError(f"There must be one task for each of {self.num_envs} slots, and {len(checked)} were given.")
-        if self._tasks is None:
-            self._tasks = checked.copy()
-        else:
-            self._tasks[slots] = checked[slots]
+            raise NacreError(f"Each of {self.num_envs} slots needs a task, and {len(checked)} were given.")
+        self._tasks[slots] = checked[slots]
 
     def _set_seeds(self, seed: int | Sequence[int | None] | np.random.SeedSequence | None, slots: np.ndarray) -> None:
         if not self._generators:
@@ -225,7 +225,7 @@ class Simulator(VectorEnv):
         else:
             seeds = list(seed)
         if len(seeds) != self.num_envs:
-            raise ValueError(f"There must be one seed for each of {self.num_envs} slots, and {len(seeds)} were given.")
+            raise ValueError(f"Each of {self.num_envs} slots needs a seed or None, and {len(seeds)} were given.")
         for slot in slots:
             if seeds[slot] is not None:
                 self._generators[slot] = np.random.default_rng(seeds[slot])

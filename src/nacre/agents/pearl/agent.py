@@ -86,14 +86,12 @@ class PearlAgent:
         trials = jnp.arange(len(mask))
         slot = jnp.where(mask, belief.context_count, self.capacity)  # out of range is dropped
         context = belief.context.at[trials, slot].set(context_rows(self.config, transition), mode="drop")
-        count = jnp.minimum(belief.context_count + mask, self.capacity)
+        count = jnp.minimum(belief.context_count + mask.astype(jnp.int32), self.capacity)
         return belief._replace(context=context, context_count=count)
 
-    def end_episode(
-        self, params: PearlNetworks, belief: PearlBelief, key: Key, mask: Bool[Array, " n"]
-    ) -> PearlBelief:
+    def end_episode(self, params: PearlNetworks, belief: PearlBelief, key: Key, mask: Bool[Array, " n"]) -> PearlBelief:
         """Recomputes the posterior where it is due."""
-        episodes = belief.episodes + mask
+        episodes = belief.episodes + mask.astype(jnp.int32)
         since = episodes - self.exploration_episodes
         due = mask & (since >= 0) & (since % self.refresh_every == 0)
         refreshed = self.infer(params, belief, key)
@@ -127,3 +125,15 @@ class PearlAgent:
         return belief._replace(
             mean=jnp.zeros_like(belief.mean), variance=variance, episodes=jnp.zeros_like(belief.episodes)
         )
+
+
+def evaluation_agent(config: PearlConfig, observation_size: int, action_size: int, capacity: int) -> PearlAgent:
+    """The agent as it is meta-tested, with room for `capacity` transitions of context in a trial."""
+    return PearlAgent(
+        config,
+        observation_size,
+        action_size,
+        capacity,
+        config.exploration_episodes,
+        context_draw=config.context_size if config.test_context == "stochastic" else None,
+    )

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float64, Int32
 
-from nacre.agents.pearl.agent import PearlAgent, PearlBelief
+from nacre.agents.pearl.agent import PearlAgent, PearlBelief, evaluation_agent
 from nacre.agents.pearl.config import PearlConfig
 from nacre.agents.pearl.losses import Batch, StepMetrics, Trained, gradient_step, initial_optimisers
 from nacre.agents.pearl.networks import PearlNetworks, context_rows, infer_posterior, initial_networks
@@ -145,9 +145,7 @@ class PearlLearner:
             episodes = [old + new for old, new in zip(episodes, trials, strict=True)]
             if keeps_context:
                 context_episodes = [len(trial) for trial in episodes]
-        return [
-            _visit(int(task), trial, n) for task, trial, n in zip(visited, episodes, context_episodes, strict=True)
-        ]
+        return [_visit(int(task), trial, n) for task, trial, n in zip(visited, episodes, context_episodes, strict=True)]
 
     def _posterior_phase(
         self,
@@ -187,15 +185,7 @@ class PearlLearner:
 
     def evaluation_agent(self, capacity: int) -> PearlAgent:
         """The agent as it is meta-tested, with room for `capacity` transitions of context in a trial."""
-        stochastic = self.config.test_context == "stochastic"
-        return PearlAgent(
-            self.config,
-            self.observation_size,
-            self.action_size,
-            capacity,
-            self.config.exploration_episodes,
-            context_draw=self.config.context_size if stochastic else None,
-        )
+        return evaluation_agent(self.config, self.observation_size, self.action_size, capacity)
 
     def capacity(self, train_tasks: int, iterations: int) -> int:
         """Transitions that a run collects, as long as episodes end at the horizon."""
@@ -208,12 +198,9 @@ class PearlLearner:
         per_iteration = config.tasks_per_iteration * sum(whole_episodes(steps) for steps in phases)
         return train_tasks * whole_episodes(config.initial_steps) + iterations * per_iteration
 
-    def replay_belief(
-        self, state: PearlState, replay: Replay, tasks: Int32[Array, " n"], key: Key
-    ) -> PearlBelief:
+    def replay_belief(self, state: PearlState, replay: Replay, tasks: Int32[Array, " n"], key: Key) -> PearlBelief:
         """Posteriors from random context data of train tasks, as in a gradient step (spec 2.5, offline evaluation)."""
         return _replay_belief(self, state.trained.networks, replay, tasks, key)
-
 
     def offline_agent(self) -> PearlAgent:
         """Acts on a belief from :meth:`replay_belief` for one episode, without inference of its own."""

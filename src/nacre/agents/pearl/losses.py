@@ -17,7 +17,6 @@ from nacre.rl import soft_actor_critic as sac
 from nacre.rl.policy import PolicySample, TanhGaussianPolicy
 from nacre.types import Key, Transition, Tree
 
-
 Critics = tuple[MLP, MLP]
 
 
@@ -123,9 +122,7 @@ def value_loss(
     return sac.value_loss(predictions, q_minimum, sample.log_probability), predictions
 
 
-def gradient_step(
-    trained: Trained, config: PearlConfig, batch: Batch, key: Key
-) -> tuple[Trained, StepMetrics]:
+def gradient_step(trained: Trained, config: PearlConfig, batch: Batch, key: Key) -> tuple[Trained, StepMetrics]:
     """Steps critics and encoder, then value and policy against the new critics, then the target value network.
 
     The policy's actions come from its parameters before the step. Encoder and critics share one backward pass, and

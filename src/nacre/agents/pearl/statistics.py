@@ -64,7 +64,7 @@ def find_non_finite(metrics: StepMetrics) -> NonFinite | None:
 
 def accumulate(totals: Totals | None, metrics: StepMetrics) -> Totals:
     """Adds the steps of one call to the totals of the iteration; None begins an iteration."""
-    totals = dict(totals or {"steps": 0})
+    totals = dict(totals or {"steps": 0.0})
     totals["steps"] += len(metrics.policy_loss)
     sums = {
         "latent_mean": metrics.latent_mean,

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 import time
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +21,25 @@ import numpy as np
 
 from nacre import journal
 from nacre.agents.pearl import statistics
-from nacre.checkpoint import checkpoint_label, latest_checkpoint, load_checkpoint, save_best, save_checkpoint
+from nacre.checkpoint import (
+    checkpoint_label,
+    latest_checkpoint,
+    load_checkpoint,
+    read_progress,
+    save_best,
+    save_checkpoint,
+)
 from nacre.collect import run_trials
 from nacre.errors import Interrupted, NonFiniteError, SimulationError
-from nacre.evaluate import Evaluation, episode_return, evaluate_agent
+from nacre.evaluation import episode_return, evaluate_agent
 from nacre.experiments import Experiment, validate
-from nacre.logs import Console, ProgressLog, TensorBoard
+from nacre.logs import TEST_RETURN, Console, Phase, ProgressLog, TensorBoard
 from nacre.replay import ReplayBuffer
-from nacre.run_folder import CHECKPOINTS, REPLAY, create_run_folder, extend_run, read_run
+from nacre.run_folder import CHECKPOINTS, REPLAY, create_run_folder, extend_run, read_run, sole_user
 from nacre.runtime import SimulatorPool, Stream, key_of, learner_for, prepare_jax, seed_of, training_protocol
 from nacre.tasks import make_family
 from nacre.tasks.family import TaskSplit, split_tasks
 from nacre.types import Metrics, Tree, Visit
-
-TEST_RETURN = "AverageReturn_all_test_tasks"
 
 
 def train(experiment: Experiment, out: Path | str | None = None) -> Path:
@@ -48,7 +55,8 @@ def train(experiment: Experiment, out: Path | str | None = None) -> Path:
     Raises:
         NacreError: the experiment is impossible, or the folder cannot be used.
         Interrupted: SIGINT or SIGTERM arrived; everything is saved.
-        NonFiniteError, SimulationError: a loss, observation or reward is not finite; the last checkpoint is good.
+        NonFiniteError, SimulationError: a loss, parameter, observation or reward is not finite; the last checkpoint
+            is good.
     """
     family = make_family(experiment.family)
     validate(experiment, family)
@@ -57,7 +65,8 @@ def train(experiment: Experiment, out: Path | str | None = None) -> Path:
             family, experiment.train_tasks, experiment.test_tasks, experiment.seed, experiment.task_list
         )
         folder = create_run_folder(None if out is None else Path(out), experiment, split)
-        _Run(folder, experiment, split).to_the_end()
+        with sole_user(folder):
+            _Run(folder, experiment, split).to_the_end()
     return folder
 
 
@@ -72,17 +81,16 @@ def resume(run: Path | str, iterations: int | None = None) -> Path:
         the run folder.
 
     Raises:
-        NacreError: the folder is no run, or what is needed of it is missing or damaged.
+        NacreError: the folder is no run, another process trains it, what is needed of it is missing or damaged, or
+            it has more than `iterations` iterations already.
         and what :func:`train` raises.
     """
     folder = Path(run)
     experiment, split = read_run(folder)
-    if iterations is not None:
-        experiment = extend_run(folder, iterations)
-    with prepare_jax(experiment.device):
-        training = _Run(folder, experiment, split)
-        training.restore()
-        training.to_the_end()
+    with sole_user(folder), prepare_jax(experiment.device):
+        if iterations is not None:
+            experiment = extend_run(folder, iterations, begun=_iterations_begun(folder))
+        _Run(folder, experiment, split).to_the_end()
     return folder
 
 
@@ -90,18 +98,24 @@ class _Run:
     """One run in the making: its folder, what it has learnt, and how far it is."""
 
     def __init__(self, folder: Path, experiment: Experiment, split: TaskSplit):
+        """Takes up the latest intact checkpoint of the folder; without one, the run begins."""
         self.folder, self.experiment, self.split = folder, experiment, split
         self.family = make_family(experiment.family)
         self.learner = learner_for(experiment, self.family)
         self.protocol = training_protocol(experiment, self.family)
-        self.state = self.learner.initial_state(key_of(seed_of(experiment, Stream.NETWORKS)))
         self.iteration = 0
         self.updates = 0  # gradient steps done within the iteration
         self.totals: statistics.Totals | None = None  # of those gradient steps
         self.seconds = 0.0  # of all iterations, for the total time column
         self.rollouts = 0
+        self.saved: str | None = None  # label of the latest checkpoint
         self.replay = self._empty_replay()
         self.progress_log = ProgressLog(folder)
+        network_key = key_of(seed_of(experiment, Stream.NETWORKS))
+        if _has_begun(folder):
+            self._restore(jax.eval_shape(self.learner.initial_state, network_key))
+        else:
+            self.state = self.learner.initial_state(network_key)
 
     def _empty_replay(self) -> ReplayBuffer:
         transitions = self.learner.capacity(len(self.split.train), self.experiment.iterations)
@@ -114,14 +128,17 @@ class _Run:
             episodes=-(-transitions // self.family.horizon),
         )
 
-    def restore(self) -> None:
+    def _restore(self, shapes: Tree) -> None:
         """Takes up the latest intact checkpoint, and drops from journal and log what came after it."""
-        path, warnings = latest_checkpoint(self.folder / CHECKPOINTS)
-        for warning in warnings:
-            print(f"warning: {warning}")
-        self.state, progress = load_checkpoint(path, self.state)
+        path, damages = latest_checkpoint(self.folder / CHECKPOINTS)
+        for damage in damages:
+            warnings.warn(damage, stacklevel=4)
+        self.state, progress = load_checkpoint(path, shapes)
         self.iteration, self.updates = progress["iterations"], progress["updates"]
         self.totals, self.seconds = progress["totals"], progress["seconds"]
+        self.saved = path.stem
+        if TEST_RETURN in progress:  # the process may have been killed between the checkpoint and its copy
+            save_best(path, TEST_RETURN)
         segments = self.iteration + bool(self.updates)
         journal.drop_segments_from(self.folder / REPLAY, segments)
         for visits in journal.read_segments(self.folder / REPLAY, segments):
@@ -131,43 +148,44 @@ class _Run:
     def to_the_end(self) -> None:
         """Runs the iterations that are left."""
         experiment = self.experiment
-        simulators = SimulatorPool(self.family, experiment.threads)
-        board = TensorBoard(self.folder, self.iteration)
+        if self.iteration == experiment.iterations:
+            print(
+                f"{self.folder}: all {self.iteration} iterations are complete. For more: "
+                f"nacre resume {self.folder} --iterations {2 * self.iteration}"
+            )
+            return
         with (
-            contextlib.closing(simulators),
-            contextlib.closing(board),
-            _signals() as signals,
+            contextlib.closing(SimulatorPool(self.family, experiment.threads)) as simulators,
+            contextlib.closing(TensorBoard(self.folder, self.iteration)) as board,
             Console(experiment.iterations, complete=self.iteration) as console,
+            _signals(console.stopping) as signals,
         ):
             console.message(f"{experiment.name}, seed {experiment.seed}: {self.folder}")
-            if not self.iteration and not self.updates:
+            if self.saved is None:
                 self._save()
+            else:
+                console.message(f"going on from {self.saved}")
             while self.iteration < experiment.iterations:
                 row = self._iterate(simulators, console, signals)
                 self.progress_log.append(row)
                 board.write(self.iteration, row)
                 self.iteration, self.updates, self.totals = self.iteration + 1, 0, None
-                due = self.iteration % experiment.checkpoint_every == 0 or self.iteration == experiment.iterations
-                if due or signals:
+                if self.iteration % experiment.checkpoint_every == 0 or self.iteration == experiment.iterations:
                     save_best(self._save({TEST_RETURN: row[TEST_RETURN]}), TEST_RETURN)
                 console.iteration(row)
-                if signals and self.iteration < experiment.iterations:
-                    raise Interrupted(self.folder, signals[0])
 
     def _iterate(self, simulators: SimulatorPool, console: Console, signals: list[int]) -> Metrics:
         """One iteration, or what is left of it; returns its row of progress.csv."""
         start = time.monotonic()
-        try:
-            if not self.updates:
+        if not self.updates:
+            self._stop_if_asked(signals)
+            with self._naming("collect"):
                 self._collect(simulators, console)
-            collected = time.monotonic()
-            self._update(console, signals)
-            updated = time.monotonic()
+        collected = time.monotonic()
+        self._update(console, signals)
+        updated = time.monotonic()
+        with self._naming("evaluate"):
             evaluation = self._evaluate(simulators, console)
-        except SimulationError as error:
-            raise SimulationError(
-                f"{error.quantity} in iteration {self.iteration}", error.slot, error.task
-            ) from error
         end = time.monotonic()
         self.seconds += end - start
         return {
@@ -204,13 +222,9 @@ class _Run:
     def _update(self, console: Console, signals: list[int]) -> None:
         """The gradient steps of the iteration, in chunks; a signal saves between two of them and ends the run."""
         total = self.experiment.algorithm.updates_per_iteration
-        console.phase("update", total)
-        console.advance(self.updates)
+        console.phase("update", total, done=self.updates)
+        self._stop_if_asked(signals)
         while self.updates < total:
-            if signals:
-                if self.updates:
-                    self._save()
-                raise Interrupted(self.folder, signals[0])
             steps = min(self.experiment.update_chunk, total - self.updates)
             self.state, metrics = self.learner.update(self.state, self.replay.arrays, steps)
             metrics = jax.device_get(metrics)
@@ -224,6 +238,8 @@ class _Run:
             self.totals = statistics.accumulate(self.totals, metrics)
             self.updates += steps
             console.advance(steps)
+            self._stop_if_asked(signals)
+        self._check_parameters()
 
     def _evaluate(self, simulators: SimulatorPool, console: Console) -> Metrics:
         """Meta-tests on the test tasks and on as many train tasks, online; and on the same train tasks with posteriors
@@ -269,9 +285,31 @@ class _Run:
         )
         return float(np.mean([episode_return(trial[0], self.protocol.sparse_returns) for trial in trials]))
 
+    @contextlib.contextmanager
+    def _naming(self, phase: Phase) -> Iterator[None]:
+        """Adds to an error of the simulator which task of the run it was, when, and what is left."""
+        try:
+            yield
+        except SimulationError as error:
+            parameters = np.array(list(error.task.values()))
+            tasks = {
+                f"{name} task {row}": task
+                for name, split in (("train", self.split.train), ("test", self.split.test))
+                for row, task in enumerate(split)
+            }
+            names = " and ".join(name for name, task in tasks.items() if np.array_equal(task, parameters))
+            place = f"This is {names}, in iteration {self.iteration} ({phase}); {self._last_good()}."
+            raise SimulationError(error.quantity, error.slot, error.task, place) from error
+
+    def _stop_if_asked(self, signals: list[int]) -> None:
+        """Saves what is not saved yet and ends the run, if a signal has arrived."""
+        if signals:
+            if self.saved != checkpoint_label(self.iteration, self.updates):
+                self._save()
+            raise Interrupted(self.folder, signals[0])
+
     def _save(self, results: dict[str, float] | None = None) -> Path:
-        if not _all_finite(self.state.trained):
-            raise NonFiniteError(f"a parameter is not finite after iteration {self.iteration - 1}; {self._last_good()}")
+        self._check_parameters()
         progress = {
             "iterations": self.iteration,
             "updates": self.updates,
@@ -280,36 +318,54 @@ class _Run:
             **(results or {}),
         }
         label = checkpoint_label(self.iteration, self.updates)
-        return save_checkpoint(
-            self.folder / CHECKPOINTS, label, self.state, progress, self.experiment.keep_checkpoints
-        )
+        path = save_checkpoint(self.folder / CHECKPOINTS, label, self.state, progress, self.experiment.keep_checkpoints)
+        self.saved = label
+        return path
+
+    def _check_parameters(self) -> None:
+        """Raises NonFiniteError if a parameter, target or moment is not finite; the losses may not show it yet."""
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.state.trained):
+            if not np.isfinite(leaf).all():
+                raise NonFiniteError(
+                    f"the parameter {jax.tree_util.keystr(path)} is not finite in iteration {self.iteration}, after "
+                    f"{self.updates} gradient steps; {self._last_good()}"
+                )
 
     def _last_good(self) -> str:
-        return f"the last good checkpoint is {latest_checkpoint(self.folder / CHECKPOINTS)[0]}"
+        return f"the last good checkpoint is {self.folder / CHECKPOINTS / f'{self.saved}.npz'}"
 
 
-@jax.jit
-def _all_finite(tree: Tree) -> jax.Array:
-    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+def _has_begun(folder: Path) -> bool:
+    """Whether a run got as far as its first checkpoint, which is written before anything is collected."""
+    return any((folder / CHECKPOINTS).glob("*.npz")) or any((folder / REPLAY).glob("*.npz"))
+
+
+def _iterations_begun(folder: Path) -> int:
+    if not _has_begun(folder):
+        return 0
+    progress = read_progress(latest_checkpoint(folder / CHECKPOINTS)[0])
+    return progress["iterations"] + bool(progress["updates"])
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[list[int]]:
+def _signals(announce: Callable[[], None]) -> Iterator[list[int]]:
     """Collects SIGINT and SIGTERM instead of being ended by them; a second one of a kind acts at once."""
     received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # signals are someone else's business
+        yield received
+        return
 
     def receive(number: int, frame: Any) -> None:
         received.append(number)
         signal.signal(number, previous[number])
-        print("\nStopping at the next safe point, and saving ...", flush=True)
+        announce()
 
-    previous: dict[int, Any] = {}
+    previous: dict[int, Any] = {
+        number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            previous[number] = signal.signal(number, receive)
-    except ValueError:  # not in the main thread: signals are someone else's business
-        previous.clear()
-    try:
+        for number in previous:
+            signal.signal(number, receive)
         yield received
     finally:
         for number, handler in previous.items():

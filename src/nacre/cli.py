@@ -1,0 +1,286 @@
+"""The command line: nacre list | train | resume | evaluate."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from tyro.conf import Positional, arg, subcommand
+
+from nacre.errors import Interrupted, NacreError
+from nacre.experiments import DESCRIPTIONS, EXPERIMENTS, Experiment, make_experiment
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from nacre.evaluation import Evaluation
+
+# What needs JAX is imported by the commands that need it: help and `nacre list` answer at once.
+
+Run = Annotated[Positional[Path], arg(metavar="RUN")]
+
+
+@dataclass(frozen=True)
+class List:
+    """Show the named experiments and the task families."""
+
+    def __call__(self) -> None:
+        from rich.table import Table
+
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        table.add_column("experiment", no_wrap=True)
+        for column in ("tasks", "iterations", "env steps", "gradient steps"):
+            table.add_column(column, justify="right", no_wrap=True)
+        table.add_column("what it is")
+        for name, experiment in EXPERIMENTS.items():
+            config = experiment.algorithm
+            visit = config.prior_steps + config.posterior_steps + config.extra_posterior_steps
+            steps = experiment.train_tasks * config.initial_steps
+            steps += experiment.iterations * config.tasks_per_iteration * visit
+            table.add_row(
+                name,
+                f"{experiment.train_tasks} + {experiment.test_tasks}",
+                str(experiment.iterations),
+                f"{steps:,}".replace(",", " "),
+                f"{experiment.iterations * config.updates_per_iteration:,}".replace(",", " "),
+                DESCRIPTIONS[name],
+            )
+        _print_table(table)
+        families = dict.fromkeys(experiment.family for experiment in EXPERIMENTS.values())
+        print("\ntasks: train + test. Task families:", ", ".join(families))
+        print("Train one with: nacre train EXPERIMENT; its flags: nacre train EXPERIMENT --help")
+
+
+@dataclass(frozen=True)
+class Train:
+    """Meta-train a named experiment, or one from a configuration file of the original PEARL code.
+
+    Every field of the configuration is a flag; the defaults shown are those of EXPERIMENT, if it is given before
+    --help.
+    """
+
+    experiment: Experiment
+    experiment_name: Annotated[Positional[str], arg(metavar="EXPERIMENT", help_behavior_hint="(see: nacre list)")] = ""
+    """Which named experiment to train."""
+    config: Annotated[Path | None, arg(metavar="FILE.json", help_behavior_hint="")] = None
+    """A configuration file of the original PEARL code, in place of EXPERIMENT."""
+    out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
+    """The run folder, new or empty. By default runs/<algorithm>/<task>/seed-<seed>-<time>."""
+
+    def __call__(self) -> None:
+        from nacre.training import train
+
+        _say_how_to_go_on(train(self.experiment, self.out))
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with a run that was stopped or killed, exactly where it was."""
+
+    run: Run
+    """The run folder."""
+    iterations: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: as the run says)")] = None
+    """A new total number of iterations."""
+
+    def __call__(self) -> None:
+        from nacre.training import resume
+
+        _say_how_to_go_on(resume(self.run, self.iterations))
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Meta-test a run: adapt to tasks, and report the return of every episode of a trial."""
+
+    run: Run
+    """The run folder."""
+    tasks: Annotated[str, arg(metavar="test|train|FILE.json|VALUES")] = "test"
+    """The run's test or train tasks; or tasks of your own: a JSON file with one list of parameters per task, or values
+    such as "0.5,-1; 0.2,0.3" for two tasks of two parameters."""
+    trials: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: as the experiment says)")] = None
+    """Trials per task."""
+    episodes: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: as the experiment says)")] = None
+    """Episodes of a trial, exploration included."""
+    stochastic: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Draw actions from the policy instead of taking its mode."""
+    checkpoint: Annotated[str, arg(metavar="latest|best|LABEL|FILE")] = "latest"
+    """Which checkpoint: the latest, the best by test return, a label such as iteration_000012, or a file."""
+    seed: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: the run's)")] = None
+    """Of resets, z and actions."""
+
+    def __call__(self) -> None:
+        from nacre.loading import read_trained
+        from nacre.run_evaluation import evaluate_run
+
+        trained = read_trained(self.run, self.checkpoint)
+        evaluation, path = evaluate_run(
+            trained,
+            self.run,
+            _parse_tasks(self.tasks),
+            trials=self.trials,
+            episodes=self.episodes,
+            deterministic=not self.stochastic,
+            seed=self.seed,
+        )
+        _print_evaluation(evaluation, trained.family.task_parameters)
+        protocol = evaluation.protocol
+        print(
+            f"\n{trained.checkpoint.stem}, protocol {protocol.name}: {protocol.trials} trial(s) per task, the first "
+            f"{protocol.exploration_episodes} episode(s) of each without adaptation"
+        )
+        print(f"Written to {path}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line and ends the process where something went wrong.
+
+    Exit codes: 2 for what the user can mend (one sentence on stderr), 128 + signal where a signal ended it.
+    """
+    warnings.formatwarning = lambda message, *_, **__: f"nacre: warning: {message}\n"
+    try:
+        _parse(list(sys.argv[1:] if arguments is None else arguments))()
+        sys.stdout.flush()
+    except NacreError as error:
+        print("nacre: error:", str(error).replace("\n", " "), file=sys.stderr)
+        sys.exit(2)
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        sys.exit(128 + interrupted.signal)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        # The reader has gone (`nacre list | head -1`). Python would complain when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def _parse(arguments: list[str]) -> Callable[[], None]:
+    """The command that the arguments ask for, ready to be called."""
+    if arguments == ["--version"]:
+        return _print_version
+    if arguments[:1] != ["train"]:
+        return _tyro(arguments, EXPERIMENTS["pearl/cheetah-vel"])
+    # Twice: first to learn which experiment it is, then with that experiment's values as the flags' defaults.
+    without_help = [argument for argument in arguments if argument not in ("--help", "-h")]
+    first = _tyro(without_help, EXPERIMENTS["pearl/cheetah-vel"])
+    experiment, messages = _named(first, asks_for_help=without_help != arguments)
+    for message in messages:
+        print(f"{first.config}: {message}")
+    return _tyro(arguments, experiment)
+
+
+def _tyro(arguments: list[str], experiment: Experiment) -> Any:
+    commands = (
+        Annotated[List, subcommand("list")]
+        | Annotated[Train, subcommand("train", default=Train(experiment))]
+        | Annotated[Resume, subcommand("resume")]
+        | Annotated[Evaluate, subcommand("evaluate")]
+    )
+    return tyro.cli(
+        commands,  # pyright: ignore[reportArgumentType]
+        args=arguments,
+        prog="nacre",
+        description="Meta-reinforcement learning by task inference. nacre --version tells the version.",
+        config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+    )
+
+
+def _print_version() -> None:
+    import nacre
+
+    print("nacre", nacre.__version__)
+
+
+def _named(command: Train, asks_for_help: bool) -> tuple[Experiment, list[str]]:
+    """The experiment that a command names, before its flags; and what to say about it."""
+    if command.config is not None:
+        if command.experiment_name:
+            raise NacreError(f"EXPERIMENT is {command.experiment_name!r} beside --config; allowed: one of the two")
+        from nacre.experiments.old_config import read_old_config
+
+        return read_old_config(command.config)
+    if not command.experiment_name:
+        if asks_for_help:
+            return EXPERIMENTS["pearl/cheetah-vel"], []
+        raise NacreError(f"EXPERIMENT is missing; allowed: {', '.join(EXPERIMENTS)}")
+    return make_experiment(command.experiment_name), []
+
+
+def _parse_tasks(text: str) -> Any:
+    """--tasks as `nacre.evaluate` takes it: "test", "train", or lists of numbers."""
+    if text in ("test", "train"):
+        return text
+    if text.endswith(".json"):
+        try:
+            return json.loads(Path(text).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise NacreError(f"cannot read {text}: {error.strerror}") from None
+        except ValueError as error:
+            raise NacreError(f"{text} is not JSON: {error}") from None
+    try:
+        return [[float(value) for value in task.split(",")] for task in text.split(";")]
+    except ValueError:
+        raise NacreError(
+            f"tasks is {text!r}; allowed: test, train, the name of a file that ends in .json, or values such as "
+            "'0.5,-1; 0.2,0.3'"
+        ) from None
+
+
+def _print_evaluation(evaluation: Evaluation, parameters: tuple[str, ...]) -> None:
+    from rich.table import Table
+
+    returns = evaluation.returns_by_episode
+    successes = _success_rates(evaluation)
+    table = Table(box=None, header_style="bold", pad_edge=False, title="Return of each episode, mean over trials")
+    for parameter in parameters:
+        table.add_column(parameter, justify="right", style="dim", no_wrap=True)
+    word = "episode" if returns.shape[1] <= 6 else "ep."
+    for episode in range(returns.shape[1]):
+        table.add_column(f"{word} {episode + 1}", justify="right", no_wrap=True)
+    if successes is not None:
+        table.add_column("success in the last", justify="right", no_wrap=True)
+    for row, task in enumerate(evaluation.tasks):
+        success = [] if successes is None else [f"{successes[row]:.0%}"]
+        table.add_row(*(f"{value:.3f}" for value in task), *(f"{value:.2f}" for value in returns[row]), *success)
+    table.add_section()
+    mean = ["mean", *[""] * (len(parameters) - 1)]
+    success = [] if successes is None else [f"{successes.mean():.0%}"]
+    table.add_row(*mean, *(f"{value:.2f}" for value in returns.mean(axis=0)), *success, style="bold")
+    _print_table(table)
+
+
+def _success_rates(evaluation: Evaluation) -> np.ndarray | None:
+    """Per task, the share of trials whose last episode was a success; None in families without successes."""
+    import numpy as np
+
+    last = [[trial.successes and trial.successes[-1] for trial in trials] for trials in evaluation.trials]
+    return None if last[0][0] is None else np.array(last, float).mean(axis=1)
+
+
+def _print_table(table: Any) -> None:
+    """Prints a table in its natural width, or on a terminal as much narrower as the wrapping columns allow."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    natural = Console(width=1000).measure(table)
+    if console.is_terminal:
+        console.width = min(natural.maximum, max(console.width, natural.minimum))
+    else:
+        console.width = natural.maximum
+    console.print(table, crop=False)
+
+
+def _say_how_to_go_on(run: Path) -> None:
+    print(f"Done. Meta-test it with: nacre evaluate {run}")
+
+
+if __name__ == "__main__":
+    main()

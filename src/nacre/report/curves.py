@@ -1,0 +1,115 @@
+"""The learning curves of several seeds of one experiment, and the file that keeps them: curve.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from nacre.errors import NacreError
+from nacre.experiments import Experiment
+from nacre.files import write_atomically
+from nacre.logs import CSV, TEST_RETURN, read_progress_csv
+from nacre.run_folder import read_run
+
+EPOCH = "Epoch"
+STEPS = "Number of env steps total"
+UPDATES = "Number of train steps total"
+SECONDS = "Total Train Time (s)"
+FIRST_EPISODE = "AverageReturn_test_episode_1"
+LAST_EPISODE = TEST_RETURN
+
+Curves = Mapping[int, Mapping[str, np.ndarray]]
+"""By seed, columns of a run's progress.csv: float64 arrays with one value per iteration."""
+
+
+def episode_columns(columns: Mapping[str, np.ndarray]) -> list[str]:
+    """The columns with the test return of episode 1, 2, ... of a trial, in that order."""
+    prefix = FIRST_EPISODE.removesuffix("1")
+    found = [column for column in columns if column.startswith(prefix)]
+    return sorted(found, key=lambda column: int(column.removeprefix(prefix)))
+
+
+def read_runs(runs: Sequence[Path]) -> tuple[list[Experiment], Curves]:
+    """The experiments of run folders, by seed, and their curves.
+
+    Raises:
+        NacreError: a folder is not a run's or is damaged; a run has not completed an iteration; the runs differ in
+            more than the seed and what does not change results; two have the same seed.
+    """
+    experiments: list[Experiment] = []
+    curves: dict[int, Mapping[str, np.ndarray]] = {}
+    for run in runs:
+        experiment = read_run(run)[0]
+        if experiments and not same_experiment(experiment, experiments[0]):
+            raise NacreError(f"{run} is a run of another configuration than {runs[0]}")
+        if experiment.seed in curves:
+            raise NacreError(f"{run} has seed {experiment.seed}, as another of the runs has")
+        columns = read_progress_csv(run / CSV) if (run / CSV).exists() else {}
+        if not len(columns.get(EPOCH, ())):
+            raise NacreError(f"{run} has not completed an iteration")
+        experiments.append(experiment)
+        curves[experiment.seed] = columns
+    return sorted(experiments, key=lambda experiment: experiment.seed), dict(sorted(curves.items()))
+
+
+def cut_to_shortest(curves: Curves) -> Curves:
+    """The curves as far as all seeds have come."""
+    iterations = min(len(run[EPOCH]) for run in curves.values())
+    return {seed: {column: values[:iterations] for column, values in run.items()} for seed, run in curves.items()}
+
+
+def same_experiment(one: Experiment, other: Experiment) -> bool:
+    """Whether two experiments are the same but for the seed, how long they run, and where and how they are run."""
+    return comparable(one) == comparable(other)
+
+
+def comparable(experiment: Experiment) -> Experiment:
+    """The experiment without what does not change a learning curve, except by chance or by ending it."""
+    return replace(
+        experiment,
+        seed=0,
+        iterations=1,
+        threads=None,
+        device=None,
+        update_chunk=1,
+        checkpoint_every=1,
+        keep_checkpoints=1,
+    )
+
+
+def write_curves(path: Path, curves: Curves) -> None:
+    """Writes curve.csv: one row per seed and iteration, with the seed, the iteration, the environment steps and every
+    column of returns, under their names in progress.csv.
+
+    Raises:
+        NacreError: the file cannot be written.
+    """
+    first = next(iter(curves.values()))
+    columns = [EPOCH, STEPS, *(column for column in first if "Return" in column)]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["seed", *columns])
+    for seed, run in curves.items():
+        for row in zip(*(run[column] for column in columns), strict=True):
+            writer.writerow([seed, *(int(value) if value.is_integer() else float(value) for value in row)])
+    write_atomically(path, text.getvalue().encode())
+
+
+def read_curves(path: Path) -> Curves:
+    """What :func:`write_curves` wrote.
+
+    Raises:
+        NacreError: the file cannot be read or is damaged.
+    """
+    columns = read_progress_csv(path)
+    seeds = columns.pop("seed", None)
+    if seeds is None:
+        raise NacreError(f"{path} is not a file of curves: it has no column 'seed'")
+    return {
+        int(seed): {column: values[seeds == seed] for column, values in columns.items()} for seed in np.unique(seeds)
+    }

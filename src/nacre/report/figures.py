@@ -1,0 +1,76 @@
+"""What is drawn on matplotlib axes. Nothing here touches pyplot or any other global state: make the figure with
+`matplotlib.figure.Figure`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float64
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.ticker import EngFormatter
+
+from nacre.report.curves import FIRST_EPISODE, LAST_EPISODE, STEPS, Curves, cut_to_shortest
+from nacre.report.references import Level, PublishedCurve
+from nacre.types import Episode
+
+# Blue and vermilion are told apart by people with any of the common kinds of colour blindness (Okabe and Ito).
+BEFORE, AFTER, GOAL, REFERENCE = "#D55E00", "#0072B2", "#CC2255", "0.35"
+
+
+def learning_curve(axes: Axes, curves: Curves, references: Sequence[PublishedCurve | Level] = ()) -> None:
+    """Draws return on test tasks against environment steps: of episode 1 of a trial, played on a guess, and of the
+    last episode, played on what was inferred.
+
+    A line is the mean over seeds, the band about it goes from the worst to the best seed. The lines end with the
+    shortest run; published curves are shown so far, or at least with the first point of the earliest.
+    """
+    curves = cut_to_shortest(curves)
+    steps = np.mean([run[STEPS] for run in curves.values()], axis=0)
+    for column, label, colour in (
+        (LAST_EPISODE, "last episode, task inferred", AFTER),
+        (FIRST_EPISODE, "episode 1, task unknown", BEFORE),
+    ):
+        returns = np.stack([run[column] for run in curves.values()])
+        axes.plot(steps, returns.mean(axis=0), color=colour, linewidth=2, marker=".", markersize=4, label=label)
+        if len(curves) > 1:
+            axes.fill_between(steps, returns.min(axis=0), returns.max(axis=0), color=colour, alpha=0.2, linewidth=0)
+
+    published = [reference for reference in references if isinstance(reference, PublishedCurve)]
+    right_end = max(steps[-1], min((curve.points[0][0] for curve in published), default=0))
+    for curve, marker in zip(published, "sD^v", strict=False):
+        points = np.array([point for point in curve.points if point[0] <= right_end])
+        if len(points):
+            axes.plot(*points.T, marker, color=REFERENCE, markersize=6, label=curve.label)
+    for level in references:
+        if isinstance(level, Level):
+            axes.axhline(level.value, color=REFERENCE, linewidth=1, linestyle=(0, (5, 4)), zorder=0)
+            beside = axes.get_yaxis_transform()
+            text = level.label.replace(" the ", "\nthe ")
+            axes.text(1.02, level.value, text, transform=beside, va="center", fontsize="small", color=REFERENCE)
+
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel("test return (sum of an episode's rewards)")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    seeds = "one seed" if len(curves) == 1 else f"mean and range of {len(curves)} seeds"
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0, 1), frameon=False, title=seeds, alignment="left", borderaxespad=0.2
+    )
+
+
+def trajectories(axes: Axes, trial: Sequence[Episode], goal: Float64[np.ndarray, "2"]) -> None:
+    """Draws the episodes of one trial of a point robot, whose first two observations are its position, over the goal.
+
+    Earlier episodes are darker. A ring marks where an episode starts.
+    """
+    shades = colormaps["viridis"](np.linspace(0.0, 0.85, len(trial)))
+    for number, (episode, shade) in enumerate(zip(trial, shades, strict=True), start=1):
+        x, y = episode.observations[:, 0], episode.observations[:, 1]
+        axes.plot(x, y, color=shade, linewidth=1.6, marker=".", markersize=3.5, label=f"episode {number}")
+        label = "start" if number == len(trial) else None
+        axes.plot(x[0], y[0], "o", color=shade, markersize=7, markerfacecolor="white", label=label)
+    axes.plot(*goal, "*", color=GOAL, markersize=15, markeredgecolor="white", label="goal")
+    axes.set_aspect("equal")

@@ -1,0 +1,155 @@
+"""Meta-testing a run: any of its checkpoints, on any tasks of its family, with the result in its folder."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float64
+from numpy.typing import ArrayLike
+
+from nacre.errors import NacreError
+from nacre.evaluation import Evaluation, Protocol, evaluate_agent
+from nacre.experiments import Experiment
+from nacre.files import make_folder, write_atomically
+from nacre.loading import Trained, read_trained
+from nacre.run_folder import versions
+from nacre.runtime import SimulatorPool, Stream, prepare_jax, seed_of, training_protocol
+from nacre.tasks.family import TaskFamily
+from nacre.tasks.simulator import check_tasks
+
+EVALUATIONS = "evaluations"
+TaskSet = Literal["test", "train", "own"]
+
+
+def evaluate(
+    run: Path | str,
+    tasks: ArrayLike = "test",
+    *,
+    trials: int | None = None,
+    episodes: int | None = None,
+    deterministic: bool = True,
+    checkpoint: Path | str = "latest",
+    seed: int | None = None,
+) -> Evaluation:
+    """Meta-tests a run and writes the result into its `evaluations` folder.
+
+    Without further arguments the protocol is that of the run's own evaluation while training. With other episodes or
+    stochastic actions it is recorded under the name "custom".
+
+    Args:
+        run: the run folder.
+        tasks: "test" or "train", the run's own; or task parameters, shape (n, parameters).
+        trials: per task; None: as the experiment says.
+        episodes: of each trial, exploration included; None: as the experiment says.
+        deterministic: off: the policy draws its actions throughout.
+        checkpoint: as in :func:`nacre.load`.
+        seed: of resets, z and actions, at least 0; None: the experiment's.
+
+    Raises:
+        NacreError: the run or its checkpoint cannot be read, the result cannot be written, an argument is impossible.
+    """
+    evaluation, _ = evaluate_run(
+        read_trained(run, checkpoint),
+        Path(run),
+        tasks,
+        trials=trials,
+        episodes=episodes,
+        deterministic=deterministic,
+        seed=seed,
+    )
+    return evaluation
+
+
+def evaluate_run(
+    trained: Trained,
+    run: Path,
+    tasks: Any,  # of which check_tasks says what is wrong with it
+    *,
+    trials: int | None,
+    episodes: int | None,
+    deterministic: bool,
+    seed: int | None,
+) -> tuple[Evaluation, Path]:
+    """Does what :func:`evaluate` says, and also returns the path of the JSON file."""
+    task_set, parameters = _choose_tasks(trained, tasks)
+    protocol = _choose_protocol(trained.experiment, trained.family, trials, episodes, deterministic)
+    experiment = trained.experiment if seed is None else dataclasses.replace(trained.experiment, seed=seed)
+    if not 0 <= experiment.seed < 2**32:
+        raise NacreError(f"seed is {seed}; allowed: at least 0 and less than 2**32")
+    folder = run / EVALUATIONS
+    make_folder(folder)  # now, and not after minutes of simulation
+    simulators = SimulatorPool(trained.family, experiment.threads)
+    with prepare_jax(None), contextlib.closing(simulators):
+        evaluation, _, _ = evaluate_agent(
+            trained.agent,
+            trained.networks,
+            simulators,
+            parameters,
+            protocol,
+            seed_of(experiment, Stream.COMMAND_EVALUATION),
+        )
+    content = {
+        "checkpoint": trained.checkpoint.stem,
+        "task_set": task_set,
+        "task_parameters": list(trained.family.task_parameters),
+        "family": trained.family.name,
+        "experiment": experiment.name,
+        "seed": experiment.seed,
+        "versions": versions(),
+        **evaluation.to_json(),
+    }
+    path = _free_name(folder, f"{trained.checkpoint.stem}-{task_set}-{protocol.name}")
+    write_atomically(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+    return evaluation, path
+
+
+def _choose_tasks(trained: Trained, tasks: Any) -> tuple[TaskSet, Float64[np.ndarray, "n parameters"]]:
+    if isinstance(tasks, str):
+        if tasks == "test":
+            return "test", trained.split.test
+        if tasks == "train":
+            return "train", trained.split.train
+        raise NacreError(f"tasks is {tasks!r}; allowed: 'test', 'train' or task parameters")
+    parameters = check_tasks(trained.family, tasks)
+    if not len(parameters):
+        raise NacreError("tasks is empty; allowed: at least one task")
+    return "own", parameters
+
+
+def _choose_protocol(
+    experiment: Experiment, family: TaskFamily, trials: int | None, episodes: int | None, deterministic: bool
+) -> Protocol:
+    own = training_protocol(experiment, family)
+    protocol = own
+    if trials is not None:
+        if trials < 1:
+            raise NacreError(f"trials is {trials}; allowed: at least 1")
+        protocol = dataclasses.replace(protocol, trials=trials)
+    if episodes is not None:
+        exploration = own.exploration_episodes
+        if episodes <= exploration:
+            raise NacreError(
+                f"episodes is {episodes}; allowed: at least {exploration + 1}, as the first {exploration} of a trial "
+                "explore, and only later ones show what adaptation brings"
+            )
+        explored = exploration if own.stochastic_steps else 0
+        protocol = dataclasses.replace(protocol, steps=0, episodes=episodes - explored)
+    if not deterministic:
+        protocol = dataclasses.replace(protocol, deterministic=False)
+    if dataclasses.replace(protocol, trials=own.trials) != own:
+        protocol = dataclasses.replace(protocol, name="custom")
+    return protocol
+
+
+def _free_name(folder: Path, name: str) -> Path:
+    """`name.json`, or with a number: no result replaces another."""
+    path, number = folder / f"{name}.json", 1
+    while path.exists():
+        number += 1
+        path = folder / f"{name}-{number}.json"
+    return path

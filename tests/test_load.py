@@ -1,0 +1,309 @@
+"""`nacre.load`: a trained agent in one's own loop."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import nacre
+from nacre.agents.pearl.learner import PearlLearner
+from nacre.checkpoint import checkpoint_label, load_checkpoint, load_part, save_checkpoint
+from nacre.experiments import Experiment
+from nacre.loading import NETWORKS, LoadedAgent
+from nacre.run_folder import create_run_folder
+from nacre.tasks import Simulator, make_family, split_tasks
+
+GETTING_STARTED = Path(__file__).parents[1] / "docs" / "getting-started.md"
+POSITIONS = np.random.default_rng(0).normal(size=(200, 2))
+
+
+def untrained_run(folder: Path, name: str, **overrides: object) -> Path:
+    """A run folder with the first checkpoint of an experiment: all that loading and evaluating need."""
+    sizes = {"train_tasks": 2, "test_tasks": 3, "hidden_size": 8, "encoder_hidden_size": 8, "threads": 1}
+    experiment = nacre.make_experiment(name, **(sizes | overrides))
+    family = make_family(experiment.family)
+    split = split_tasks(family, 2, 3, experiment.seed, experiment.task_list)
+    create_run_folder(folder, experiment, split)
+    generator = np.random.default_rng(1)
+
+    def weights(leaf: jax.ShapeDtypeStruct) -> jax.Array:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.key(0)
+        return jnp.asarray(generator.normal(scale=0.3, size=leaf.shape), leaf.dtype)
+
+    # Fresh output layers would be almost zero. These weights make the agent do something, and need no compilation.
+    state = jax.tree.map(weights, jax.eval_shape(learner_of(experiment).initial_state, jax.random.key(0)))
+    save_checkpoint(folder / "checkpoints", checkpoint_label(0), state, {}, keep=1)
+    return folder
+
+
+def learner_of(experiment: Experiment) -> PearlLearner:
+    family = make_family(experiment.family)
+    sizes = (family.observation_size, family.action_size, family.horizon)
+    return PearlLearner(experiment.algorithm, *sizes, experiment.precision)
+
+
+@pytest.fixture(scope="module")
+def point_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("load") / "point"
+    return untrained_run(folder, "pearl/point-robot", exploration_episodes=1)
+
+
+def play(agent: LoadedAgent, episodes: list[int]) -> list[np.ndarray]:
+    """Plays episodes of the given lengths on a fixed sequence of observations; returns every action."""
+    actions, steps = [], iter(POSITIONS)
+    for length in episodes:
+        for step in range(length):
+            observation = next(steps)
+            actions.append(agent.act(observation))
+            agent.observe(observation + 0.1, -float(observation[0]), False, step == length - 1)
+    return actions
+
+
+def test_the_loop_of_the_documentation_in_a_process_without_training_code(tiny_run):
+    blocks = re.findall(r"```python\n(.*?)```", GETTING_STARTED.read_text(), re.DOTALL)
+    [loop] = [block for block in blocks if "nacre.load(" in block]
+    program = (
+        f"import sys\n{loop.replace('runs/first', str(tiny_run))}"
+        + """
+assert agent.belief.episodes == 3
+for name in sys.modules:
+    assert name.split(".")[0] not in ("optax", "tensorboardX", "tyro"), name
+    assert not name.startswith(("nacre.training", "nacre.replay", "nacre.journal", "nacre.logs", "nacre.cli")), name
+    assert name not in ("nacre.agents.pearl.learner", "nacre.agents.pearl.losses", "nacre.rl.soft_actor_critic"), name
+"""
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_networks_are_those_of_the_checkpoint(tiny_run, tiny):
+    experiment = nacre.make_experiment("pearl/point-robot", **tiny)
+    state = jax.eval_shape(learner_of(experiment).initial_state, jax.random.key(0))
+    path = tiny_run / "checkpoints" / "iteration_000002.npz"
+    whole, _ = load_checkpoint(path, state)
+    part = load_part(path, NETWORKS, state.trained.networks)
+    jax.tree.map(np.testing.assert_array_equal, part, whole.trained.networks)
+
+
+def test_belief_is_the_prior_until_an_episode_has_ended(point_run):
+    agent = nacre.load(point_run)
+    agent.begin_trial()
+    play(agent, [5])
+    first = agent.belief
+    assert not np.array_equal(first.mean, np.zeros(5))
+    assert (first.variance < 1).all()
+    assert first.mean.shape == (5,)
+    play(agent, [5])
+    assert not np.array_equal(agent.belief.mean, first.mean)
+    agent.begin_trial()
+    np.testing.assert_array_equal(agent.belief.mean, np.zeros(5))
+    np.testing.assert_array_equal(agent.belief.variance, np.ones(5))
+    assert agent.belief.context_count == 0
+
+
+def test_nothing_is_learnt_in_the_middle_of_an_episode(point_run):
+    agent = nacre.load(point_run)
+    agent.begin_trial()
+    agent.act(POSITIONS[0])
+    agent.observe(POSITIONS[1], 1.0, False, False)
+    np.testing.assert_array_equal(agent.belief.mean, np.zeros(5))
+    assert agent.belief.context_count == 1
+
+
+@pytest.mark.parametrize("ending", [(True, False), (False, True), (True, True)])
+def test_termination_and_truncation_both_end_an_episode(point_run, ending):
+    agent = nacre.load(point_run)
+    agent.begin_trial()
+    agent.act(POSITIONS[0])
+    agent.observe(POSITIONS[1], 1.0, *ending)
+    assert agent.belief.episodes == 1
+    assert (agent.belief.variance != 1).all()
+
+
+def test_same_seed_same_actions(point_run):
+    def actions(deterministic: bool, **settings: int) -> np.ndarray:
+        agent = nacre.load(point_run, deterministic=deterministic, **settings)
+        agent.begin_trial()
+        return np.array(play(agent, [3, 3]))
+
+    for deterministic in (True, False):
+        np.testing.assert_array_equal(actions(deterministic, seed=1), actions(deterministic, seed=1))
+        assert not np.array_equal(actions(deterministic, seed=1), actions(deterministic, seed=2))
+    stochastic, mode = actions(False, seed=1), actions(True, seed=1)
+    assert not np.array_equal(stochastic, mode)
+    assert stochastic.dtype == np.float32
+    assert (np.abs(stochastic) <= 1).all()
+
+
+def test_trials_of_one_agent_differ(point_run):
+    agent = nacre.load(point_run)
+    agent.begin_trial()
+    first = agent.belief.latent
+    agent.begin_trial()
+    assert not np.array_equal(agent.belief.latent, first)
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_batched_trials_with_episodes_of_different_lengths_equal_single_ones(point_run, deterministic):
+    """Trial 0 of a batch is a single trial, whatever the other trials do; so is trial 1 among different neighbours."""
+
+    def batch(lengths: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+        agent = nacre.load(point_run, deterministic=deterministic, seed=3)
+        agent.begin_trial(len(lengths))
+        ends = [np.cumsum(row) for row in lengths]
+        actions = []
+        for step in range(12):
+            observation = np.tile(POSITIONS[step], (len(lengths), 1))
+            actions.append(agent.act(observation))
+            truncated = [step + 1 in end for end in ends]
+            reward = np.full(len(lengths), -POSITIONS[step][0])
+            agent.observe(observation + 0.1, reward, np.zeros(len(lengths), bool), truncated)
+        return np.array(actions), agent.belief.mean
+
+    single = nacre.load(point_run, deterministic=deterministic, seed=3)
+    single.begin_trial()
+    single_actions = np.array(play(single, [3, 5, 4]))
+    actions, means = batch([[3, 5, 4], [4, 4, 4], [2] * 6])
+    np.testing.assert_allclose(actions[:, 0], single_actions, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(means[0], single.belief.mean, rtol=1e-4, atol=1e-6)
+    other_actions, other_means = batch([[12], [4, 4, 4], [6, 6]])
+    np.testing.assert_allclose(actions[:, 1], other_actions[:, 1], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(means[1], other_means[1], rtol=1e-4, atol=1e-6)
+    assert not np.allclose(actions[:, 0], actions[:, 1], atol=1e-5)
+
+
+def test_inactive_trials_stay_as_they_were(point_run):
+    agent = nacre.load(point_run)
+    agent.begin_trial(2)
+    before = agent.belief
+    agent.act(POSITIONS[:2])
+    agent.observe(POSITIONS[2:4], np.ones(2), [True, True], [False, False], active=[True, False])
+    after = agent.belief
+    assert after.episodes.tolist() == [1, 0]
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(new[1], old[1])
+
+
+def test_own_loop_and_evaluate_agree(tmp_path):
+    """Where nothing is random (no posterior, one start), a loop of one's own gets the returns of `nacre.evaluate`."""
+    run = untrained_run(
+        tmp_path / "run",
+        "pearl/sparse-point-robot",
+        probabilistic_context=False,
+        exploration_episodes=1,
+        evaluation_steps=60,
+        evaluation_trials=1,
+    )
+    evaluation = nacre.evaluate(run)
+    simulator = Simulator(make_family("sparse-point-robot"), 3, threads=1)
+    agent = nacre.load(run)
+    agent.begin_trial(3)
+    returns = np.zeros((3, 3))
+    for episode in range(3):
+        observation, _ = simulator.reset(seed=0, options={"tasks": evaluation.tasks})
+        truncated = np.zeros(3, bool)
+        while not truncated.any():
+            action = agent.act(observation)
+            observation, reward, terminated, truncated, infos = simulator.step(action)
+            agent.observe(observation, reward, terminated, truncated, sparse_reward=infos["sparse_reward"])
+            returns[:, episode] += infos["sparse_reward"] if evaluation.protocol.sparse_returns else reward
+    np.testing.assert_allclose(evaluation.returns_by_episode, returns, rtol=1e-4, atol=1e-5)
+    agent.act(observation)
+    with pytest.raises(ValueError, match="sparse_reward is missing"):
+        agent.observe(observation, reward, terminated, truncated)
+
+
+def test_beyond_its_capacity_the_belief_learns_no_more_and_says_so(point_run):
+    agent = nacre.load(point_run, capacity=4)
+    agent.begin_trial()
+    play(agent, [4])
+    full = agent.belief
+    with pytest.warns(UserWarning, match="more than 4 transitions"):
+        play(agent, [3])
+    np.testing.assert_array_equal(agent.belief.mean, full.mean)
+    play(agent, [3])  # it warns once in a trial
+    assert agent.belief.context_count == 4
+    with pytest.raises(nacre.NacreError, match="capacity is 0; allowed: at least 1"):
+        nacre.load(point_run, capacity=0)
+
+
+def test_stochastic_context_protocol(tmp_path):
+    run = untrained_run(tmp_path / "run", "pearl/point-robot", test_context="stochastic", context_size=8)
+    agent = nacre.load(run)
+    agent.begin_trial()
+    play(agent, [10])
+    assert (agent.belief.variance < 1).all()
+    evaluation = nacre.evaluate(run, episodes=3, trials=1)
+    assert evaluation.protocol.stochastic_steps == 20  # one episode of exploration
+    assert evaluation.returns_by_episode.shape == (3, 3)
+
+
+def test_calls_in_the_wrong_order(point_run):
+    agent = nacre.load(point_run)
+    with pytest.raises(RuntimeError, match="call begin_trial first"):
+        agent.act(POSITIONS[0])
+    with pytest.raises(RuntimeError, match="call begin_trial first"):
+        _ = agent.belief
+    agent.begin_trial()
+    with pytest.raises(RuntimeError, match="call act first"):
+        agent.observe(POSITIONS[0], 0.0, False, False)
+    agent.act(POSITIONS[0])
+    agent.observe(POSITIONS[0], 0.0, False, False)
+    with pytest.raises(RuntimeError, match="call act first"):
+        agent.observe(POSITIONS[0], 0.0, False, False)
+    agent.act(POSITIONS[0])
+    agent.begin_trial()
+    with pytest.raises(RuntimeError, match="call act first"):
+        agent.observe(POSITIONS[0], 0.0, False, False)
+    with pytest.raises(ValueError, match="n is 0"):
+        agent.begin_trial(0)
+
+
+def test_wrong_shapes_and_numbers_that_are_not_finite(point_run):
+    agent = nacre.load(point_run)
+    agent.begin_trial()
+    with pytest.raises(ValueError, match=r"observation has shape \(3,\); allowed in a single trial: \(2,\)"):
+        agent.act(np.zeros(3))
+    with pytest.raises(ValueError, match=r"observation has shape \(1, 2\)"):
+        agent.act(np.zeros((1, 2)))
+    with pytest.raises(nacre.NacreError, match="observation given to the agent is not finite"):
+        agent.act([0.0, np.nan])
+    agent.act(POSITIONS[0])
+    for wrong in (
+        {"reward": np.zeros(1)},
+        {"terminated": [False]},
+        {"truncated": [False, False]},
+        {"next_observation": 0.0},
+        {"active": [True, True]},
+    ):
+        right = {"next_observation": POSITIONS[1], "reward": 0.0, "terminated": False, "truncated": False}
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))} has shape"):
+            agent.observe(**(right | wrong))
+    with pytest.raises(nacre.NacreError, match="reward given to the agent is not finite: nan"):
+        agent.observe(POSITIONS[1], np.nan, False, False)
+    agent.observe(POSITIONS[1], 0.0, False, False)  # a refused call changed nothing
+    assert agent.belief.context_count == 1
+    agent.begin_trial(2)
+    with pytest.raises(ValueError, match=r"observation has shape \(2,\); allowed in 2 trials: \(2, 2\)"):
+        agent.act(np.zeros(2))
+
+
+def test_which_checkpoint(tiny_run, run_copy):
+    checkpoints = run_copy / "checkpoints"
+    assert nacre.load(run_copy).checkpoint == checkpoints / "iteration_000002.npz"
+    assert nacre.load(run_copy, "best").checkpoint == checkpoints / "best.npz"
+    assert nacre.load(run_copy, "iteration_000001").checkpoint == checkpoints / "iteration_000001.npz"
+    elsewhere = tiny_run / "checkpoints" / "iteration_000001.npz"
+    assert nacre.load(run_copy, elsewhere).checkpoint == elsewhere
+    latest = checkpoints / "iteration_000002.npz"
+    latest.write_bytes(latest.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match=r"iteration_000002.npz is damaged.*going on from iteration_000001.npz"):
+        assert nacre.load(run_copy).checkpoint == checkpoints / "iteration_000001.npz"

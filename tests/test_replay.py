@@ -1,0 +1,308 @@
+"""Replay gives back exactly what was stored, uniformly, in little memory, and compiles nothing after its first use."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probes import compilations
+from scipy.stats import chisquare
+
+from nacre.experiments import make_experiment
+from nacre.replay import PAGE, Replay, ReplayBuffer
+from nacre.runtime import learner_for
+from nacre.tasks import make_family
+from nacre.types import Episode, Transition, Visit
+
+OBSERVATIONS, ACTIONS = 3, 2
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_compilation() -> Iterator[None]:
+    """The programs are tiny and run a few times: compiling them well would take most of the time."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+class Rows(NamedTuple):
+    """One transition, or one array per field: the fields of `Transition`, in NumPy."""
+
+    observation: Any
+    action: Any
+    reward: Any
+    sparse_reward: Any
+    next_observation: Any
+    terminated: Any
+
+
+class Source:
+    """Makes episodes in which no number occurs twice, and keeps the book in the plainest way."""
+
+    def __init__(self, tasks: int, *, sparse: bool = False, seed: int = 0):
+        self.stored: list[list[Rows]] = [[] for _ in range(tasks)]
+        self.context: list[list[Rows]] = [[] for _ in range(tasks)]
+        self._sparse = sparse
+        self._generator = np.random.default_rng(seed)
+        self._next = 1
+
+    def episode(self, task: int, length: int) -> Episode:
+        return Episode(
+            task=task,
+            observations=self._unique(length + 1, OBSERVATIONS),
+            actions=self._unique(length, ACTIONS),
+            rewards=self._unique(length),
+            sparse_rewards=self._unique(length) if self._sparse else None,
+            terminated=bool(self._generator.random() < 0.5),
+        )
+
+    def visit(self, task: int, lengths: tuple[int, ...], context_episodes: int) -> Visit:
+        visit = Visit(task, tuple(self.episode(task, length) for length in lengths), context_episodes)
+        rows = [self._rows(episode) for episode in visit.episodes]
+        self.stored[task] += itertools.chain(*rows)
+        if context_episodes:
+            self.context[task] = list(itertools.chain(*rows[:context_episodes]))
+        return visit
+
+    def random_visit(self, longest: int) -> Visit:
+        task = int(self._generator.integers(len(self.stored)))
+        lengths = tuple(self._generator.integers(1, longest + 1, self._generator.integers(1, 6)).tolist())
+        return self.visit(task, lengths, int(self._generator.integers(len(lengths) + 1)))
+
+    def _unique(self, *shape: int) -> np.ndarray:
+        start, self._next = self._next, self._next + int(np.prod(shape))
+        return np.arange(start, self._next, dtype=np.float32).reshape(shape)
+
+    def _rows(self, episode: Episode) -> list[Rows]:
+        sparse_rewards = episode.rewards if episode.sparse_rewards is None else episode.sparse_rewards
+        return [
+            Rows(
+                episode.observations[t],
+                episode.actions[t],
+                episode.rewards[t],
+                sparse_rewards[t],
+                episode.observations[t + 1],
+                episode.terminated and t == len(episode) - 1,
+            )
+            for t in range(len(episode))
+        ]
+
+
+def make_buffer(tasks: int, *, sparse: bool = False, transitions: int = 20_000, episodes: int = 1_000) -> ReplayBuffer:
+    return ReplayBuffer(
+        tasks, OBSERVATIONS, ACTIONS, has_sparse_reward=sparse, transitions=transitions, episodes=episodes
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("size", "context"))
+def _draw(replay: Replay, tasks: jax.Array, seed: jax.Array, size: int, context: bool) -> Transition:
+    return (replay.draw_context if context else replay.draw)(tasks, size, jax.random.key(seed))
+
+
+def draw(buffer: ReplayBuffer, tasks: list[int], size: int, *, context: bool = False, seed: int = 0) -> Rows:
+    """What a compiled learner gets, on the host."""
+    drawn = _draw(buffer.arrays, jnp.array(tasks, jnp.int32), jnp.uint32(seed), size, context)
+    return Rows(*jax.device_get(drawn))
+
+
+def assert_holds(buffer: ReplayBuffer, source: Source) -> None:
+    assert_draws_are(buffer, source.stored)
+    assert_draws_are(buffer, source.context, context=True)
+
+
+def assert_draws_are(buffer: ReplayBuffer, expected: list[list[Rows]], *, context: bool = False) -> None:
+    """Draws of every task are rows that belong to it, whole and unmixed; and every such row is drawn."""
+    size = 1 << 15 if max(map(len, expected)) < 2000 else 1 << 17
+    drawn_of_all = draw(buffer, list(range(len(expected))), size, context=context)
+    assert drawn_of_all.observation.shape == (len(expected), size, OBSERVATIONS)
+    for task, rows in enumerate(expected):
+        drawn = Rows(*(column[task] for column in drawn_of_all))
+        if not rows:
+            assert np.isnan(drawn.reward).all()
+            continue
+        columns = [np.array(column, np.float32) for column in zip(*rows, strict=True)]
+        reference = Rows(*columns)
+        assert np.all(np.diff(reference.reward) > 0)
+        index = np.searchsorted(reference.reward, drawn.reward).clip(max=len(rows) - 1)
+        for name, column in reference._asdict().items():
+            np.testing.assert_array_equal(column[index], getattr(drawn, name), err_msg=f"{name} of task {task}")
+        assert len(np.unique(index)) == len(rows)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_draws_are_what_was_stored(sparse: bool) -> None:
+    source, buffer = Source(5, sparse=sparse), make_buffer(5, sparse=sparse)
+    for iteration in range(12):
+        buffer.add([source.random_visit(longest=90) for _ in range(7)])  # 7 visits of 5 tasks: some come twice
+        if iteration in (0, 5, 11):
+            assert_holds(buffer, source)
+    assert min(map(len, source.stored)) > 2 * PAGE
+    assert buffer.transitions == sum(map(len, source.stored))
+    assert buffer.arrays.counts.tolist() == list(map(len, source.stored))
+
+
+@pytest.mark.parametrize("lengths", [(PAGE - 1, 1, 1), (PAGE,), (2 * PAGE + 3,), (1,) * (PAGE + 1), (PAGE, PAGE)])
+def test_episodes_at_the_edges_of_pages(lengths: tuple[int, ...]) -> None:
+    source, buffer = Source(2), make_buffer(2)
+    for task in (0, 1, 0):
+        buffer.add([source.visit(task, lengths, 1)])
+    assert_holds(buffer, source)
+
+
+def test_more_than_a_block_in_one_visit() -> None:
+    source, buffer = Source(2), make_buffer(2)
+    buffer.add([source.visit(0, (200,) * 25, 25), source.visit(1, (1,), 1)])  # 5000 transitions, 5025 observations
+    assert_holds(buffer, source)
+
+
+def test_terminated_only_where_an_episode_terminated() -> None:
+    source, buffer = Source(1), make_buffer(1)
+    visit = source.visit(0, (3, 1, 4, 2, 5, 1), 6)
+    buffer.add([visit])
+    drawn = draw(buffer, [0], 2000)
+    ends = {episode.rewards[-1] for episode in visit.episodes if episode.terminated}
+    assert 0 < len(ends) < len(visit.episodes)
+    assert set(drawn.reward[drawn.terminated]) == ends
+
+
+def test_uniform_over_transitions_and_over_context() -> None:
+    source, buffer = Source(3), make_buffer(3)
+    buffer.add([source.visit(1, (150, 150), 2), source.visit(0, (40, 100, 7), 2), source.visit(1, (60, 90), 1)])
+    n = 200_000
+    for context, rows in ((False, source.stored[1]), (True, source.context[1])):
+        first = draw(buffer, [1, 1, 0], n, context=context).reward
+        for drawn in first[:2]:  # the same task twice in one meta-batch: two independent, uniform draws
+            counts = np.bincount(np.searchsorted([row.reward for row in rows], drawn), minlength=len(rows))
+            assert chisquare(counts).pvalue > 1e-3
+        assert np.mean(first[0] == first[1]) < 3 / len(rows)
+        assert not np.array_equal(first, draw(buffer, [1, 1, 0], n, context=context, seed=1).reward)
+
+
+def test_context_is_replaced_by_each_visit() -> None:
+    """Spec 9, item 3: a visit wipes the task's context, and what it collects for RL alone is not in it."""
+    source, buffer = Source(2), make_buffer(2)
+    buffer.add([source.visit(0, (30, 30), 2), source.visit(1, (20,), 1)])
+    untouched = source.context[1]
+    buffer.add([source.visit(0, (10, 12, 50, 50), 2)])
+    assert [len(rows) for rows in source.context] == [22, 20]
+    assert source.context[1] is untouched
+    assert_draws_are(buffer, source.context, context=True)
+    # Twice in one iteration: the later visit counts, whatever came in between.
+    buffer.add([source.visit(0, (9, 9), 2), source.visit(1, (8, 8), 1), source.visit(0, (7, 5), 1)])
+    assert [len(rows) for rows in source.context] == [7, 8]
+    assert_holds(buffer, source)
+    # An algorithm without a context of its own leaves that of others alone.
+    buffer.add([source.visit(1, (6,), 0)])
+    assert_draws_are(buffer, source.context, context=True)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_growth_beyond_the_plan_keeps_everything(sparse: bool) -> None:
+    source, buffer = Source(3, sparse=sparse), make_buffer(3, sparse=sparse, transitions=0, episodes=0)
+    rows = [len(buffer.arrays.rewards)]
+    for _ in range(6):
+        buffer.add([source.random_visit(longest=90) for _ in range(5)])
+        rows.append(len(buffer.arrays.rewards))
+    assert len(set(rows)) > 3
+    assert rows[-1] < 1.6 * buffer.transitions
+    assert_holds(buffer, source)
+
+
+def test_more_episodes_than_planned() -> None:
+    """Room for the transitions but, as every one of them ends an episode, not for the observations."""
+    source, buffer = Source(1), make_buffer(1, transitions=600, episodes=3)
+    buffer.add([source.visit(0, (1,) * 600, 600)])
+    assert_holds(buffer, source)
+
+
+def test_nothing_added_changes_nothing() -> None:
+    source, buffer = Source(2), make_buffer(2)
+    buffer.add([source.visit(task, (20, 30), 1) for task in (0, 1)])
+    before = jax.device_get(buffer.arrays)
+    buffer.add([])
+    buffer.add([Visit(1, (), 0)])
+    for old, new in zip(before, jax.device_get(buffer.arrays), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_a_task_without_data_gives_no_data_of_others() -> None:
+    """Training never draws from one, as every task has an initial collection; if one did, its losses would be NaN."""
+    source, buffer = Source(3, sparse=True), make_buffer(3, sparse=True)
+    buffer.add([source.visit(0, (20,), 1), source.visit(1, (20,), 0)])
+    for context, has_data in ((False, [True, True, False]), (True, [True, False, False])):
+        drawn = draw(buffer, [0, 1, 2], 50, context=context)
+        for rewards in (drawn.reward, drawn.sparse_reward):
+            np.testing.assert_array_equal(np.isnan(rewards), np.repeat(~np.array(has_data)[:, None], 50, axis=1))
+
+
+@pytest.mark.parametrize(
+    ("visit", "message"),
+    [
+        (lambda source: Visit(0, (source.episode(0, 3), source.episode(0, 0)), 1), "at least one transition"),
+        (lambda source: Visit(0, (source.episode(0, 3),), 2), "2 context episodes of 1"),
+        (lambda source: Visit(2, (source.episode(2, 3),), 1), "task 2 of 2"),
+        (lambda source: Visit(-1, (source.episode(2, 3),), 1), "task -1 of 2"),
+    ],
+)
+def test_impossible_visits_are_refused(visit: Callable[[Source], Visit], message: str) -> None:
+    source, buffer = Source(2), make_buffer(2)
+    buffer.add([source.visit(0, (5,), 1)])
+    with pytest.raises(ValueError, match=message):
+        buffer.add([source.visit(1, (4,), 1), visit(source)])
+    # The refused visits left no trace.
+    assert buffer.transitions == 5
+    assert_draws_are(buffer, [source.stored[0], []])
+
+
+def test_nothing_is_compiled_after_the_first_use() -> None:
+    source, buffer = Source(4), make_buffer(4)
+    with compilations() as first:
+        buffer.add([source.visit(task, (3,), 1) for task in range(4)])
+        draw(buffer, [0, 1, 2, 3], 7)
+    with compilations() as later:
+        for seed in range(10):
+            buffer.add([source.random_visit(longest=200) for _ in range(4)])
+            draw(buffer, [3, 1, 2, 1], 7, seed=seed)
+        buffer.add([])
+    assert first
+    assert not later
+
+
+def load_benchmark():
+    path = Path(__file__).parents[1] / "benchmarks" / "replay_memory.py"
+    spec = importlib.util.spec_from_file_location("replay_memory", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_memory_of_the_published_schedule() -> None:
+    """Issue: 2.7 million cheetah transitions in at most 1.2 times the bytes of their content."""
+    experiment = make_experiment("pearl/cheetah-vel")
+    learner = learner_for(experiment, make_family(experiment.family))
+    transitions = learner.capacity(experiment.train_tasks, experiment.iterations)
+    assert transitions == 2_700_000
+    benchmark = load_benchmark()
+    empty = benchmark.planned_buffer(experiment)
+    assert benchmark.array_bytes(empty) <= 1.1 * benchmark.content_bytes(transitions, 20, 6)
+
+
+def test_memory_when_filled_as_published() -> None:
+    """The benchmark itself at a tenth of the iterations: what was planned suffices, so the ratio holds when full."""
+    benchmark = load_benchmark()
+    experiment = make_experiment("pearl/cheetah-vel", iterations=50)
+    planned = benchmark.array_bytes(benchmark.planned_buffer(experiment))
+    buffer = benchmark.filled_buffer(experiment)
+    assert buffer.transitions == 450_000
+    assert benchmark.array_bytes(buffer) == planned <= 1.2 * benchmark.content_bytes(buffer.transitions, 20, 6)

@@ -1,0 +1,330 @@
+"""Runs that survive: killed, interrupted, out of disk space, or extended, they end as if nothing had happened."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import random
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import jax
+import numpy as np
+import pytest
+from deaths import watched
+
+from nacre import training
+from nacre.agents.pearl.learner import PearlLearner
+from nacre.errors import Interrupted, NacreError
+from nacre.experiments import Experiment, make_experiment
+from nacre.logs import read_progress_csv
+from nacre.run_folder import create_run_folder, read_run, sole_user
+from nacre.tasks import make_family, split_tasks
+from nacre.training import resume, train
+
+LAST = "iteration_000003.npz"
+TIMES = {"Train Time (s)", "(Previous) Eval Time (s)", "Sample Time (s)", "Epoch Time (s)", "Total Train Time (s)"}
+
+
+@pytest.fixture(scope="module")
+def fields(tiny: dict[str, int]) -> dict[str, int]:
+    """Chunks of updates do not divide an iteration, nor checkpoints the run."""
+    return tiny | {"iterations": 3, "updates_per_iteration": 5, "update_chunk": 2, "checkpoint_every": 2}
+
+
+@pytest.fixture(scope="module")
+def experiment(fields: dict[str, int]) -> Experiment:
+    return make_experiment("pearl/point-robot", **fields)
+
+
+@pytest.fixture(scope="module")
+def reference(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nothing happens to."""
+    return train(experiment, tmp_path_factory.mktemp("reference") / "run")
+
+
+@pytest.fixture
+def new_run(experiment: Experiment, tmp_path: Path) -> Path:
+    """A run that has not begun: as far as it is when `train` has made its folder."""
+    family = make_family(experiment.family)
+    split = split_tasks(family, experiment.train_tasks, experiment.test_tasks, experiment.seed, experiment.task_list)
+    return create_run_folder(tmp_path / "new run", experiment, split)
+
+
+def assert_same_run(
+    run: Path, reference: Path, files: tuple[str, ...] = (f"checkpoints/{LAST}", "checkpoints/best.npz")
+) -> None:
+    for name in (*files, *segments(reference)):
+        with np.load(run / name) as found, np.load(reference / name) as expected:
+            assert found.keys() == expected.keys()
+            for array in expected.keys() - {"manifest"}:
+                assert found[array].dtype == expected[array].dtype
+                np.testing.assert_array_equal(found[array], expected[array], err_msg=f"{name}: {array}")
+            if "manifest" in expected:
+                assert progress(found) == progress(expected)
+    assert segments(run) == segments(reference)
+    found, expected = read_progress_csv(run / "progress.csv"), read_progress_csv(reference / "progress.csv")
+    assert list(found) == list(expected)
+    for column in found.keys() - TIMES:
+        np.testing.assert_array_equal(found[column], expected[column], err_msg=column)
+    assert not list(run.rglob("*.tmp"))
+
+
+def segments(run: Path) -> list[str]:
+    return sorted(f"replay/{path.name}" for path in (run / "replay").iterdir())
+
+
+def progress(checkpoint: Any) -> dict[str, Any]:
+    return json.loads(checkpoint["manifest"].tobytes())["progress"] | {"seconds": None}
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing in nacre catches it."""
+
+
+@contextlib.contextmanager
+def killed_after(run: Path, moments: int) -> Iterator[None]:
+    """Ends at a moment of writing, after `moments` others, as a kill does: no file is changed any more."""
+    left = moments
+
+    def moment(kind: str, name: str) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Killed(f"{kind} {name}")
+
+    with watched(run, moment), contextlib.suppress(Killed):
+        yield
+
+
+def test_killed_at_every_kind_of_moment(new_run: Path, reference: Path, tmp_path: Path) -> None:
+    seen: list[tuple[str, str]] = []
+    complete = Path(shutil.copytree(new_run, tmp_path / "complete"))
+    with watched(complete, lambda *moment: seen.append(moment)):
+        resume(complete)
+    assert_same_run(complete, reference)
+    for kind in ("before writing", "half way through", "after writing", "before replacing", "after replacing"):
+        expected = {"iteration_000002.npz", "segment_000001.npz", "best.npz"}
+        if "writ" in kind or "way" in kind:
+            expected = {f"{name}.tmp" for name in expected} | {"progress.csv"}
+        assert expected <= {name for moment, name in seen if moment == kind}
+    assert ("before removing", "iteration_000000.npz") in seen
+
+    last = {(kind, re.sub(r"\d", "", name)): index for index, (kind, name) in enumerate(seen)}
+    assert len(last) > 15
+    for moments in last.values():
+        run = Path(shutil.copytree(new_run, tmp_path / str(moments)))
+        with killed_after(run, moments):
+            resume(run)
+            pytest.fail("it has not been killed")
+        resume(run)
+        assert_same_run(run, reference)
+        shutil.rmtree(run)
+
+
+def test_killed_again_and_again(new_run: Path, reference: Path) -> None:
+    """Every attempt lives for a few moments longer than the last one, so that one comes to the end."""
+    complete = False
+    for attempt in range(100):
+        with killed_after(new_run, attempt):
+            resume(new_run)
+            complete = True
+        if complete:
+            break
+    assert attempt > 5
+    assert_same_run(new_run, reference)
+
+
+@pytest.fixture(scope="module")
+def start(fields: dict[str, int]) -> Callable[..., subprocess.Popen[str]]:
+    """Starts a process that trains or resumes a run, and may kill itself at a certain moment."""
+
+    def start(run: Path, kind: str = "", pattern: str = "") -> subprocess.Popen[str]:
+        command = [sys.executable, str(Path(__file__).with_name("deaths.py")), run, json.dumps(fields), kind, pattern]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    return start
+
+
+def test_sigkill(start: Callable[..., subprocess.Popen[str]], reference: Path, tmp_path: Path) -> None:
+    """One run, killed while it writes each kind of file and twice at random, each time in a new process."""
+    run = tmp_path / "run"
+    for kind, pattern in (
+        ("half way through", "segment_000000.npz.tmp"),
+        ("half way through", "progress.csv"),
+        ("half way through", "iteration_000002.npz.tmp"),
+    ):
+        process = start(run, kind, pattern)
+        output, _ = process.communicate(timeout=300)
+        assert process.returncode == -signal.SIGKILL, output
+    delays = []
+    for _ in range(2):
+        delays.append(random.uniform(1, 6))
+        process = start(run)
+        time.sleep(delays[-1])
+        process.kill()
+        process.communicate(timeout=300)
+    process = start(run)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, (delays, output)
+    assert_same_run(run, reference)
+
+
+def test_sigterm_and_the_command_it_tells(reference: Path, fields: dict[str, int], tmp_path: Path) -> None:
+    run = tmp_path / "my run"
+    flags = [f"--{field.replace('_', '-')}={value}" for field, value in fields.items()]
+    nacre = [sys.executable, "-m", "nacre.cli"]
+    process = subprocess.Popen(
+        [*nacre, "train", "pearl/point-robot", "--out", str(run), *flags], stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not list(run.glob("replay/*.npz")):
+        time.sleep(0.01)
+    process.terminate()
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 128 + signal.SIGTERM
+    message = errors.splitlines()[-1]
+    assert message.startswith("Stopped and saved. Continue with: nacre resume ")
+    command = shlex.split(message.partition(": ")[2])
+    assert command == ["nacre", "resume", str(run)]
+    assert not (run / "checkpoints" / LAST).exists()
+    subprocess.run([*nacre, *command[1:]], check=True, timeout=300)
+    assert_same_run(run, reference)
+
+
+PLACES = {
+    "collection": (PearlLearner, "collect", 1, "iteration_000001"),
+    "first chunk": (PearlLearner, "update", 3, "iteration_000001_update_000002"),
+    "last chunk": (PearlLearner, "update", 5, "iteration_000001_update_000005"),
+    "evaluation": (training, "evaluate_agent", 0, "iteration_000001"),
+    "compilation": (PearlLearner, "update", 0, "iteration_000000_update_000002"),
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("owner", "name", "calls", "label"), PLACES.values(), ids=PLACES)
+def test_signals(new_run: Path, reference: Path, number: int, owner: Any, name: str, calls: int, label: str) -> None:
+    """A signal at call number `calls` of a function leaves a checkpoint and ends the run."""
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with signalling(owner, name, number, calls), pytest.raises(Interrupted) as interrupted:
+        resume(new_run)
+    assert (interrupted.value.run, interrupted.value.signal) == (new_run, number)
+    assert str(interrupted.value) == f"Stopped and saved. Continue with: nacre resume {shlex.quote(str(new_run))}"
+    assert handlers == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+    assert max(path.stem for path in (new_run / "checkpoints").glob("iteration*")) == label
+    resume(new_run)
+    assert_same_run(new_run, reference)
+
+
+@contextlib.contextmanager
+def signalling(owner: Any, name: str, number: int, calls: int) -> Iterator[None]:
+    """The function `name` of `owner` sends a signal to this process when it is called for the `calls`th time, from 0."""
+    function, left = getattr(owner, name), calls
+
+    def wrapper(*args: Any, **named: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left == -1:
+            signal.raise_signal(number)
+        return function(*args, **named)
+
+    with mock.patch.object(owner, name, wrapper):
+        yield
+
+
+def test_second_interrupt_acts_at_once(new_run: Path, reference: Path) -> None:
+    with (
+        signalling(PearlLearner, "update", signal.SIGINT, 0),
+        signalling(training.statistics, "accumulate", signal.SIGINT, 0),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        resume(new_run)
+    resume(new_run)
+    assert_same_run(new_run, reference)
+
+
+@pytest.mark.parametrize("file", ["iteration_000002.npz", "best.npz", "segment_000001.npz", "progress.csv"])
+def test_full_disk(new_run: Path, reference: Path, file: str) -> None:
+    def moment(kind: str, name: str) -> None:
+        if kind == "half way through" and name.removesuffix(".tmp") == file:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    sentence = rf"^cannot write .*/{file}: No space left on device$"
+    with watched(new_run, moment), pytest.raises(NacreError, match=sentence):
+        resume(new_run)
+    resume(new_run)
+    assert_same_run(new_run, reference)
+
+
+def test_restored_replay_is_the_one_that_was_filled(new_run: Path, experiment: Experiment) -> None:
+    split = read_run(new_run)[1]
+    run = training._Run(new_run, experiment, split)
+    run.to_the_end()
+    restored = training._Run(new_run, experiment, split)
+    assert restored.rollouts == run.rollouts
+    jax.tree.map(np.testing.assert_array_equal, restored.replay.arrays, run.replay.arrays)
+
+
+def test_damaged_checkpoint(reference: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(reference, tmp_path / "run"))
+    path = run / "checkpoints" / LAST
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match=r"iteration_000003\.npz is damaged.*; going on from iteration_000002\.npz"):
+        resume(run)
+    assert_same_run(run, reference)
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_more_iterations(experiment: Experiment, tmp_path: Path, reference: Path, interrupted: bool) -> None:
+    """A run that is made longer ends as one that was long from the start, though its replay had less room."""
+    run = tmp_path / "run"
+    calls = 1 if interrupted else 1000
+    with signalling(PearlLearner, "update", signal.SIGINT, calls), contextlib.suppress(Interrupted):
+        train(dataclasses.replace(experiment, iterations=1), run)
+    assert (run / "checkpoints" / "iteration_000001.npz").exists() != interrupted
+    resume(run, iterations=3)
+    assert_same_run(run, reference, files=(f"checkpoints/{LAST}",))  # the best may be the one after one iteration
+    assert read_run(run)[0] == experiment
+    assert json.loads((run / "variant.json").read_text()) == json.loads((reference / "variant.json").read_text())
+
+
+def test_fewer_iterations(new_run: Path) -> None:
+    with signalling(PearlLearner, "update", signal.SIGINT, 4), pytest.raises(Interrupted):
+        resume(new_run)
+    with pytest.raises(NacreError, match="iterations is 1; allowed: at least 2, which have begun in "):
+        resume(new_run, iterations=1)
+    assert read_run(new_run)[0].iterations == 3
+
+
+def test_complete_run(reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(reference.rglob("*"))
+    assert resume(reference) == reference
+    assert sorted(reference.rglob("*")) == before
+    output = capsys.readouterr().out
+    assert "all 3 iterations are complete" in output
+    assert f"nacre resume {reference} --iterations 6" in output
+
+
+def test_one_process_at_a_time(reference: Path) -> None:
+    with sole_user(reference), pytest.raises(NacreError, match="is being trained by another process"):
+        resume(reference)
+    resume(reference)
+
+
+def test_no_checkpoint_left(reference: Path, tmp_path: Path) -> None:
+    """A run that has lost its checkpoints is not silently begun anew."""
+    run = Path(shutil.copytree(reference, tmp_path / "run"))
+    shutil.rmtree(run / "checkpoints")
+    with pytest.raises(NacreError, match="checkpoints has no checkpoint"):
+        resume(run)
