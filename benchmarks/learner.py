@@ -3,8 +3,8 @@
     python benchmarks/learner.py [--rounds 5] [--steps 20] [--out FILE.json]
 
 A round measures the peak (a float32 matrix product of (4096, 300) by (300, 300), the learner's commonest one) and then
-each precision, so that all figures come from one run and drift of the machine shows. Floating-point work is counted by XLA
-from the compiled step. Times exclude compilation, which is listed apart.
+each precision, so that all figures come from one run and drift of the machine shows. Floating-point work is counted by
+XLA from the compiled step. Times exclude compilation, which is listed apart.
 """
 
 from __future__ import annotations

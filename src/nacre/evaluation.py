@@ -144,9 +144,9 @@ def episode_return(episode: Episode, sparse: bool) -> float:
 
 
 def _result(trial: list[Episode], sparse: bool) -> TrialResult:
-    has_sparse_reward = trial[0].sparse_rewards is not None
+    successes = [bool((episode.sparse_rewards > 0).any()) for episode in trial if episode.sparse_rewards is not None]
     return TrialResult(
         returns=tuple(episode_return(episode, sparse) for episode in trial),
         lengths=tuple(len(episode) for episode in trial),
-        successes=tuple(bool((episode.sparse_rewards > 0).any()) for episode in trial) if has_sparse_reward else None,
+        successes=tuple(successes) if successes else None,
     )

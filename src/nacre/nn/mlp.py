@@ -45,7 +45,8 @@ class MLP(eqx.Module):
 
     def __call__(self, rows: Float32[Array, "rows fan_in"]) -> Float32[Array, "rows fan_out"]:
         # The first and last layers stay in float32: they see observations and give results, and are narrow anyway.
-        precisions = ("float32", *(self.precision,) * (len(self.weights) - 2), "float32")
+        hidden: list[Precision] = [self.precision] * (len(self.weights) - 2)
+        precisions: list[Precision] = ["float32", *hidden, "float32"]
         layers = list(zip(self.weights, self.biases, precisions, strict=True))
         for weight, bias, precision in layers[:-1]:
             rows = jax.nn.relu(matmul(rows, weight, precision) + bias[None])

@@ -146,7 +146,8 @@ def gradient_step(trained: Trained, config: PearlConfig, batch: Batch, key: Key)
     )
     policy, policy_state = _adam(config.policy_learning_rate, policy_gradient, optimisers.policy, networks.policy)
     value, value_state = _adam(config.value_learning_rate, value_gradient, optimisers.value, networks.value)
-    target_value = optax.incremental_update(value, target_value, config.target_update_rate)
+    rate = config.target_update_rate
+    target_value = jax.tree.map(lambda old, new: (1 - rate) * old + rate * new, target_value, value)
 
     squared_errors = ((critic.predictions - critic.target[None]) ** 2).sum(axis=0)
     metrics = StepMetrics(
