@@ -1,8 +1,8 @@
 """Death while a run writes its files.
 
 As a script it trains or resumes a run and kills itself with SIGKILL at the first moment of a kind:
-`python deaths.py RUN OVERRIDES KIND PATTERN`, where OVERRIDES is a JSON object of fields of pearl/point-robot, KIND a kind
-of moment as below and PATTERN a file name with wildcards.
+`python deaths.py RUN OVERRIDES KIND PATTERN`, where OVERRIDES is a JSON object of fields of pearl/point-robot, KIND a
+kind of moment as below and PATTERN a file name with wildcards.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def lengths(visit: Visit, steps: int) -> list[int]:
 
 def from_prior(latents: Sequence[np.ndarray]) -> bool:
     """Whether all are different, and none is from a posterior."""
-    distinct = len({float(latent[0]) for latent in latents}) == len(latents)
+    distinct = bool((np.diff(np.sort([latent[0] for latent in latents])) > 1e-6).all())
     return distinct and all(latent[1] < POSTERIOR_MARK - 1 for latent in latents)
 
 

@@ -63,10 +63,8 @@ def new_run(experiment: Experiment, tmp_path: Path) -> Path:
     return create_run_folder(tmp_path / "new run", experiment, split)
 
 
-def assert_same_run(
-    run: Path, reference: Path, files: tuple[str, ...] = (f"checkpoints/{LAST}", "checkpoints/best.npz")
-) -> None:
-    for name in (*files, *segments(reference)):
+def assert_same_run(run: Path, reference: Path) -> None:
+    for name in (f"checkpoints/{LAST}", "checkpoints/best.npz", *segments(reference)):
         with np.load(run / name) as found, np.load(reference / name) as expected:
             assert found.keys() == expected.keys()
             for array in expected.keys() - {"manifest"}:
@@ -159,7 +157,7 @@ def start(fields: dict[str, int]) -> Callable[..., subprocess.Popen[str]]:
 
 
 def test_sigkill(start: Callable[..., subprocess.Popen[str]], reference: Path, tmp_path: Path) -> None:
-    """One run, killed while it writes each kind of file and twice at random, each time in a new process."""
+    """One run, killed while it writes each kind of file and once at random, each time in a new process."""
     run = tmp_path / "run"
     for kind, pattern in (
         ("half way through", "segment_000000.npz.tmp"),
@@ -169,16 +167,14 @@ def test_sigkill(start: Callable[..., subprocess.Popen[str]], reference: Path, t
         process = start(run, kind, pattern)
         output, _ = process.communicate(timeout=300)
         assert process.returncode == -signal.SIGKILL, output
-    delays = []
-    for _ in range(2):
-        delays.append(random.uniform(1, 6))
-        process = start(run)
-        time.sleep(delays[-1])
-        process.kill()
-        process.communicate(timeout=300)
+    delay = random.uniform(1, 10)
+    process = start(run)
+    time.sleep(delay)
+    process.kill()
+    process.communicate(timeout=300)
     process = start(run)
     output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, (delays, output)
+    assert process.returncode == 0, (delay, output)
     assert_same_run(run, reference)
 
 
@@ -229,7 +225,7 @@ def test_signals(new_run: Path, reference: Path, number: int, owner: Any, name: 
 
 @contextlib.contextmanager
 def signalling(owner: Any, name: str, number: int, calls: int) -> Iterator[None]:
-    """The function `name` of `owner` sends a signal to this process when it is called for the `calls`th time, from 0."""
+    """The function `name` of `owner` sends a signal to this process when it is called after `calls` other calls."""
     function, left = getattr(owner, name), calls
 
     def wrapper(*args: Any, **named: Any) -> Any:
@@ -291,10 +287,10 @@ def test_more_iterations(experiment: Experiment, tmp_path: Path, reference: Path
     run = tmp_path / "run"
     calls = 1 if interrupted else 1000
     with signalling(PearlLearner, "update", signal.SIGINT, calls), contextlib.suppress(Interrupted):
-        train(dataclasses.replace(experiment, iterations=1), run)
-    assert (run / "checkpoints" / "iteration_000001.npz").exists() != interrupted
+        train(dataclasses.replace(experiment, iterations=2), run)
+    assert (run / "checkpoints" / "iteration_000002.npz").exists() != interrupted
     resume(run, iterations=3)
-    assert_same_run(run, reference, files=(f"checkpoints/{LAST}",))  # the best may be the one after one iteration
+    assert_same_run(run, reference)
     assert read_run(run)[0] == experiment
     assert json.loads((run / "variant.json").read_text()) == json.loads((reference / "variant.json").read_text())
 

@@ -150,7 +150,11 @@ class TensorBoard:
             raise cannot("write events in", self._folder, error) from error
 
     def close(self) -> None:
-        self._writer.close()
+        """Raises NacreError if the disk is full or the like."""
+        try:
+            self._writer.close()
+        except OSError as error:
+            raise cannot("write events in", self._folder, error) from error
 
 
 def tensorboard_tag(column: str) -> str:

@@ -115,7 +115,9 @@ class _Run:
         if _has_begun(folder):
             self._restore(jax.eval_shape(self.learner.initial_state, network_key))
         else:
-            self.state = self.learner.initial_state(network_key)
+            # It runs once: optimisations would take longer to compile than they save.
+            initial_state = jax.jit(self.learner.initial_state).lower(network_key)
+            self.state = initial_state.compile({"xla_backend_optimization_level": 0})(network_key)
 
     def _empty_replay(self) -> ReplayBuffer:
         transitions = self.learner.capacity(len(self.split.train), self.experiment.iterations)
