@@ -250,6 +250,19 @@ def test_live_bar_on_a_terminal() -> None:
     assert "test return -44.0" in output
     assert "12/12" in output
     assert "iteration 11/12" not in output
+    assert "100/?" in output  # the phase before had a total
+
+
+def test_what_a_signal_shows(capfd: pytest.CaptureFixture[str]) -> None:
+    output = io.StringIO()
+    with Console(2, console=rich.console.Console(file=output, force_terminal=True, width=150)) as reporter:
+        reporter.phase("update", 2000, done=500)
+        reporter.stopping()
+    assert "500/2000" in output.getvalue()
+    assert "stopping at the next safe point" in output.getvalue()
+    with Console(2, console=rich.console.Console(file=io.StringIO())) as reporter:
+        reporter.stopping()
+    assert capfd.readouterr().err.startswith("stopping at the next safe point")
 
 
 def test_rates_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -187,6 +187,7 @@ class Console:
         self._console = console or rich.console.Console(highlight=False)
         self._iterations, self._complete, self._complete_before = iterations, complete, complete
         self._phase: Phase = "collect"
+        self._note = ""  # about the phase
         self._amounts: dict[Phase, int] = {}
         self._seconds: dict[Phase, float] = {}
         self._start = self._phase_start = time.monotonic()
@@ -222,17 +223,20 @@ class Console:
         """
         self._end_phase()
         self._phase = phase
-        self._progress.reset(self._part, description=phase, total=total, completed=done)
+        # A new row, as a row cannot go back to an unknown total; never without one, as `stopping` may come any time.
+        finished = self._part
+        self._part = self._progress.add_task(phase, total=total, completed=done, note=self._note)
+        self._progress.remove_task(finished)
 
     def stopping(self) -> None:
         """Tells that a signal has arrived. It may be called in a signal handler: it prints nothing through Python's
         streams, which the interrupted code may be using."""
-        text = "stopping at the next safe point, and saving (once more: at once)"
+        self._note = "stopping at the next safe point, and saving (once more: at once)"
         if self._console.is_terminal:
-            self._progress.update(self._part, note=text)
+            self._progress.update(self._part, note=self._note)
         else:
             with contextlib.suppress(OSError):
-                os.write(2, f"{text}\n".encode())
+                os.write(2, f"{self._note}\n".encode())
 
     def advance(self, n: int) -> None:
         """`n` more steps of the phase are done."""
@@ -249,7 +253,8 @@ class Console:
         units: dict[Phase, str] = {"collect": "env steps/s", "update": "gradient steps/s"}
         for phase, unit in units.items():
             if self._amounts.get(phase) and self._seconds.get(phase):
-                parts.append(f"{self._amounts[phase] / self._seconds[phase]:.4g} {unit}")
+                rate = self._amounts[phase] / self._seconds[phase]
+                parts.append(f"{rate:.0f} {unit}" if rate >= 100 else f"{rate:.3g} {unit}")
         parts.append(f"{_duration(per_iteration * (self._iterations - self._complete))} left")
         self._progress.update(self._whole, completed=self._complete, note=" · ".join(parts))
         if not self._console.is_terminal:

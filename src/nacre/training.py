@@ -117,7 +117,7 @@ class _Run:
         else:
             # It runs once: optimisations would take longer to compile than they save.
             initial_state = jax.jit(self.learner.initial_state).lower(network_key)
-            self.state = initial_state.compile({"xla_backend_optimization_level": 0})(network_key)
+            self.state = initial_state.compile({"xla_backend_optimization_level": "0"})(network_key)
 
     def _empty_replay(self) -> ReplayBuffer:
         transitions = self.learner.capacity(len(self.split.train), self.experiment.iterations)
