@@ -38,7 +38,7 @@ docs: .venv/installed-dev ## build the documentation into site/
 check: test lint types docs ## everything that CI checks
 
 bench: .venv/installed ## measure speed and memory
-	@for script in benchmarks/simulator.py benchmarks/learner.py benchmarks/replay_memory.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+	@for script in benchmarks/simulator.py benchmarks/learner.py benchmarks/replay_memory.py benchmarks/startup.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
 
 clean: ## remove the environment and all that is built; runs stay
 	rm -rf .venv site build dist .pytest_cache .ruff_cache
