@@ -372,6 +372,26 @@ def test_stochastic_context_protocol() -> None:
     assert len(sources) > 6
 
 
+def test_stochastic_exploration_is_counted_in_steps() -> None:
+    """Episodes that terminate early make exploration no shorter: three horizons of prior data, then the posterior."""
+    config = evaluation_config(60, 3, test_context="stochastic")
+    length = HORIZON - 1
+    learner, state = learner_and_state(config)
+    _, played, _ = evaluate_agent(
+        learner.evaluation_agent,
+        state.trained.networks,
+        lambda n: Simulator(Clock(HORIZON), n),
+        np.array([[0.1, length], [0.2, NEVER]]),
+        protocol_of(config, HORIZON),
+        np.random.SeedSequence(0),
+    )
+    for trials, explored in zip(played, (-(-3 * HORIZON // length), 3), strict=True):
+        for trial in trials:
+            assert len(trial) == explored + 1
+            assert from_prior([told_latent(episode) for episode in trial[:explored]])
+            source(told_latent(trial[explored]), trial[:explored])
+
+
 def test_sparse_rewards_in_context_and_returns() -> None:
     config = evaluation_config(40, 1, sparse_reward_in_context=True)
     protocol = protocol_of(config, 20)

@@ -34,11 +34,11 @@ def run_trials(
 
     Returns the episodes of each slot, in order, and the beliefs at the end.
     """
-    key_seed, reset_seed = seed.spawn(2)
-    key = jax.random.key(int(key_seed.generate_state(1)[0]))
+    key_seed, reset_seed, trial_seed = seed.spawn(3)
+    key, trial_key = (jax.random.key(int(child.generate_state(1)[0])) for child in (key_seed, trial_seed))
     everyone, nobody = np.ones(len(tasks), bool), np.zeros(len(tasks), bool)
     if belief is None:
-        belief = _begin_trial(agent, params, key, len(tasks))
+        belief = _begin_trial(agent, params, trial_key, len(tasks))
     belief, key = _begin_episode(agent, params, belief, key, everyone)
     observation, _ = simulator.reset(seed=reset_seed, options={"tasks": tasks})
 

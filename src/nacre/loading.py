@@ -46,7 +46,8 @@ class Trained:
     def agent(self, capacity: int) -> PearlAgent:
         """The agent as it is meta-tested, with room for `capacity` transitions of context in a trial."""
         family = self.family
-        return evaluation_agent(self.experiment.algorithm, family.observation_size, family.action_size, capacity)
+        sizes = family.observation_size, family.action_size, family.horizon
+        return evaluation_agent(self.experiment.algorithm, *sizes, capacity)
 
 
 def read_trained(run: Path | str, checkpoint: Path | str = "latest") -> Trained:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
@@ -30,8 +30,9 @@ class PearlBelief(NamedTuple):
 class PearlAgent:
     """How PEARL infers its task. One and the same class serves collection and evaluation.
 
-    The posterior is the prior until `exploration_episodes` episodes have ended, and is then recomputed at the end of
-    every `refresh_every`-th episode: from all of the context, or from `context_draw` random transitions of it.
+    The posterior is the prior until `exploration_episodes` episodes have ended and the context has `exploration_steps`
+    transitions. It is then recomputed at the end of every `refresh_every`-th episode: from all of the context, or from
+    `context_draw` random transitions of it.
     Context beyond `capacity` transitions is not kept.
     """
 
@@ -42,6 +43,7 @@ class PearlAgent:
     exploration_episodes: int
     refresh_every: int = 1
     context_draw: int | None = None
+    exploration_steps: int = 0
     keeps_context: bool = True
     """Whether what is observed joins the context. Off where data is collected for the RL losses alone."""
 
@@ -94,6 +96,7 @@ class PearlAgent:
         episodes = belief.episodes + mask.astype(jnp.int32)
         since = episodes - self.exploration_episodes
         due = mask & (since >= 0) & (since % self.refresh_every == 0)
+        due = due & (belief.context_count >= self.exploration_steps)
         refreshed = self.infer(params, belief, key)
         return belief._replace(
             episodes=episodes,
@@ -127,13 +130,16 @@ class PearlAgent:
         )
 
 
-def evaluation_agent(config: PearlConfig, observation_size: int, action_size: int, capacity: int) -> PearlAgent:
-    """The agent as it is meta-tested, with room for `capacity` transitions of context in a trial."""
-    return PearlAgent(
-        config,
-        observation_size,
-        action_size,
-        capacity,
-        config.exploration_episodes,
-        context_draw=config.context_size if config.test_context == "stochastic" else None,
-    )
+def evaluation_agent(
+    config: PearlConfig, observation_size: int, action_size: int, horizon: int, capacity: int
+) -> PearlAgent:
+    """The agent as it is meta-tested, with room for `capacity` transitions of context in a trial.
+
+    With a stochastic test context exploration is counted in steps, so that episodes that terminate early do not cut it
+    short (spec 8).
+    """
+    agent = PearlAgent(config, observation_size, action_size, capacity, config.exploration_episodes)
+    if config.test_context == "deterministic":
+        return agent
+    steps = config.exploration_episodes * horizon
+    return replace(agent, exploration_steps=steps, context_draw=config.context_size)

@@ -185,7 +185,7 @@ class PearlLearner:
 
     def evaluation_agent(self, capacity: int) -> PearlAgent:
         """The agent as it is meta-tested, with room for `capacity` transitions of context in a trial."""
-        return evaluation_agent(self.config, self.observation_size, self.action_size, capacity)
+        return evaluation_agent(self.config, self.observation_size, self.action_size, self.horizon, capacity)
 
     def capacity(self, train_tasks: int, iterations: int) -> int:
         """Transitions that a run collects, as long as episodes end at the horizon."""
