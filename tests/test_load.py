@@ -89,8 +89,8 @@ def test_networks_are_those_of_the_checkpoint(tiny_run, tiny):
     state = jax.eval_shape(learner_of(experiment).initial_state, jax.random.key(0))
     path = tiny_run / "checkpoints" / "iteration_000002.npz"
     whole, _ = load_checkpoint(path, state)
-    part = load_part(path, NETWORKS, state.trained.networks)
-    jax.tree.map(np.testing.assert_array_equal, part, whole.trained.networks)
+    part = load_part(path, NETWORKS, state.trained.networks.acting)
+    jax.tree.map(np.testing.assert_array_equal, part, whole.trained.networks.acting)
 
 
 def test_belief_is_the_prior_until_an_episode_has_ended(point_run):

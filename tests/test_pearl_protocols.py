@@ -242,7 +242,7 @@ def test_context_of_the_replay_is_context_of_the_visit() -> None:
     belief = learner.replay_belief(state, buffer.arrays, jnp.asarray(tasks), jax.random.key(0))
     trials, _ = run_trials(
         learner.offline_agent(),
-        state.trained.networks,
+        learner.parameters(state),
         Simulator(Clock(HORIZON), len(tasks)),
         TASKS[tasks],
         np.random.SeedSequence(0),
@@ -267,7 +267,7 @@ def evaluate(
     simulators = lambda n: Simulator(Clock(horizon, sparse=config.sparse_reward_in_context), n)  # noqa: E731
     tasks = np.array(tasks, np.float64)
     entropy = np.random.SeedSequence(seed)
-    return evaluate_agent(learner.evaluation_agent, state.trained.networks, simulators, tasks, protocol, entropy)
+    return evaluate_agent(learner.evaluation_agent, learner.parameters(state), simulators, tasks, protocol, entropy)
 
 
 def protocol_of(config: PearlConfig, horizon: int) -> Protocol:
@@ -354,7 +354,7 @@ def test_stochastic_context_protocol() -> None:
     learner, state = learner_and_state(config)
     _, played, _ = evaluate_agent(
         learner.evaluation_agent,
-        state.trained.networks,
+        learner.parameters(state),
         lambda n: Simulator(Clock(HORIZON), n),
         np.array(tasks),
         protocol,
@@ -379,7 +379,7 @@ def test_stochastic_exploration_is_counted_in_steps() -> None:
     learner, state = learner_and_state(config)
     _, played, _ = evaluate_agent(
         learner.evaluation_agent,
-        state.trained.networks,
+        learner.parameters(state),
         lambda n: Simulator(Clock(HORIZON), n),
         np.array([[0.1, length], [0.2, NEVER]]),
         protocol_of(config, HORIZON),

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int32
 
 from nacre.agents.interface import Agent
 from nacre.agents.pearl.agent import PearlAgent, evaluation_agent
-from nacre.agents.pearl.networks import PearlNetworks, initial_networks
+from nacre.agents.pearl.networks import ActingNetworks, initial_networks
 from nacre.checkpoint import latest_checkpoint, load_part
 from nacre.errors import NacreError
 from nacre.experiments import Experiment
@@ -41,7 +41,7 @@ class Trained:
     family: TaskFamily
     split: TaskSplit
     checkpoint: Path
-    networks: PearlNetworks
+    networks: ActingNetworks
 
     def agent(self, capacity: int) -> PearlAgent:
         """The agent as it is meta-tested, with room for `capacity` transitions of context in a trial."""
@@ -60,12 +60,14 @@ def read_trained(run: Path | str, checkpoint: Path | str = "latest") -> Trained:
     family = make_family(experiment.family)
     path = _find_checkpoint(Path(run), checkpoint)
     shapes = jax.eval_shape(
-        lambda: initial_networks(
-            experiment.algorithm,
-            family.observation_size,
-            family.action_size,
-            key=jax.random.key(0),
-            precision=experiment.precision,
+        lambda: (
+            initial_networks(
+                experiment.algorithm,
+                family.observation_size,
+                family.action_size,
+                key=jax.random.key(0),
+                precision=experiment.precision,
+            ).acting
         )
     )
     return Trained(experiment, family, split, path, load_part(path, NETWORKS, shapes))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int32
 
 from nacre.agents.pearl.config import PearlConfig
-from nacre.agents.pearl.networks import PearlNetworks, context_rows, context_width, infer_posterior, sample_latent
+from nacre.agents.pearl.networks import ActingNetworks, context_rows, context_width, infer_posterior, sample_latent
 from nacre.types import Key, Transition
 
 
@@ -47,7 +47,7 @@ class PearlAgent:
     keeps_context: bool = True
     """Whether what is observed joins the context. Off where data is collected for the RL losses alone."""
 
-    def begin_trial(self, params: PearlNetworks, key: Key, n: int) -> PearlBelief:
+    def begin_trial(self, params: ActingNetworks, key: Key, n: int) -> PearlBelief:
         """Prior beliefs with no context."""
         mean = jnp.zeros((n, self.config.latent_size))
         return PearlBelief(
@@ -60,7 +60,7 @@ class PearlAgent:
         )
 
     def begin_episode(
-        self, params: PearlNetworks, belief: PearlBelief, key: Key, mask: Bool[Array, " n"]
+        self, params: ActingNetworks, belief: PearlBelief, key: Key, mask: Bool[Array, " n"]
     ) -> PearlBelief:
         """Draws z from the posterior."""
         latent = sample_latent(belief.mean, belief.variance, key)
@@ -68,7 +68,7 @@ class PearlAgent:
 
     def act(
         self,
-        params: PearlNetworks,
+        params: ActingNetworks,
         belief: PearlBelief,
         observation: Float[Array, "n observation"],
         key: Key,
@@ -80,7 +80,7 @@ class PearlAgent:
         return action, belief
 
     def observe(
-        self, params: PearlNetworks, belief: PearlBelief, transition: Transition, mask: Bool[Array, " n"]
+        self, params: ActingNetworks, belief: PearlBelief, transition: Transition, mask: Bool[Array, " n"]
     ) -> PearlBelief:
         """Appends the transition to the context."""
         if not self.keeps_context:
@@ -91,7 +91,9 @@ class PearlAgent:
         count = jnp.minimum(belief.context_count + mask.astype(jnp.int32), self.capacity)
         return belief._replace(context=context, context_count=count)
 
-    def end_episode(self, params: PearlNetworks, belief: PearlBelief, key: Key, mask: Bool[Array, " n"]) -> PearlBelief:
+    def end_episode(
+        self, params: ActingNetworks, belief: PearlBelief, key: Key, mask: Bool[Array, " n"]
+    ) -> PearlBelief:
         """Recomputes the posterior where it is due."""
         episodes = belief.episodes + mask.astype(jnp.int32)
         since = episodes - self.exploration_episodes
@@ -104,7 +106,7 @@ class PearlAgent:
             variance=jnp.where(due[:, None], refreshed.variance, belief.variance),
         )
 
-    def infer(self, params: PearlNetworks, belief: PearlBelief, key: Key) -> PearlBelief:
+    def infer(self, params: ActingNetworks, belief: PearlBelief, key: Key) -> PearlBelief:
         """The posterior of each trial's context, whatever the number of episodes."""
         if self.context_draw is None:
             mask = jnp.arange(self.capacity)[None] < belief.context_count[:, None]

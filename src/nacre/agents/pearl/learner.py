@@ -16,7 +16,7 @@ from jaxtyping import Array, Float64, Int32
 from nacre.agents.pearl.agent import PearlAgent, PearlBelief, evaluation_agent
 from nacre.agents.pearl.config import PearlConfig
 from nacre.agents.pearl.losses import Batch, StepMetrics, Trained, gradient_step, initial_optimisers
-from nacre.agents.pearl.networks import PearlNetworks, context_rows, infer_posterior, initial_networks
+from nacre.agents.pearl.networks import ActingNetworks, context_rows, infer_posterior, initial_networks
 from nacre.collect import run_trials
 from nacre.nn.mlp import Precision
 from nacre.replay import Replay
@@ -77,9 +77,9 @@ class PearlLearner:
 
         return jax.lax.scan(step, state, length=steps)
 
-    def parameters(self, state: PearlState) -> PearlNetworks:
+    def parameters(self, state: PearlState) -> ActingNetworks:
         """What agents act with."""
-        return state.trained.networks
+        return state.trained.networks.acting
 
     def collect_initial(
         self,
@@ -92,7 +92,7 @@ class PearlLearner:
         agent = self._collecting_agent(0, exploration_episodes=self.horizon * self.config.initial_steps)
         episodes, _ = run_trials(
             agent,
-            state.trained.networks,
+            self.parameters(state),
             simulators(len(tasks)),
             tasks,
             seed,
@@ -119,7 +119,7 @@ class PearlLearner:
         visited = np.random.default_rng(task_seed).integers(len(tasks), size=config.tasks_per_iteration)
         play = functools.partial(
             run_trials,
-            params=state.trained.networks,
+            params=self.parameters(state),
             simulator=simulators(len(visited)),
             tasks=tasks[visited],
             deterministic=False,
@@ -167,7 +167,7 @@ class PearlLearner:
         if belief is None:
             return agent, None
         infer_key, commit_key = jax.random.split(jax.random.key(int(seed.generate_state(1)[0])))
-        return agent, agent.commit(agent.infer(state.trained.networks, agent.forget(belief), infer_key), commit_key)
+        return agent, agent.commit(agent.infer(self.parameters(state), agent.forget(belief), infer_key), commit_key)
 
     def _collecting_agent(
         self, capacity: int, exploration_episodes: int, refresh_every: int = 1, keeps_context: bool = True
@@ -200,7 +200,7 @@ class PearlLearner:
 
     def replay_belief(self, state: PearlState, replay: Replay, tasks: Int32[Array, " n"], key: Key) -> PearlBelief:
         """Posteriors from random context data of train tasks, as in a gradient step (spec 2.5, offline evaluation)."""
-        return _replay_belief(self, state.trained.networks, replay, tasks, key)
+        return _replay_belief(self, self.parameters(state), replay, tasks, key)
 
     def offline_agent(self) -> PearlAgent:
         """Acts on a belief from :meth:`replay_belief` for one episode, without inference of its own."""
@@ -214,7 +214,7 @@ class PearlLearner:
 
 @functools.partial(jax.jit, static_argnames="learner")
 def _replay_belief(
-    learner: PearlLearner, networks: PearlNetworks, replay: Replay, tasks: Int32[Array, " n"], key: Key
+    learner: PearlLearner, networks: ActingNetworks, replay: Replay, tasks: Int32[Array, " n"], key: Key
 ) -> PearlBelief:
     agent = learner.offline_agent()
     context = context_rows(learner.config, replay.draw_context(tasks, learner.config.context_size, key))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,14 @@ from nacre.rl.policy import TanhGaussianPolicy
 from nacre.types import Key, Transition
 
 
+class ActingNetworks(NamedTuple):
+    """What an agent needs: to infer and to act. (Each call while acting walks through what it is given, so that the
+    other networks would cost time.)"""
+
+    encoder: MLP
+    policy: TanhGaussianPolicy
+
+
 class PearlNetworks(eqx.Module):
     """All that is trained."""
 
@@ -21,6 +31,10 @@ class PearlNetworks(eqx.Module):
     policy: TanhGaussianPolicy
     critics: tuple[MLP, MLP]
     value: MLP
+
+    @property
+    def acting(self) -> ActingNetworks:
+        return ActingNetworks(self.encoder, self.policy)
 
 
 def initial_networks(
