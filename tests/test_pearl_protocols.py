@@ -469,7 +469,7 @@ def test_padding_does_not_leak_into_the_posterior(probabilistic: bool, next_obse
         TINY, probabilistic_context=probabilistic, next_observation_in_context=next_observation, encoder_hidden_size=16
     )
     capacity, counts = 6, [0, 1, 4, 6]
-    networks = initial_networks(config, 4, 3, key=jax.random.key(1), precision="float32")
+    networks = initial_networks(config, 4, 3, key=jax.random.key(1), precision="float32").acting
     agent = PearlAgent(config, 4, 3, capacity, exploration_episodes=1)
     belief = agent.begin_trial(networks, jax.random.key(0), len(counts))
     observe = jax.jit(agent.observe)
@@ -498,7 +498,7 @@ def test_padding_does_not_leak_into_the_posterior(probabilistic: bool, next_obse
 
 def test_deterministic_latent_is_the_mean_of_the_encoded_transitions() -> None:
     config = dataclasses.replace(TINY, probabilistic_context=False)
-    networks = initial_networks(config, 4, 3, key=jax.random.key(1), precision="float32")
+    networks = initial_networks(config, 4, 3, key=jax.random.key(1), precision="float32").acting
     context = jax.random.normal(jax.random.key(2), (2, 5, 8))
     mean, variance = infer_posterior(networks.encoder, config, context)
     expected = np.asarray(networks.encoder(context.reshape(10, 8)), np.float64).reshape(2, 5, 2).mean(axis=1)
