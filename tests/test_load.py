@@ -240,6 +240,8 @@ def test_stochastic_context_protocol(tmp_path):
     agent = nacre.load(run)
     agent.begin_trial()
     play(agent, [10])
+    assert (agent.belief.variance == 1).all()  # exploration is counted in steps: half of it is left
+    play(agent, [10])
     assert (agent.belief.variance < 1).all()
     evaluation = nacre.evaluate(run, episodes=3, trials=1)
     assert evaluation.protocol.stochastic_steps == 20  # one episode of exploration

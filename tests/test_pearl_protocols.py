@@ -508,7 +508,7 @@ def test_deterministic_latent_is_the_mean_of_the_encoded_transitions() -> None:
 
 def test_a_posterior_of_drawn_transitions_has_as_many_factors() -> None:
     config = dataclasses.replace(TINY, context_size=10)
-    networks = transparent_networks(config, factor_variance=0.5)
+    networks = transparent_networks(config, factor_variance=0.5).acting
     agent = PearlAgent(config, 4, 3, 50, exploration_episodes=1, context_draw=10)
     belief = agent.begin_trial(networks, jax.random.key(0), 200)
     # Rewards 1 and 2 in two of 50 places; the rest is out of the question.
@@ -525,7 +525,7 @@ def test_a_posterior_of_drawn_transitions_has_as_many_factors() -> None:
 
 
 def test_masked_trials_keep_their_belief() -> None:
-    networks = transparent_networks(TINY, factor_variance=0.5)
+    networks = transparent_networks(TINY, factor_variance=0.5).acting
     agent = PearlAgent(TINY, 4, 3, 5, exploration_episodes=1)
     belief = agent.begin_trial(networks, jax.random.key(0), 2)
     mask = jnp.array([True, False])
