@@ -40,8 +40,8 @@ class Experiment:
     seed: int = 0
     """The one root of all randomness: tasks, resets, actions, networks and batches."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Operands of matrix products while learning. bfloat16 keeps float32 for accumulation, parameters, losses and
-    optimisers."""
+    """Operands of the hidden layers' matrix products. With bfloat16, sums, parameters, losses, optimisers and the first
+    and last layers stay float32."""
     update_chunk: int = 100
     """Gradient steps per compiled call: progress shows, and Ctrl-C works, between two calls."""
     checkpoint_every: int = 1
