@@ -14,6 +14,11 @@ from nacre.tasks.simulator import Simulator
 from nacre.types import Episode, Key, Transition, Tree
 
 
+def key_of(seed: np.random.SeedSequence) -> Key:
+    """A JAX PRNG key from a NumPy seed."""
+    return jax.random.key(int(seed.generate_state(1)[0]))
+
+
 def run_trials(
     agent: Agent,
     params: Tree,
@@ -35,7 +40,7 @@ def run_trials(
     Returns the episodes of each slot, in order, and the beliefs at the end.
     """
     key_seed, reset_seed, trial_seed = seed.spawn(3)
-    key, trial_key = (jax.random.key(int(child.generate_state(1)[0])) for child in (key_seed, trial_seed))
+    key, trial_key = key_of(key_seed), key_of(trial_seed)
     everyone, nobody = np.ones(len(tasks), bool), np.zeros(len(tasks), bool)
     if belief is None:
         belief = _begin_trial(agent, params, trial_key, len(tasks))

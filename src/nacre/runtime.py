@@ -36,11 +36,6 @@ def seed_of(experiment: Experiment, stream: Stream, iteration: int = 0) -> np.ra
     return np.random.SeedSequence([experiment.seed, stream, iteration])
 
 
-def key_of(seed: np.random.SeedSequence) -> jax.Array:
-    """A JAX PRNG key from a NumPy seed."""
-    return jax.random.key(int(seed.generate_state(1)[0]))
-
-
 @contextlib.contextmanager
 def prepare_jax(device: str | None) -> Iterator[None]:
     """Chooses the device, and keeps compiled programs in the user's cache folder unless JAX is told another.

@@ -29,14 +29,14 @@ from nacre.checkpoint import (
     save_best,
     save_checkpoint,
 )
-from nacre.collect import run_trials
+from nacre.collect import key_of, run_trials
 from nacre.errors import Interrupted, NonFiniteError, SimulationError
 from nacre.evaluation import episode_return, evaluate_agent
 from nacre.experiments import Experiment, validate
 from nacre.logs import TEST_RETURN, Console, Phase, ProgressLog, TensorBoard
 from nacre.replay import ReplayBuffer
 from nacre.run_folder import CHECKPOINTS, REPLAY, create_run_folder, extend_run, read_run, sole_user
-from nacre.runtime import SimulatorPool, Stream, key_of, learner_for, prepare_jax, seed_of, training_protocol
+from nacre.runtime import SimulatorPool, Stream, learner_for, prepare_jax, seed_of, training_protocol
 from nacre.tasks import make_family
 from nacre.tasks.family import TaskSplit, split_tasks
 from nacre.types import Metrics, Tree, Visit

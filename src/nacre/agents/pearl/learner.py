@@ -17,7 +17,7 @@ from nacre.agents.pearl.agent import PearlAgent, PearlBelief, evaluation_agent
 from nacre.agents.pearl.config import PearlConfig
 from nacre.agents.pearl.losses import Batch, StepMetrics, Trained, gradient_step, initial_optimisers
 from nacre.agents.pearl.networks import ActingNetworks, context_rows, infer_posterior, initial_networks
-from nacre.collect import run_trials
+from nacre.collect import key_of, run_trials
 from nacre.nn.mlp import Precision
 from nacre.replay import Replay
 from nacre.tasks.simulator import Simulator
@@ -166,7 +166,7 @@ class PearlLearner:
         agent = self._collecting_agent(capacity, exploration_episodes=never, keeps_context=keeps_context)
         if belief is None:
             return agent, None
-        infer_key, commit_key = jax.random.split(jax.random.key(int(seed.generate_state(1)[0])))
+        infer_key, commit_key = jax.random.split(key_of(seed))
         return agent, agent.commit(agent.infer(self.parameters(state), agent.forget(belief), infer_key), commit_key)
 
     def _collecting_agent(
