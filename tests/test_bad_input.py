@@ -47,7 +47,7 @@ def says(fails: Callable[..., str]) -> Callable[..., str]:
 
 TRAIN_ERRORS = [
     ("pearl/cheeta-vel", "unknown experiment 'pearl/cheeta-vel': did you mean pearl/cheetah-vel"),
-    ("soccer", "unknown experiment 'soccer': allowed: pearl/cheetah-dir, pearl/cheetah-vel"),
+    ("soccer", "unknown experiment 'soccer': allowed: pearl/ant-dir, pearl/ant-goal, "),
     ("", "EXPERIMENT is missing; allowed: pearl/point-robot"),
     ("pearl/point-robot --iterations -2", "iterations is -2; allowed: at least 1"),
     ("pearl/point-robot --train-tasks 0", "train_tasks is 0; allowed: at least 1"),

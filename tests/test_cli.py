@@ -18,6 +18,7 @@ import nacre
 from nacre import cli, runtime
 from nacre.agents.pearl.config import PearlConfig
 from nacre.errors import Interrupted
+from nacre.evaluation import Evaluation, Protocol, TrialResult
 from nacre.experiments import EXPERIMENTS, Experiment
 
 NACRE = (sys.executable, "-m", "nacre.cli")
@@ -36,6 +37,30 @@ def test_list_names_every_experiment(capsys):
     assert "100 + 30" in lines["pearl/cheetah-vel"]
     assert "2 700 000" in lines["pearl/cheetah-vel"]  # as in the published table of budgets
     assert "5 004 000" in lines["pearl/cheetah-dir"]
+    for name, steps in (
+        ("ant-dir", "2 504"),
+        ("ant-random-dir", "2 504"),
+        ("ant-goal", "2 800"),
+        ("humanoid-dir", "2 700"),
+    ):
+        assert f" {steps} 000 " in lines[f"pearl/{name}"]
+    for name in ("walker-rand-params", "hopper-rand-params"):
+        assert " 2 580 000 " in lines[f"pearl/{name}"]
+
+
+def test_tasks_of_many_parameters_are_shown_by_their_numbers(capsys):
+    protocol = Protocol("custom", trials=1, steps=0, episodes=2, exploration_episodes=1)
+    results = tuple((TrialResult(returns=(1.0, number), lengths=(3, 3), successes=None),) for number in (5.0, 7.0))
+    for parameters, first in ((("x", "y"), "0.125"), (tuple(f"p{i}" for i in range(65)), "0")):
+        tasks = np.full((2, len(parameters)), 0.125)
+        cli._print_evaluation(Evaluation(protocol, tasks, results), parameters)
+        lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+        header = next(i for i, words in enumerate(lines) if "episode" in words and "1" in words)
+        row, mean = lines[header + 1], lines[-1]
+        assert lines[header][0] == (parameters[0] if len(parameters) == 2 else "task")
+        assert row[0] == first
+        assert row[-2:] == ["1.00", "5.00"]
+        assert mean == ["mean", "1.00", "6.00"]
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["--help"], ["train", "--help"], ["--version"]])

@@ -22,7 +22,7 @@ from nacre.experiments import (
     to_json,
     validate,
 )
-from nacre.experiments.old_config import FIELDS, FIXED, NOT_YET, OLD_DEFAULTS, WITHOUT_MEANING, read_old_config
+from nacre.experiments.old_config import FIELDS, FIXED, OLD_DEFAULTS, WITHOUT_MEANING, read_old_config
 from nacre.tasks import make_family
 from nacre.tasks.family import TaskFamily
 
@@ -35,7 +35,7 @@ COMMON = json.loads("""{
         "policy_lr": 0.0003, "qf_lr": 0.0003, "vf_lr": 0.0003, "context_lr": 0.0003,
         "use_information_bottleneck": true, "update_post_train": 1, "recurrent": false, "dump_eval_paths": false},
     "util_params": {"base_log_dir": "output", "use_gpu": true, "gpu_id": 0, "debug": false, "docker": false}}""")
-# ... and the columns of the four experiments.
+# ... and the columns of the experiments.
 PUBLISHED = {
     "cheetah-dir": """{
         "env_name": "cheetah-dir", "n_train_tasks": 2, "n_eval_tasks": 2, "env_params": {"n_tasks": 2},
@@ -69,7 +69,55 @@ PUBLISHED = {
             "num_evals": 2, "num_steps_per_eval": 400, "num_exp_traj_eval": 5, "embedding_batch_size": 1024,
             "embedding_mini_batch_size": 1024, "max_path_length": 20, "discount": 0.90, "reward_scale": 100,
             "kl_lambda": 1.0, "sparse_rewards": 1, "use_next_obs_in_context": false}}""",
+    "ant-random-dir": """{
+        "env_name": "ant-dir", "n_train_tasks": 2, "n_eval_tasks": 2, "env_params": {"n_tasks": 2},
+        "algo_params": {
+            "meta_batch": 4, "num_initial_steps": 2000, "num_tasks_sample": 5, "num_steps_prior": 400,
+            "num_steps_posterior": 0, "num_extra_rl_steps_posterior": 600, "num_train_steps_per_itr": 4000,
+            "num_evals": 4, "num_steps_per_eval": 600, "num_exp_traj_eval": 2, "embedding_batch_size": 256,
+            "embedding_mini_batch_size": 256, "max_path_length": 200, "discount": 0.99, "reward_scale": 5,
+            "kl_lambda": 0.1, "sparse_rewards": false, "use_next_obs_in_context": false}}""",
+    "ant-goal": """{
+        "env_name": "ant-goal", "n_train_tasks": 150, "n_eval_tasks": 30, "env_params": {"n_tasks": 180},
+        "algo_params": {
+            "meta_batch": 10, "num_initial_steps": 2000, "num_tasks_sample": 5, "num_steps_prior": 400,
+            "num_steps_posterior": 0, "num_extra_rl_steps_posterior": 600, "num_train_steps_per_itr": 4000,
+            "num_evals": 1, "num_steps_per_eval": 600, "num_exp_traj_eval": 2, "embedding_batch_size": 256,
+            "embedding_mini_batch_size": 256, "max_path_length": 200, "discount": 0.99, "reward_scale": 5,
+            "kl_lambda": 1.0, "sparse_rewards": false, "use_next_obs_in_context": false}}""",
+    "humanoid-dir": """{
+        "env_name": "humanoid-dir", "n_train_tasks": 100, "n_eval_tasks": 30, "env_params": {"n_tasks": 130},
+        "algo_params": {
+            "meta_batch": 16, "num_initial_steps": 2000, "num_tasks_sample": 5, "num_steps_prior": 400,
+            "num_steps_posterior": 0, "num_extra_rl_steps_posterior": 600, "num_train_steps_per_itr": 4000,
+            "num_evals": 1, "num_steps_per_eval": 600, "num_exp_traj_eval": 2, "embedding_batch_size": 256,
+            "embedding_mini_batch_size": 256, "max_path_length": 200, "discount": 0.99, "reward_scale": 5,
+            "kl_lambda": 0.1, "sparse_rewards": false, "use_next_obs_in_context": false}}""",
+    "walker-rand-params": """{
+        "env_name": "walker-rand-params", "n_train_tasks": 40, "n_eval_tasks": 10, "env_params": {"n_tasks": 50},
+        "algo_params": {
+            "meta_batch": 10, "num_initial_steps": 2000, "num_tasks_sample": 5, "num_steps_prior": 400,
+            "num_steps_posterior": 0, "num_extra_rl_steps_posterior": 600, "num_train_steps_per_itr": 4000,
+            "num_evals": 2, "num_steps_per_eval": 600, "num_exp_traj_eval": 2, "embedding_batch_size": 100,
+            "embedding_mini_batch_size": 100, "max_path_length": 200, "discount": 0.99, "reward_scale": 5,
+            "kl_lambda": 0.1, "sparse_rewards": false, "use_next_obs_in_context": true}}""",
+    "hopper-rand-params": """{
+        "env_name": "hopper-rand-params", "n_train_tasks": 40, "n_eval_tasks": 10, "env_params": {"n_tasks": 50},
+        "algo_params": {
+            "meta_batch": 10, "num_initial_steps": 2000, "num_tasks_sample": 5, "num_steps_prior": 400,
+            "num_steps_posterior": 0, "num_extra_rl_steps_posterior": 600, "num_train_steps_per_itr": 4000,
+            "num_evals": 2, "num_steps_per_eval": 600, "num_exp_traj_eval": 2, "embedding_batch_size": 100,
+            "embedding_mini_batch_size": 100, "max_path_length": 200, "discount": 0.99, "reward_scale": 5,
+            "kl_lambda": 0.1, "sparse_rewards": false, "use_next_obs_in_context": true}}""",
 }
+NEW_TASKS_IN_EACH_RUN = {
+    "ant-random-dir": "shared",
+    "ant-goal": "seeded",
+    "humanoid-dir": "seeded",
+    "walker-rand-params": "seeded",
+    "hopper-rand-params": "seeded",
+}
+"""Where the old code seeded nothing, and what stands for its list."""
 
 
 def merged(base: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -96,7 +144,25 @@ def test_published_values(tmp_path: Path, task: str) -> None:
     assert experiment.algorithm.encoder_hidden_size == 200
     assert experiment.algorithm.policy_mean_penalty == experiment.algorithm.policy_log_std_penalty == 1e-3
     assert (experiment.algorithm.posterior_phase, experiment.algorithm.test_context) == ("refresh", "deterministic")
-    assert experiment.task_list == "published"
+    assert experiment.task_list == NEW_TASKS_IN_EACH_RUN.get(task, "published")
+
+
+def test_the_papers_ant_needs_a_key_that_the_published_file_lacks(tmp_path: Path) -> None:
+    """See spec section 3: without it the ant has two random directions."""
+    content = merged(COMMON, json.loads(PUBLISHED["ant-random-dir"]))
+    _, messages = read_old_config(old_file(tmp_path, content))
+    assert any(message.startswith("env_name ant-dir became ant-random-dir") for message in messages)
+    paper = merged(content, {"env_params": {"forward_backward": True}})
+    experiment, messages = read_old_config(old_file(tmp_path, paper))
+    assert experiment == EXPERIMENTS["pearl/ant-dir"]
+    assert not any("ant" in message for message in messages)
+    explicit = merged(content, {"env_params": {"forward_backward": False}})
+    assert read_old_config(old_file(tmp_path, explicit))[0] == EXPERIMENTS["pearl/ant-random-dir"]
+    # More directions are held out, as everywhere, or shared.
+    more = merged(content, {"n_train_tasks": 20, "n_eval_tasks": 5, "env_params": {"n_tasks": 25}})
+    assert read_old_config(old_file(tmp_path, more))[0].task_list == "seeded"
+    more["env_params"]["n_tasks"] = 20
+    assert read_old_config(old_file(tmp_path, more))[0].task_list == "shared"
 
 
 def _leaves(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -108,7 +174,7 @@ def _leaves(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 def test_the_table_of_experiments() -> None:
     assert EXPERIMENTS.keys() == DESCRIPTIONS.keys()
-    assert set(EXPERIMENTS) == {f"pearl/{task}" for task in PUBLISHED} | {"pearl/point-robot-quick"}
+    assert set(EXPERIMENTS) == {f"pearl/{task}" for task in (*PUBLISHED, "ant-dir", "point-robot-quick")}
     for name, experiment in EXPERIMENTS.items():
         assert experiment.name == name
         assert "\n" not in DESCRIPTIONS[name]
@@ -138,7 +204,7 @@ def test_overrides() -> None:
     ("name", "overrides", "message"),
     [
         ("pearl/cheeta-vel", {}, "unknown experiment 'pearl/cheeta-vel': did you mean pearl/cheetah-vel or"),
-        ("qqq", {}, "unknown experiment 'qqq': allowed: pearl/cheetah-dir, pearl/cheetah-vel, "),
+        ("qqq", {}, "unknown experiment 'qqq': allowed: pearl/ant-dir, pearl/ant-goal, "),
         ("pearl/cheetah-vel", {"kl_wieght": 1.0}, r"unknown field 'kl_wieght': did you mean kl_weight\?"),
         ("pearl/cheetah-vel", {"iteration": 1}, "unknown field 'iteration': did you mean iterations"),
         ("pearl/cheetah-vel", {"seed": True}, "seed is True; allowed: a whole number"),
@@ -196,7 +262,7 @@ def changed(path: tuple[str, ...], value: Any = None, *, remove: bool = False) -
         (changed(("iterations",), 2.5), "iterations is 2.5; allowed: a whole number"),
         (changed(("name",), 1), "name is 1; allowed: text"),
         (changed(("precision",), "float16"), "precision is 'float16'; allowed: 'float32' or 'bfloat16'"),
-        (changed(("task_list",), ["published"]), r"task_list is \['published'\]; allowed: 'published' or 'seeded'"),
+        (changed(("task_list",), ["published"]), r"task_list is \['published'\]; allowed: 'published' or 'seeded' or"),
         (changed(("algorithm", "discount"), "0.9"), "algorithm.discount is '0.9'; allowed: a finite number"),
         (changed(("algorithm", "discount"), float("inf")), "algorithm.discount is inf; allowed: a finite number"),
         (changed(("algorithm", "batch_size"), True), "algorithm.batch_size is True; allowed: a whole number"),
@@ -254,6 +320,12 @@ def test_every_number_has_bounds() -> None:
         ("cheetah-vel", {"sparse_reward_in_context": True}, "allowed for cheetah-vel: False, as it has no sparse"),
         ("cheetah-dir", {"train_tasks": 3}, "train_tasks is 3; allowed for cheetah-dir: at most 2"),
         ("cheetah-dir", {"test_tasks": 30}, "test_tasks is 30; allowed for cheetah-dir: at most 2"),
+        ("ant-random-dir", {"test_tasks": 3}, "test_tasks is 3; allowed with task_list='shared': at most the 2 train"),
+        (
+            "ant-goal",
+            {"task_list": "published"},
+            "allowed for ant-goal: 'seeded' or 'shared', as no list was published",
+        ),
     ],
 )
 def test_impossible_values(name: str, overrides: dict[str, Any], message: str) -> None:
@@ -375,6 +447,14 @@ def test_messages(tmp_path: Path) -> None:
             {"env_name": "cheetah-vel", "n_train_tasks": 100},
             "env_params.n_tasks is 2; allowed: 102, as it has to equal",
         ),
+        (
+            {"env_name": "ant-dir", "env_params": {"forward_backward": True, "n_tasks": 4}},
+            "env_params.n_tasks is 4; allowed: 2, as forward and backward are two tasks",
+        ),
+        (
+            {"env_name": "ant-goal", "n_train_tasks": 150},
+            "env_params.n_tasks is 2; allowed: 152, as it has to equal",
+        ),
         ({"env_name": "cheetah-vle"}, "unknown env_name 'cheetah-vle': did you mean cheetah-vel"),
         ({"env_name": 3}, "unknown env_name 3: allowed: "),
         ({"env_name": ["ant-dir"]}, r"unknown env_name \['ant-dir'\]"),
@@ -399,12 +479,6 @@ def test_old_point_robot_with_fixed_goals(tmp_path: Path) -> None:
     content = merged(json.loads(PUBLISHED["point-robot"]), {"env_params": {"randomize_tasks": False}})
     with pytest.raises(NacreError, match="randomize_tasks is false; allowed: true"):
         read_old_config(old_file(tmp_path, content))
-
-
-@pytest.mark.parametrize("task", NOT_YET)
-def test_tasks_that_are_not_there_yet(tmp_path: Path, task: str) -> None:
-    with pytest.raises(NacreError, match=f"env_name '{task}' is not there yet; allowed: .*cheetah-vel"):
-        read_old_config(old_file(tmp_path, {"env_name": task}))
 
 
 def test_old_file_that_is_missing_or_not_text(tmp_path: Path) -> None:

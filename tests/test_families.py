@@ -1,13 +1,28 @@
 """Task families: task lists to the digit, rewards against an independent computation, sizes, splits, the registry."""
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 import pytest
 
 from nacre.errors import NacreError
 from nacre.tasks import FAMILIES, Simulator, list_families, make_family, register_family, split_tasks
 
-ALL = ["point-robot", "sparse-point-robot", "cheetah-vel", "cheetah-dir"]
+REWARD_STATES = {
+    "point-robot": 2,
+    "sparse-point-robot": 2,
+    "cheetah-vel": 1,
+    "cheetah-dir": 1,
+    "ant-dir": 87,
+    "ant-random-dir": 87,
+    "ant-goal": 87,
+    "humanoid-dir": 87,
+    "walker-rand-params": 18,
+    "hopper-rand-params": 12,
+}
+"""Every family, and the size of its reward state."""
+ALL = list(REWARD_STATES)
+PUBLISHED = ["point-robot", "sparse-point-robot", "cheetah-vel", "cheetah-dir", "ant-dir"]
+"""Those whose task list the original code always draws the same."""
 
 
 def test_published_cheetah_velocities():
@@ -38,12 +53,12 @@ def test_published_goals(name, goals):
 def test_task_lists_leave_the_global_generator_alone():
     before = np.random.get_state()[1].copy()  # noqa: NPY002
     for name in ALL:
-        for task_list in ("published", "seeded"):
+        for task_list in ("published", "seeded") if name in PUBLISHED else ("seeded", "shared"):
             split_tasks(make_family(name), 2, 2, seed=3, task_list=task_list)
     np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
 
 
-@pytest.mark.parametrize("name", ["point-robot", "sparse-point-robot", "cheetah-vel"])
+@pytest.mark.parametrize("name", [name for name in ALL if make_family(name).finite_tasks is None])
 def test_seeded_tasks_are_disjoint_and_belong_to_the_seed(name):
     family = make_family(name)
     split = split_tasks(family, 50, 20, seed=7, task_list="seeded")
@@ -56,6 +71,19 @@ def test_seeded_tasks_are_disjoint_and_belong_to_the_seed(name):
     assert not np.any(split.train == other.train)
     # More test tasks do not change the train tasks.
     np.testing.assert_array_equal(split_tasks(family, 50, 3, 7, "seeded").train, split.train)
+    # Shared tasks are the train tasks.
+    shared = split_tasks(family, 50, 20, 7, "shared")
+    np.testing.assert_array_equal(shared.train, split.train)
+    np.testing.assert_array_equal(shared.test, split.train[30:])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_published_lists_are_those_of_seeded_families(name):
+    family = make_family(name)
+    assert family.has_published_tasks == (name in PUBLISHED)
+    if name not in PUBLISHED:
+        with pytest.raises(NacreError, match=f"The family {name} has no published task list"):
+            split_tasks(family, 2, 2, seed=0, task_list="published")
 
 
 def test_seeded_tasks_cover_their_ranges():
@@ -72,11 +100,17 @@ def test_seeded_tasks_cover_their_ranges():
     assert goals[:, 0].min() < -0.99
 
 
-@pytest.mark.parametrize("task_list", ["published", "seeded"])
-def test_both_directions_are_train_and_test_tasks(task_list):
-    split = split_tasks(make_family("cheetah-dir"), 2, 2, seed=0, task_list=task_list)
-    np.testing.assert_array_equal(split.train, [[-1], [1]])
-    np.testing.assert_array_equal(split.test, [[-1], [1]])
+@pytest.mark.parametrize("task_list", ["published", "seeded", "shared"])
+@pytest.mark.parametrize(("name", "tasks"), [("cheetah-dir", [[-1], [1]]), ("ant-dir", [[1, 0], [-1, 0]])])
+def test_both_directions_are_train_and_test_tasks(name, tasks, task_list):
+    split = split_tasks(make_family(name), 2, 2, seed=0, task_list=task_list)
+    np.testing.assert_array_equal(split.train, tasks)
+    np.testing.assert_array_equal(split.test, tasks)
+
+
+def test_more_test_tasks_than_can_be_shared():
+    with pytest.raises(NacreError, match="test_tasks is 3, but only 2 train tasks"):
+        split_tasks(make_family("ant-random-dir"), 2, 3, seed=0, task_list="shared")
 
 
 @pytest.mark.parametrize(
@@ -99,6 +133,12 @@ def test_impossible_numbers_of_tasks(name, train, test, message):
         ("sparse-point-robot", 2, 2, 20),
         ("cheetah-vel", 20, 6, 200),
         ("cheetah-dir", 20, 6, 200),
+        ("ant-dir", 27, 8, 200),
+        ("ant-random-dir", 27, 8, 200),
+        ("ant-goal", 113, 8, 200),
+        ("humanoid-dir", 376, 17, 200),
+        ("walker-rand-params", 17, 6, 200),
+        ("hopper-rand-params", 11, 3, 200),
     ],
 )
 def test_sizes(name, observation, action, horizon):
@@ -136,17 +176,32 @@ def test_cheetah_rewards_by_hand():
 def test_rewards_are_the_same_function_in_numpy_and_jax_and_for_any_leading_axes(name):
     family = make_family(name)
     generator = np.random.default_rng(0)
-    states = 1 if name.startswith("cheetah") else 2
-    previous, following = generator.normal(size=(2, 3, 4, states)).astype(np.float32)
+    previous, following = generator.normal(size=(2, 3, 4, REWARD_STATES[name])).astype(np.float32)
     action = generator.uniform(-1, 1, (3, 4, family.action_size)).astype(np.float32)
     task = family.sample_tasks(generator, 12).reshape(3, 4, -1).astype(np.float32)
     rewards = [family.reward] + ([family.sparse_reward] if family.has_sparse_reward else [])
     for reward in rewards:
         batched = reward(previous, action, following, task)
         assert batched.shape == (3, 4)
-        assert batched[1, 2] == reward(previous[1, 2], action[1, 2], following[1, 2], task[1, 2])
-        traced = reward(*map(jnp.asarray, (previous, action, following, task)))
+        single = reward(previous[1, 2], action[1, 2], following[1, 2], task[1, 2])
+        np.testing.assert_allclose(single, batched[1, 2], rtol=1e-6)
+        traced = jax.jit(reward)(previous, action, following, task)
         np.testing.assert_allclose(traced, batched, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "name", ["ant-dir", "ant-random-dir", "ant-goal", "humanoid-dir", "walker-rand-params", "hopper-rand-params"]
+)
+def test_terminations_are_the_same_function_in_numpy_and_jax(name):
+    family = make_family(name)
+    following = np.random.default_rng(0).normal(0.9, 0.4, (5, 40, REWARD_STATES[name])).astype(np.float32)
+    action, task = np.zeros(family.action_size), np.zeros(len(family.task_parameters))
+    ended = family.terminated(following, action, following, task)
+    assert ended.shape == (5, 40)
+    assert ended.any() == (name != "ant-goal")
+    assert not ended.all()
+    if name != "ant-goal":  # which never ends, and does not look
+        np.testing.assert_array_equal(jax.jit(family.terminated)(following, action, following, task), ended)
 
 
 def test_doing_nothing_in_cheetah_vel_returns_what_was_published():

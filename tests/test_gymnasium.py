@@ -9,15 +9,30 @@ import pytest
 from gymnasium.spaces import Box, Dict, Discrete
 from gymnasium.utils.env_checker import check_env
 
+from nacre.environments import ENVIRONMENTS
 from nacre.errors import NacreError
-from nacre.tasks import GymnasiumFamily, Simulator, make_family
+from nacre.tasks import GymnasiumFamily, Simulator, list_families, make_family
 
 IDS = {
     "nacre/PointRobot-v0": "point-robot",
     "nacre/SparsePointRobot-v0": "sparse-point-robot",
     "nacre/HalfCheetahVel-v0": "cheetah-vel",
     "nacre/HalfCheetahDir-v0": "cheetah-dir",
+    "nacre/AntDir-v0": "ant-dir",
+    "nacre/AntRandomDir-v0": "ant-random-dir",
+    "nacre/AntGoal-v0": "ant-goal",
+    "nacre/HumanoidDir-v0": "humanoid-dir",
+    "nacre/Walker2dRandParams-v0": "walker-rand-params",
+    "nacre/HopperRandParams-v0": "hopper-rand-params",
 }
+
+TERMINATING = {"ant-dir", "ant-random-dir", "humanoid-dir", "walker-rand-params", "hopper-rand-params"}
+"""Where random actions end an episode before the horizon."""
+
+
+def test_every_family_is_an_environment():
+    assert {name: (family, make_family(family).horizon) for name, family in IDS.items()} == ENVIRONMENTS
+    assert sorted(IDS.values()) == list_families()
 
 
 @pytest.mark.parametrize("environment_id", IDS)
@@ -48,13 +63,16 @@ def test_an_episode_is_that_of_the_simulator(environment_id, name):
     for t in range(family.horizon):
         action = generator.uniform(-1, 1, family.action_size).astype(np.float32)
         observation, reward, terminated, truncated, info = env.step(action)
-        expected, rewards, _, _, infos = simulator.step(action[None])
+        expected, rewards, terminations, _, infos = simulator.step(action[None])
         np.testing.assert_array_equal(observation, expected[0])
         assert reward == rewards[0]
-        assert not terminated
+        assert terminated == terminations[0]
         assert truncated == (t == family.horizon - 1)
         if family.has_sparse_reward:
             assert info["sparse_reward"] == infos["sparse_reward"][0]
+        if terminated:
+            break
+    assert terminated == (name in TERMINATING)
     env.close()
     simulator.close()
 

@@ -212,6 +212,15 @@ def test_the_levels_of_cheetah_vel_are_those_of_its_published_test_tasks() -> No
     assert best == pytest.approx(level("cheetah-vel", "best without the task"), abs=0.1)
 
 
+def test_the_levels_of_the_families_that_are_paid_for_surviving() -> None:
+    """What standing returns, if nothing falls: the reward of a state that does not change, without contacts."""
+    for name, states in (("ant-dir", 87), ("humanoid-dir", 87), ("walker-rand-params", 18), ("hopper-rand-params", 12)):
+        family = make_family(name)
+        state, task = np.zeros((family.horizon, states)), np.zeros(len(family.task_parameters))[:2]
+        returned = family.reward(state, np.zeros((family.horizon, family.action_size)), state, task).sum()
+        assert returned == level(name, "standing, if it survives")
+
+
 @pytest.mark.parametrize(
     ("theirs", "words"),
     [

@@ -21,7 +21,7 @@ from nacre import tasks, training
 from nacre.agents.pearl import statistics
 from nacre.agents.pearl.learner import PearlLearner
 from nacre.errors import NonFiniteError, SimulationError
-from nacre.experiments import make_experiment
+from nacre.experiments import EXPERIMENTS, make_experiment
 from nacre.logs import ProgressLog
 from nacre.run_folder import read_run
 from nacre.tasks.point import PointRobot, PointWorld
@@ -193,12 +193,10 @@ def test_compiles_once(tiny: dict[str, int], tmp_path: Path, monkeypatch: pytest
     assert later == [[], [], []]
 
 
-@pytest.mark.parametrize(
-    "name", ["cheetah-vel", "cheetah-dir", "point-robot", "sparse-point-robot", "point-robot-quick"]
-)
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_chunks_divide_an_iteration(name: str) -> None:
     """A shorter last chunk would be a second program to compile."""
-    experiment = make_experiment(f"pearl/{name}")
+    experiment = make_experiment(name)
     assert experiment.algorithm.updates_per_iteration % experiment.update_chunk == 0
 
 

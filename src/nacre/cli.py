@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 Run = Annotated[Positional[Path], arg(metavar="RUN")]
 
+MOST_PARAMETERS = 6
+"""A task of more parameters is shown by its number; the file of the evaluation has them all."""
+
 
 @dataclass(frozen=True)
 class List:
@@ -240,6 +243,9 @@ def _print_evaluation(evaluation: Evaluation, parameters: tuple[str, ...]) -> No
     returns = evaluation.returns_by_episode
     successes = _success_rates(evaluation)
     table = Table(box=None, header_style="bold", pad_edge=False, title="Return of each episode, mean over trials")
+    tasks = [[f"{value:.3f}" for value in task] for task in evaluation.tasks]
+    if len(parameters) > MOST_PARAMETERS:
+        parameters, tasks = ("task",), [[str(number)] for number in range(len(tasks))]
     for parameter in parameters:
         table.add_column(parameter, justify="right", style="dim", no_wrap=True)
     word = "episode" if returns.shape[1] <= 6 else "ep."
@@ -247,9 +253,9 @@ def _print_evaluation(evaluation: Evaluation, parameters: tuple[str, ...]) -> No
         table.add_column(f"{word} {episode + 1}", justify="right", no_wrap=True)
     if successes is not None:
         table.add_column("success in the last", justify="right", no_wrap=True)
-    for row, task in enumerate(evaluation.tasks):
+    for row, task in enumerate(tasks):
         success = [] if successes is None else [f"{successes[row]:.0%}"]
-        table.add_row(*(f"{value:.3f}" for value in task), *(f"{value:.2f}" for value in returns[row]), *success)
+        table.add_row(*task, *(f"{value:.2f}" for value in returns[row]), *success)
     table.add_section()
     mean = ["mean", *[""] * (len(parameters) - 1)]
     success = [] if successes is None else [f"{successes.mean():.0%}"]

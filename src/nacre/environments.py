@@ -9,6 +9,12 @@ ENVIRONMENTS = {
     "nacre/SparsePointRobot-v0": ("sparse-point-robot", 20),
     "nacre/HalfCheetahVel-v0": ("cheetah-vel", 200),
     "nacre/HalfCheetahDir-v0": ("cheetah-dir", 200),
+    "nacre/AntDir-v0": ("ant-dir", 200),
+    "nacre/AntRandomDir-v0": ("ant-random-dir", 200),
+    "nacre/AntGoal-v0": ("ant-goal", 200),
+    "nacre/HumanoidDir-v0": ("humanoid-dir", 200),
+    "nacre/Walker2dRandParams-v0": ("walker-rand-params", 200),
+    "nacre/HopperRandParams-v0": ("hopper-rand-params", 200),
 }
 """Family and horizon by Gymnasium's name."""
 

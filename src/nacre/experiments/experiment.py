@@ -34,7 +34,7 @@ class Experiment:
     """Held-out tasks that are only adapted to."""
     task_list: TaskList = "published"
     """published: the tasks the original code trained and tested on. seeded: disjoint train and test tasks drawn
-    from the seed."""
+    from the seed. shared: train tasks drawn from the seed, which are the test tasks too."""
     iterations: int = 500
     """Iterations of collecting, updating and evaluating."""
     seed: int = 0

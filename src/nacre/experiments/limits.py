@@ -103,8 +103,15 @@ def _check_task_list(experiment: Experiment, family: TaskFamily) -> None:
                     f"{field} is {getattr(experiment, field)}; allowed for {family.name}: at most "
                     f"{len(family.finite_tasks)}, as there are no more tasks"
                 )
-    elif experiment.task_list == "published" and type(family).published_tasks is TaskFamily.published_tasks:
-        raise NacreError(f"task_list is 'published'; allowed for {family.name}: 'seeded', as no list was published")
+    elif experiment.task_list == "shared" and experiment.test_tasks > experiment.train_tasks:
+        raise NacreError(
+            f"test_tasks is {experiment.test_tasks}; allowed with task_list='shared': at most the "
+            f"{experiment.train_tasks} train tasks, as they are the test tasks too"
+        )
+    elif experiment.task_list == "published" and not family.has_published_tasks:
+        raise NacreError(
+            f"task_list is 'published'; allowed for {family.name}: 'seeded' or 'shared', as no list was published"
+        )
 
 
 def _check_pearl(config: PearlConfig, family: TaskFamily) -> None:

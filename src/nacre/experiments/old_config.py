@@ -14,7 +14,7 @@ from typing import Any
 from nacre.agents.pearl.config import PearlConfig
 from nacre.errors import NacreError
 from nacre.experiments.experiment import Experiment, nearest, override
-from nacre.tasks import make_family
+from nacre.tasks import TaskFamily, TaskList, make_family
 
 OLD_DEFAULTS: dict[str, Any] = {
     "env_name": "cheetah-dir",
@@ -119,8 +119,18 @@ FIXED = {
 }
 """Old keys of which one value is supported, and why."""
 
-FAMILIES = ("point-robot", "sparse-point-robot", "cheetah-vel", "cheetah-dir")
-NOT_YET = ("ant-dir", "ant-goal", "humanoid-dir", "walker-rand-params", "hopper-rand-params")
+FAMILIES = (
+    "point-robot",
+    "sparse-point-robot",
+    "cheetah-vel",
+    "cheetah-dir",
+    "ant-dir",
+    "ant-goal",
+    "humanoid-dir",
+    "walker-rand-params",
+    "hopper-rand-params",
+)
+"""What env_name may be."""
 
 
 def read_old_config(path: str | Path) -> tuple[Experiment, list[str]]:
@@ -140,13 +150,19 @@ def read_old_config(path: str | Path) -> tuple[Experiment, list[str]]:
         if key not in known:
             raise NacreError(f"{path}: unknown key {key!r}: {nearest(key, known)}")
     values = _flatten(OLD_DEFAULTS) | given
-    family = _family(values["env_name"])
+    family = make_family(_family(values))
     _check_supported(family, values)
 
     fields = {field: values[key] for key, field in FIELDS.items() if key in values}
+    fields["task_list"] = _task_list(family, values)
     messages = [f"{key} has no meaning any more: {why}" for key, why in WITHOUT_MEANING.items() if key in given]
     if values["algo_params.sparse_rewards"] in (0, 1):  # one published file says 1 for true
         fields["sparse_reward_in_context"] = bool(values["algo_params.sparse_rewards"])
+    if family.name == "ant-random-dir":
+        messages.append(
+            "env_name ant-dir became ant-random-dir, as env_params.forward_backward is not true: two random "
+            "directions, where the paper has forward and backward (pearl/ant-dir)"
+        )
     if values["algo_params.num_exp_traj_eval"] == 0:
         fields["exploration_episodes"] = 1
         messages.append("algo_params.num_exp_traj_eval 0 became exploration_episodes 1: episode 1 has no context yet")
@@ -156,7 +172,7 @@ def read_old_config(path: str | Path) -> tuple[Experiment, list[str]]:
     elif "util_params.use_gpu" in given:
         messages.append("util_params.use_gpu true has no meaning any more: a GPU is used if there is one")
 
-    defaults = Experiment(f"pearl/{family}", family, PearlConfig(), train_tasks=2, test_tasks=2)
+    defaults = Experiment(f"pearl/{family.name}", family.name, PearlConfig(), train_tasks=2, test_tasks=2)
     try:
         return override(defaults, fields), messages
     except NacreError as error:
@@ -191,32 +207,47 @@ def _leaves(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def _family(name: Any) -> str:
-    if name in NOT_YET:
-        raise NacreError(f"env_name {name!r} is not there yet; allowed: {', '.join(FAMILIES)}")
+def _family(values: Mapping[str, Any]) -> str:
+    name = values["env_name"]
     if name not in FAMILIES:
-        raise NacreError(f"unknown env_name {name!r}: {nearest(str(name), [*FAMILIES, *NOT_YET])}")
+        raise NacreError(f"unknown env_name {name!r}: {nearest(str(name), FAMILIES)}")
+    if name == "ant-dir" and not values.get("env_params.forward_backward"):
+        return "ant-random-dir"
     return name
 
 
-def _check_supported(family: str, values: Mapping[str, Any]) -> None:
+def _task_list(family: TaskFamily, values: Mapping[str, Any]) -> TaskList:
+    """What stands for the old code's list of n_tasks, of which the first were for training and the last for testing.
+
+    In some families it drew another list in each run.
+    """
+    if family.has_published_tasks:
+        return "published"
+    return "shared" if values["env_params.n_tasks"] == values["n_train_tasks"] else "seeded"
+
+
+def _check_supported(family: TaskFamily, values: Mapping[str, Any]) -> None:
     fixed = dict(FIXED)
     fixed["algo_params.max_path_length"] = (
-        make_family(family).horizon,
-        f"it is the horizon of the task family {family}",
+        family.horizon,
+        f"it is the horizon of the task family {family.name}",
     )
     fixed["algo_params.embedding_mini_batch_size"] = (
         values["algo_params.embedding_batch_size"],
         "it has to equal embedding_batch_size: cutting a context batch only made sense for the recurrent encoder",
     )
     fixed["env_params.goal_radius"] = (0.2, "the goal radius belongs to the task family")
-    fixed["env_params.forward_backward"] = (None, "it belongs to ant-dir")
-    if family != "cheetah-dir":  # which always has the same two tasks, whatever n_tasks says
+    if values["env_name"] != "ant-dir":
+        fixed["env_params.forward_backward"] = (None, "it belongs to ant-dir")
+    if family.name == "ant-dir":
+        fixed["env_params.n_tasks"] = (2, "forward and backward are two tasks")
+    # cheetah-dir always has the same two tasks, whatever n_tasks says.
+    elif family.name != "cheetah-dir" and _task_list(family, values) != "shared":
         fixed["env_params.n_tasks"] = (
             _sum(values["n_train_tasks"], values["n_eval_tasks"]),
             "it has to equal n_train_tasks + n_eval_tasks",
         )
-    if family in ("point-robot", "sparse-point-robot"):
+    if family.name in ("point-robot", "sparse-point-robot"):
         fixed["env_params.randomize_tasks"] = (True, "the list of fixed goals is not there")
     for key, (allowed, why) in fixed.items():
         if key in values and values[key] != allowed:

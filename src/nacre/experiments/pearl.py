@@ -5,6 +5,11 @@ from __future__ import annotations
 from nacre.agents.pearl.config import PearlConfig
 from nacre.experiments.experiment import Experiment
 
+_ANT_DIRECTIONS = PearlConfig(updates_per_iteration=4000, meta_batch_size=4, context_size=256, evaluation_trials=4)
+_RANDOM_PARAMETERS = PearlConfig(
+    next_observation_in_context=True, updates_per_iteration=4000, meta_batch_size=10, evaluation_trials=2
+)
+
 EXPERIMENTS = (
     Experiment(
         name="pearl/point-robot",
@@ -65,6 +70,54 @@ EXPERIMENTS = (
             evaluation_trials=4,
         ),
     ),
+    Experiment(
+        name="pearl/ant-dir",
+        family="ant-dir",
+        train_tasks=2,
+        test_tasks=2,
+        algorithm=_ANT_DIRECTIONS,
+    ),
+    # What the published file really trains: its two directions are drawn at random (spec section 3).
+    Experiment(
+        name="pearl/ant-random-dir",
+        family="ant-random-dir",
+        train_tasks=2,
+        test_tasks=2,
+        task_list="shared",
+        algorithm=_ANT_DIRECTIONS,
+    ),
+    Experiment(
+        name="pearl/ant-goal",
+        family="ant-goal",
+        train_tasks=150,
+        test_tasks=30,
+        task_list="seeded",
+        algorithm=PearlConfig(updates_per_iteration=4000, meta_batch_size=10, context_size=256, kl_weight=1.0),
+    ),
+    Experiment(
+        name="pearl/humanoid-dir",
+        family="humanoid-dir",
+        train_tasks=100,
+        test_tasks=30,
+        task_list="seeded",
+        algorithm=PearlConfig(updates_per_iteration=4000, context_size=256),
+    ),
+    Experiment(
+        name="pearl/walker-rand-params",
+        family="walker-rand-params",
+        train_tasks=40,
+        test_tasks=10,
+        task_list="seeded",
+        algorithm=_RANDOM_PARAMETERS,
+    ),
+    Experiment(
+        name="pearl/hopper-rand-params",
+        family="hopper-rand-params",
+        train_tasks=40,
+        test_tasks=10,
+        task_list="seeded",
+        algorithm=_RANDOM_PARAMETERS,
+    ),
     # For the demo: the point robot with fewer tasks, smaller networks and batches. Not a published configuration.
     Experiment(
         name="pearl/point-robot-quick",
@@ -102,5 +155,11 @@ DESCRIPTIONS = {
     "pearl/sparse-point-robot": "a point searches a hidden goal on a half circle; reward only near it",
     "pearl/cheetah-vel": "a half-cheetah runs at a hidden speed between 0 and 3 m/s",
     "pearl/cheetah-dir": "a half-cheetah runs in a hidden direction, forward or backward",
+    "pearl/ant-dir": "an ant runs in a hidden direction, forward or backward",
+    "pearl/ant-random-dir": "an ant runs in one of two directions, drawn from the seed; tested on the same two",
+    "pearl/ant-goal": "an ant runs to a hidden goal in a disc around it",
+    "pearl/humanoid-dir": "a humanoid walks in a hidden direction without falling",
+    "pearl/walker-rand-params": "a walker whose masses, inertias, damping and friction vary runs forward",
+    "pearl/hopper-rand-params": "a hopper whose masses, inertias, damping and friction vary runs forward",
     "pearl/point-robot-quick": "point-robot at a size that a laptop learns in minutes; for demos and tests",
 }

@@ -29,6 +29,8 @@ _META_RL = (
     "TensorBoard log of the reimplementation x35f/meta_rl (tuned entropy weight), one seed; "
     "the paper has curves but no table of numbers"
 )
+_CRL = "read by eye off a plot in the repository ZiyiLiubird/CRL"
+_STANDING = "the reward for surviving, in 200 steps"
 _POINT = "computed from the family: mean over starts and goals that are uniform in the square"
 
 REFERENCES: dict[str, tuple[PublishedCurve | Level, ...]] = {
@@ -49,11 +51,45 @@ REFERENCES: dict[str, tuple[PublishedCurve | Level, ...]] = {
         ),
         PublishedCurve(
             "PEARL baseline of CRL",
-            "read by eye off a plot in the repository ZiyiLiubird/CRL",
+            _CRL,
             ((500e3, 1050.0), (1000e3, 1280.0), (1500e3, 1430.0), (2000e3, 1500.0)),
         ),
         Level("best without the task", "either direction, averaged over both tasks", 0.0),
     ),
+    "ant-dir": (
+        PublishedCurve(
+            "x35f/meta_rl, one seed",
+            f"{_META_RL}; forward and backward or two random directions: not known",
+            ((200e3, 296.0), (500e3, 681.0), (1000e3, 877.0), (1500e3, 984.0), (2000e3, 1048.0)),
+        ),
+        PublishedCurve(
+            "PEARL baseline of CRL", _CRL, ((250e3, 400.0), (500e3, 680.0), (750e3, 790.0), (1000e3, 870.0))
+        ),
+        Level("standing, if it survives", _STANDING, 200.0),
+    ),
+    "ant-goal": (
+        PublishedCurve("the original code, a user's best", "issue 28 of its repository", ((2800e3, -440.0),)),
+        PublishedCurve("the paper's figure", "as a user reads it in issue 28 of the repository", ((10e6, -200.0),)),
+        Level("standing still", "computed: the mean of |x| + |y| over the disc is 8 / pi", -509.3),
+    ),
+    "humanoid-dir": (
+        PublishedCurve(
+            "the original code, one seed",
+            "run log in the repository ZiyiLiubird/CRL, whose configuration is the published one",
+            ((500e3, 363.0), (750e3, 173.0), (1000e3, 760.0), (1250e3, 995.0), (1500e3, 1004.0), (1670e3, 1007.0)),
+        ),
+        Level("standing, if it survives", _STANDING, 1000.0),
+    ),
+    "walker-rand-params": (
+        PublishedCurve(
+            "x35f/meta_rl, one seed", _META_RL, ((300e3, 272.0), (500e3, 462.0), (800e3, 626.0), (1090e3, 730.0))
+        ),
+        PublishedCurve("PEARL baseline of CRL", _CRL, ((500e3, 370.0), (1000e3, 460.0), (2000e3, 550.0))),
+        Level("policies of one task each", "about, in the words of VariBAD's authors (issue 13)", 1300.0),
+        Level("best without the task", "just over, in the words of VariBAD's authors (issue 13)", 1000.0),
+        Level("standing, if it survives", _STANDING, 200.0),
+    ),
+    "hopper-rand-params": (Level("standing, if it survives", _STANDING, 200.0),),
     "point-robot": (
         Level("straight to the known goal", _POINT, -5.2),
         Level("best without the task", f"straight to the middle of the square; {_POINT}", -15.9),

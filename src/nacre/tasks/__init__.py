@@ -6,10 +6,13 @@ import difflib
 from collections.abc import Callable
 
 from nacre.errors import NacreError
+from nacre.tasks.ant import AntDir, AntGoal, AntRandomDir
 from nacre.tasks.cheetah import CheetahDir, CheetahVel
 from nacre.tasks.family import TaskFamily, TaskList, TaskSplit, World, split_tasks
 from nacre.tasks.gymnasium import GymnasiumFamily
+from nacre.tasks.humanoid import HumanoidDir
 from nacre.tasks.point import PointRobot, SparsePointRobot
+from nacre.tasks.rand_params import HopperRandParams, WalkerRandParams
 from nacre.tasks.simulator import Simulator
 
 __all__ = [
@@ -27,7 +30,19 @@ __all__ = [
 ]
 
 FAMILIES: dict[str, Callable[[], TaskFamily]] = {
-    family.name: family for family in (PointRobot, SparsePointRobot, CheetahVel, CheetahDir)
+    family.name: family
+    for family in (
+        PointRobot,
+        SparsePointRobot,
+        CheetahVel,
+        CheetahDir,
+        AntDir,
+        AntRandomDir,
+        AntGoal,
+        HumanoidDir,
+        WalkerRandParams,
+        HopperRandParams,
+    )
 }
 """Every family there is by name, and what makes it."""
 

@@ -15,10 +15,9 @@ from jaxtyping import Bool, Float32, Float64, Int
 
 from nacre.errors import NacreError
 
-TaskList = Literal["published", "seeded"]
+TaskList = Literal["published", "seeded", "shared"]
 
 
-@runtime_checkable
 @runtime_checkable
 class World(Protocol):
     """The physics of N slots, without tasks' rewards, clocks or random numbers of its own.
@@ -69,6 +68,11 @@ class TaskFamily(abc.ABC):
     finite_tasks: tuple[tuple[float, ...], ...] | None = None
     """Every task there is, in order, in a family that has only a few; None where tasks are drawn from a continuum."""
 
+    @property
+    def has_published_tasks(self) -> bool:
+        """Whether the task list `published` is there."""
+        return self.finite_tasks is not None or type(self).published_tasks is not TaskFamily.published_tasks
+
     @abc.abstractmethod
     def sample_tasks(self, generator: np.random.Generator, n: int) -> Float64[np.ndarray, "n parameters"]:
         """Draws `n` tasks."""
@@ -112,14 +116,15 @@ def split_tasks(family: TaskFamily, train_tasks: int, test_tasks: int, seed: int
     - `published`: the first `train_tasks` and the last `test_tasks` of the original code's list; `seed` has no effect.
     - `seeded`: train and test tasks are separate draws from `numpy.random.SeedSequence(seed)`. The train tasks do not
       change when the number of test tasks does, and the other way round.
+    - `shared`: the train tasks of `seeded`; the last `test_tasks` of them are also the test tasks.
 
-    A family of finitely many tasks (`cheetah-dir` has two) has no other tasks to hold out: either list gives the
+    A family of finitely many tasks (`cheetah-dir` has two) has no other tasks to hold out: any list gives the
     first `train_tasks` and the last `test_tasks` of all there are, so that with two of two the train tasks are also
     the test tasks.
 
     Raises:
-        NacreError: a number of tasks that is not positive, or more tasks than a finite family has; a published list
-            that the family does not have.
+        NacreError: a number of tasks that is not positive, or more tasks than a finite family has; more test tasks
+            than train tasks where they are shared; a published list that the family does not have.
     """
     for field, number in (("train_tasks", train_tasks), ("test_tasks", test_tasks)):
         if number < 1:
@@ -135,7 +140,9 @@ def split_tasks(family: TaskFamily, train_tasks: int, test_tasks: int, seed: int
         tasks = family.published_tasks(train_tasks + test_tasks)
         return TaskSplit(train=tasks[:train_tasks], test=tasks[train_tasks:])
     train_seed, test_seed = np.random.SeedSequence(seed).spawn(2)
-    return TaskSplit(
-        train=family.sample_tasks(np.random.default_rng(train_seed), train_tasks),
-        test=family.sample_tasks(np.random.default_rng(test_seed), test_tasks),
-    )
+    train = family.sample_tasks(np.random.default_rng(train_seed), train_tasks)
+    if task_list == "shared":
+        if test_tasks > train_tasks:
+            raise NacreError(f"test_tasks is {test_tasks}, but only {train_tasks} train tasks are there to share.")
+        return TaskSplit(train, test=train[-test_tasks:])
+    return TaskSplit(train, test=family.sample_tasks(np.random.default_rng(test_seed), test_tasks))

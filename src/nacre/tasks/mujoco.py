@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -32,6 +33,24 @@ class MujocoBody:
     start: Callable[[mujoco.MjModel, mujoco.MjData, np.random.Generator], None]
     observe: Callable[[mujoco.MjData], list[np.ndarray]]
     reward_state: Callable[[mujoco.MjData], list[np.ndarray]]
+    timestep: float | None = None
+    """Seconds per physics step; None: as the asset says."""
+    contact_forces: bool = False
+    """Whether `data.cfrc_ext` is read, which MuJoCo fills only when asked to."""
+    clip: tuple[int, float] | None = None
+    """(column, limit): observations are clipped to [-limit, limit] from this column on."""
+    set_task: Callable[[mujoco.MjModel, mujoco.MjModel, np.ndarray], None] | None = None
+    """`set_task(model, original, task)` makes a slot's model that of a task, where the physics vary between tasks. It
+    may be called again and again with the same model, so it starts from the original, which it leaves alone."""
+
+    def compile(self) -> mujoco.MjModel:
+        """The model that all tasks start from."""
+        spec = mujoco.MjSpec.from_file(str(ASSETS / self.asset))
+        if self.timestep is not None:
+            spec.option.timestep = self.timestep
+        # MuJoCo would quietly reset a simulation that blew up; the simulator should see it and say so.
+        spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
+        return spec.compile()
 
 
 class _Slot(NamedTuple):
@@ -46,6 +65,7 @@ class _Job(NamedTuple):
 
     slots: Iterator[_Slot]
     frame_skip: int
+    contact_forces: bool
     done: SimpleQueue[Exception | None]
     """Receives one entry from each helper that has found no slot left: what went wrong there, or None."""
 
@@ -53,6 +73,8 @@ class _Job(NamedTuple):
 def _advance(job: _Job) -> None:
     for model, data, _ in job.slots:
         mujoco.mj_step(model, data, job.frame_skip)
+        if job.contact_forces:
+            mujoco.mj_rnePostConstraint(model, data)
 
 
 def _help(jobs: SimpleQueue[_Job | None]) -> None:
@@ -66,7 +88,7 @@ def _help(jobs: SimpleQueue[_Job | None]) -> None:
 
 
 class MujocoWorld:
-    """N slots of one MuJoCo model.
+    """N slots of one MuJoCo model, or of one model each where the physics vary between tasks.
 
     A control step is one call of mj_step per slot, which releases the GIL. Threads share one iterator over the
     slots, so that none idles while another has slots left; a slot's result does not depend on who steps it.
@@ -74,15 +96,14 @@ class MujocoWorld:
     make the others wait for the GIL, which costs more than the Python itself. Plain queues hand out the work, because
     a ThreadPoolExecutor's futures take a fifth of a control step of 20 half-cheetahs on two cores.
 
-    Body positions are read as mj_step leaves them: they are those before its last physics step was integrated, one
-    step behind qpos, as in the original environments (spec section 4).
+    Body positions are read as mj_step leaves them, as in the original environments (spec section 4), and contact forces
+    are computed from the same state. With the Euler integrator it is the one before the last physics step, one step
+    behind qpos; with RK4 it is that step's last stage, which is hardly behind.
     """
 
     def __init__(self, body: MujocoBody, n_slots: int, threads: int) -> None:
-        model = mujoco.MjModel.from_xml_path(str(ASSETS / body.asset))
-        # MuJoCo would quietly reset a simulation that blew up; the simulator should see it and say so.
-        model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-        low, high = model.actuator_ctrlrange.T
+        self._original = body.compile()
+        low, high = self._original.actuator_ctrlrange.T
         self._control_centre, self._control_scale = (high + low) / 2, (high - low) / 2
         self._controls_are_actions = bool((low == -1).all() and (high == 1).all())
 
@@ -90,6 +111,7 @@ class MujocoWorld:
         self._slots: list[_Slot] = []
         self._readings: list[np.ndarray] = []
         for _ in range(n_slots):
+            model = self._original if body.set_task is None else copy.copy(self._original)
             data = mujoco.MjData(model)
             self._slots.append(_Slot(model, data, data.ctrl))
             observation, reward_state = body.observe(data), body.reward_state(data)
@@ -111,12 +133,16 @@ class MujocoWorld:
         tasks: Float64[np.ndarray, "n parameters"],
         generators: list[np.random.Generator],
     ) -> tuple[Float32[np.ndarray, "n observation"], Float64[np.ndarray, "n reward_state"]]:
-        for slot, generator in zip(slots, generators, strict=True):
+        for slot, task, generator in zip(slots, tasks, generators, strict=True):
             model, data, _ = self._slots[slot]
+            if self._body.set_task is not None:
+                self._body.set_task(model, self._original, task)
             # Also clears the solver's warm start, so that nothing of the last episode is left.
             mujoco.mj_resetData(model, data)
             self._body.start(model, data, generator)
             mujoco.mj_forward(model, data)
+            if self._body.contact_forces:
+                mujoco.mj_rnePostConstraint(model, data)
         return self._read(slots)
 
     def step(
@@ -127,7 +153,7 @@ class MujocoWorld:
         chosen = self._slots if len(slots) == len(self._slots) else [self._slots[slot] for slot in slots]
         for slot, control in zip(chosen, actions, strict=True):
             slot.control[:] = control
-        job = _Job(iter(chosen), self._body.frame_skip, SimpleQueue())
+        job = _Job(iter(chosen), self._body.frame_skip, self._body.contact_forces, SimpleQueue())
         helpers = min(len(self._helpers), len(chosen) - 1)
         for _ in range(helpers):
             self._jobs.put(job)
@@ -153,4 +179,8 @@ class MujocoWorld:
         rows = np.concatenate(self._readings).reshape(len(self._slots), -1)
         if len(slots) < len(self._slots):
             rows = rows[slots]
-        return rows[:, : self._observation_size].astype(np.float32), rows[:, self._observation_size :]
+        observations = rows[:, : self._observation_size].astype(np.float32)
+        if self._body.clip is not None:
+            column, limit = self._body.clip
+            np.clip(observations[:, column:], -limit, limit, out=observations[:, column:])
+        return observations, rows[:, self._observation_size :]

@@ -1,0 +1,128 @@
+"""Ants that should run in a direction, or to a goal, they are not told (spec section 4.3)."""
+
+from __future__ import annotations
+
+import abc
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from nacre.tasks.family import TaskFamily, World
+
+if TYPE_CHECKING:
+    import mujoco
+
+FRAME_SKIP = 5
+CONTROL_STEP = 0.05
+"""Seconds between two actions: FRAME_SKIP steps of 0.01 s."""
+CONTACT_COST = 0.0005
+SURVIVAL_REWARD = 1.0
+GOAL_RADIUS = 3.0
+"""Goals are in a disc of this radius, in metres."""
+
+
+class _Ant(TaskFamily):
+    """What the families share. The reward state is x and y of the torso and its height qpos[2], in metres, and the
+    external forces and torques on the 14 bodies, in newtons and newton metres."""
+
+    action_size = 8
+    horizon = 200
+    clip: tuple[int, float] | None = None
+    """As in MujocoBody."""
+
+    def make_world(self, n_slots: int, threads: int) -> World:
+        # Imported here, so that naming a family does not load MuJoCo.
+        from nacre.tasks.mujoco import MujocoBody, MujocoWorld
+
+        body = MujocoBody(
+            "ant.xml", FRAME_SKIP, _start, self.observe, _reward_state, contact_forces=True, clip=self.clip
+        )
+        return MujocoWorld(body, n_slots, threads)
+
+    @staticmethod
+    @abc.abstractmethod
+    def observe(data: mujoco.MjData) -> list[np.ndarray]:
+        """What is observed."""
+
+
+def _start(model: mujoco.MjModel, data: mujoco.MjData, generator: np.random.Generator) -> None:
+    import mujoco
+
+    data.qpos[:] = model.qpos0 + generator.uniform(-0.1, 0.1, model.nq)
+    data.qvel[:] = 0.1 * generator.standard_normal(model.nv)
+    # The noise makes the root's quaternion too long or short. The original's MuJoCo mended qpos itself, later ones do
+    # not, and it is observed.
+    mujoco.mj_normalizeQuat(model, data.qpos)
+
+
+def _reward_state(data: mujoco.MjData) -> list[np.ndarray]:
+    return [data.body("torso").xpos[:2], data.qpos[2:3], data.cfrc_ext.reshape(-1)]
+
+
+def _contact_cost(following: Any) -> Any:
+    return CONTACT_COST * (following[..., 3:].clip(-1.0, 1.0) ** 2).sum(-1)
+
+
+class _AntDirection(_Ant):
+    """Run in a direction, a unit vector, as fast as possible. It is over where the torso is lower than 0.2 m or
+    higher than 1 m."""
+
+    observation_size = 27
+    task_parameters = ("direction_x", "direction_y")
+
+    def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        velocity = (following[..., :2] - previous[..., :2]) / CONTROL_STEP
+        control_cost = 0.5 * (action**2).sum(-1)
+        return (task * velocity).sum(-1) - control_cost - _contact_cost(following) + SURVIVAL_REWARD
+
+    def terminated(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        height = following[..., 2]
+        return (height < 0.2) | (height > 1.0)
+
+    @staticmethod
+    def observe(data: mujoco.MjData) -> list[np.ndarray]:
+        return [data.qpos[2:], data.qvel]
+
+
+class AntDir(_AntDirection):
+    """Run forward (along x) or backward: two tasks, for training and test alike, as in the paper."""
+
+    name = "ant-dir"
+    finite_tasks = ((1.0, 0.0), (-1.0, 0.0))
+
+    def sample_tasks(self, generator: np.random.Generator, n: int) -> Float64[np.ndarray, "n 2"]:
+        return generator.choice(np.array(self.finite_tasks), n)
+
+
+class AntRandomDir(_AntDirection):
+    """Run in a direction that may be any in the plane, uniformly."""
+
+    name = "ant-random-dir"
+
+    def sample_tasks(self, generator: np.random.Generator, n: int) -> Float64[np.ndarray, "n 2"]:
+        angles = generator.uniform(0.0, 2 * np.pi, n)
+        return np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+
+
+class AntGoal(_Ant):
+    """Run to a goal, uniform in a disc around the start, and stay there. The distance is the sum of those along x
+    and y. Never over before the horizon."""
+
+    name = "ant-goal"
+    observation_size = 113
+    task_parameters = ("goal_x", "goal_y")
+    clip = (29, 1.0)  # the forces, after qpos and qvel
+
+    def sample_tasks(self, generator: np.random.Generator, n: int) -> Float64[np.ndarray, "n 2"]:
+        angles = generator.uniform(0.0, 2 * np.pi, n)
+        radii = GOAL_RADIUS * generator.uniform(0.0, 1.0, n) ** 0.5
+        return np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=-1)
+
+    def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        distance = abs(following[..., :2] - task).sum(-1)
+        return -distance - 0.1 * (action**2).sum(-1) - _contact_cost(following)
+
+    @staticmethod
+    def observe(data: mujoco.MjData) -> list[np.ndarray]:
+        return [data.qpos, data.qvel, data.cfrc_ext.reshape(-1)]
