@@ -75,41 +75,33 @@ class BareLoop:
 
 
 def make_policy(n_slots: int) -> Callable[[np.ndarray], np.ndarray]:
-    """A 25 -> 300 -> 300 -> 300 -> 12 policy with sampled tanh-Gaussian actions, for observations and a fixed z."""
+    """Actions of a policy of three layers of 300, for observations and a fixed z, drawn as while collecting."""
     import jax
     import jax.numpy as jnp
 
-    sizes = (25, 300, 300, 300, 12)
-    keys = jax.random.split(jax.random.key(0), len(sizes) - 1)
-    weights = [
-        jax.random.normal(key, (n_in, n_out)) / n_in**0.5
-        for key, n_in, n_out in zip(keys, sizes[:-1], sizes[1:], strict=True)
-    ]
+    from nacre.rl.policy import TanhGaussianPolicy
+
+    policy = TanhGaussianPolicy(25, CheetahVel.action_size, 300, key=jax.random.key(0), precision="float32")
     z = jnp.zeros((n_slots, 5))
-
-    @jax.jit
-    def act(weights, observations, key):
-        hidden = jnp.concatenate([observations, z], axis=-1)
-        for weight in weights[:-1]:
-            hidden = jax.nn.relu(hidden @ weight)
-        mean, log_std = jnp.split(hidden @ weights[-1], 2, axis=-1)
-        key, noise_key = jax.random.split(key)
-        return jnp.tanh(mean + jnp.exp(log_std) * jax.random.normal(noise_key, mean.shape)), key
-
     key = jax.random.key(1)
 
-    def policy(observations: np.ndarray) -> np.ndarray:
-        nonlocal key
-        actions, key = act(weights, observations, key)
-        return np.asarray(actions)
+    @jax.jit
+    def act(policy, observations, key):
+        key, action_key = jax.random.split(key)
+        return policy.sample(jnp.concatenate([observations, z], axis=-1), action_key).action, key
 
-    return policy
+    def actions(observations: np.ndarray) -> np.ndarray:
+        nonlocal key
+        drawn, key = act(policy, observations, key)
+        return np.asarray(drawn)
+
+    return actions
 
 
 def measure(n_slots: int = 20, threads: int | None = None, rounds: int = 15, policy: bool = False) -> dict[str, float]:
     """Control steps per second of all slots together for each way of stepping, medians over rounds of 200 steps.
 
-    Also the ratios `nacre / free`, `nacre / joined` and, with a policy, `policy / free`.
+    Also the ratios of `nacre`, and of `policy` if it is measured, to `free` and `joined`.
     """
     threads = physical_cores() if threads is None else threads
     family = CheetahVel()
@@ -153,10 +145,8 @@ def measure(n_slots: int = 20, threads: int | None = None, rounds: int = 15, pol
     simulator.close()
 
     rates = {way: n_slots * STEPS / statistics.median(times) for way, times in seconds.items()}
-    ratios = {"nacre / free": rates["nacre"] / rates["free"], "nacre / joined": rates["nacre"] / rates["joined"]}
-    if policy:
-        ratios["policy / free"] = rates["policy"] / rates["free"]
-    return rates | ratios
+    ours = ("nacre", "policy") if policy else ("nacre",)
+    return rates | {f"{way} / {bare}": rates[way] / rates[bare] for way in ours for bare in ("free", "joined")}
 
 
 def main() -> None:
