@@ -127,7 +127,7 @@ def facts(experiments: Sequence[Experiment], curves: Curves, recorded: Sequence[
         "|---|---|",
         f"| command | `{command(experiments)}` |",
         f"| machine | {each('cpu')}{cores} |",
-        f"| device asked for | {experiments[0].device or 'a GPU if there is one'} |",
+        f"| device | {each('device')} |",
         f"| precision | {experiments[0].precision} |",
         f"| iterations | {experiments[0].iterations} |",
         f"| environment steps | {run[STEPS][-1]:,.0f} |",

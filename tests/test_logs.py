@@ -433,6 +433,7 @@ def test_versions_never_fail(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert found["jax"]
     assert found["nacre"]
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert found["device"] == "cpu"  # as tests/conftest.py asks for
 
     def fail(*_: Any, **__: Any) -> None:
         raise FileNotFoundError("nothing here")

@@ -141,6 +141,7 @@ def versions() -> dict[str, str | None]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu_model(),
+        "device": _device(),
         **{package: _package_version(package) for package in packages},
         "git_commit": _git_commit(),
     }
@@ -190,6 +191,13 @@ def _cpu_model() -> str | None:
     except OSError:
         return platform.processor() or None
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+
+
+def _device() -> str:
+    """What JAX computes on: "cpu", or the name of the GPU."""
+    import jax  # not at the top: who only reads a run folder does not wait for it
+
+    return (jax.config.jax_default_device or jax.devices()[0]).device_kind  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _package_version(package: str) -> str | None:
