@@ -10,7 +10,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --progres
 PACKAGED := pyproject.toml constraints.txt
 
 .NOTPARALLEL:
-.PHONY: help demo test lint format types docs check bench clean
+.PHONY: help demo test browser lint format types docs check bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile
@@ -20,6 +20,9 @@ demo: .venv/installed ## train PEARL on the point robot, adapt to unseen goals, 
 
 test: .venv/installed-test ## run the tests
 	$(BIN)/python -m pytest
+
+browser: .venv/installed-test ## open the pages of nacre report and nacre compare in Chromium, which has to be installed
+	$(BIN)/python -m pytest -m browser
 
 lint: .venv/installed-dev ## check style and formatting
 	$(BIN)/ruff check

@@ -1,4 +1,4 @@
-"""The command line: nacre list | train | resume | evaluate."""
+"""The command line: nacre list | train | resume | evaluate | report | compare."""
 
 from __future__ import annotations
 
@@ -142,6 +142,47 @@ class Evaluate:
         print(f"Written to {path}")
 
 
+@dataclass(frozen=True)
+class Report:
+    """Write one HTML page about runs: learning curve, adaptation to each test task, what was inferred, configuration.
+
+    Runs that differ only in the seed are drawn together.
+    """
+
+    runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN...", help_behavior_hint="")] = ()
+    """The run folders."""
+    out: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="(default: report.html in the first RUN)")] = (
+        None
+    )
+    """The page. What was there is replaced."""
+    checkpoint: Annotated[str, arg(metavar="latest|best|LABEL|FILE")] = "latest"
+    """Which checkpoint of each run plays the trials, as in nacre evaluate."""
+
+    def __call__(self) -> None:
+        from nacre.report import write_report
+
+        page = write_report(self.runs, self.out, checkpoint=self.checkpoint, say=lambda text: print(text, flush=True))
+        print(f"Written to {page}")
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Write one HTML page that compares groups of seeds, by interquartile means with bootstrap intervals.
+
+    Runs are grouped by their configuration apart from the seed, or by you: NAME=RUN,RUN,...
+    """
+
+    groups: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN|NAME=RUN,RUN...", help_behavior_hint="")] = ()
+    """Run folders, or groups of them."""
+    out: Annotated[Path, arg(metavar="FILE")] = Path("compare.html")
+    """The page. What was there is replaced."""
+
+    def __call__(self) -> None:
+        from nacre.report import parse_groups, write_comparison
+
+        print(f"Written to {write_comparison(parse_groups(self.groups), self.out)}")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and ends the process where something went wrong.
 
@@ -186,6 +227,8 @@ def _tyro(arguments: list[str], experiment: Experiment) -> Any:
         | Annotated[Train, subcommand("train", default=Train(experiment))]
         | Annotated[Resume, subcommand("resume")]
         | Annotated[Evaluate, subcommand("evaluate")]
+        | Annotated[Report, subcommand("report")]
+        | Annotated[Compare, subcommand("compare")]
     )
     return tyro.cli(
         commands,  # pyright: ignore[reportArgumentType]

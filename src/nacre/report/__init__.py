@@ -1,8 +1,10 @@
-"""Seeing what was learnt: learning curves of several seeds beside published numbers, and trajectories."""
+"""Seeing what was learnt: pages about runs, learning curves of several seeds beside published numbers, trajectories."""
 
+from nacre.report.comparison import parse_groups, write_comparison
 from nacre.report.curves import Curves, read_curves, read_runs, write_curves
 from nacre.report.figures import learning_curve, trajectories
 from nacre.report.references import REFERENCES, Level, PublishedCurve
+from nacre.report.run_report import write_report
 
 __all__ = [
     "REFERENCES",
@@ -10,8 +12,11 @@ __all__ = [
     "Level",
     "PublishedCurve",
     "learning_curve",
+    "parse_groups",
     "read_curves",
     "read_runs",
     "trajectories",
+    "write_comparison",
     "write_curves",
+    "write_report",
 ]

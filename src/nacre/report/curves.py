@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,8 +51,11 @@ def read_runs(runs: Sequence[Path]) -> tuple[list[Experiment], Curves]:
         if experiment.seed in curves:
             raise NacreError(f"{run} has seed {experiment.seed}, as another of the runs has")
         columns = read_progress_csv(run / CSV) if (run / CSV).exists() else {}
-        if not len(columns.get(EPOCH, ())):
+        if not max(map(len, columns.values()), default=0):
             raise NacreError(f"{run} has not completed an iteration")
+        for column in (EPOCH, STEPS, UPDATES, SECONDS, FIRST_EPISODE, LAST_EPISODE):
+            if column not in columns:
+                raise NacreError(f"{run / CSV} is damaged: it has no column {column!r}")
         experiments.append(experiment)
         curves[experiment.seed] = columns
     return sorted(experiments, key=lambda experiment: experiment.seed), dict(sorted(curves.items()))
@@ -80,6 +84,36 @@ def comparable(experiment: Experiment) -> Experiment:
         checkpoint_every=1,
         keep_checkpoints=1,
     )
+
+
+def group_by_configuration(runs: Sequence[Path]) -> list[list[Path]]:
+    """Run folders in groups of the same experiment but for the seed and what :func:`comparable` leaves out.
+
+    Raises:
+        NacreError: a folder is not a run's or is damaged.
+    """
+    groups: dict[Experiment, list[Path]] = {}
+    for run in runs:
+        groups.setdefault(comparable(read_run(run)[0]), []).append(run)
+    return list(groups.values())
+
+
+def distinguishing_names(experiments: Sequence[Experiment]) -> list[str]:
+    """The names of experiments; where several have the same name, with the fields that tell them apart."""
+    fields = [flat_fields(comparable(experiment)) for experiment in experiments]
+    names: list[str] = []
+    for own in fields:
+        namesakes = [other for other in fields if other["name"] == own["name"]]
+        details = [field for field in own if any(other.get(field) != own[field] for other in namesakes)]
+        told = ", ".join(f"{field} {own[field]}" for field in details)
+        names.append(f"{own['name']} ({told})" if told else own["name"])
+    return names
+
+
+def flat_fields(experiment: Experiment) -> dict[str, Any]:
+    """The fields of an experiment and of its algorithm's configuration, as they are on the command line."""
+    values = asdict(experiment)
+    return values | values.pop("algorithm")
 
 
 def write_curves(path: Path, curves: Curves) -> None:

@@ -37,19 +37,7 @@ def learning_curve(axes: Axes, curves: Curves, references: Sequence[PublishedCur
         if len(curves) > 1:
             axes.fill_between(steps, returns.min(axis=0), returns.max(axis=0), color=colour, alpha=0.2, linewidth=0)
 
-    published = [reference for reference in references if isinstance(reference, PublishedCurve)]
-    right_end = max(steps[-1], min((curve.points[0][0] for curve in published), default=0))
-    for curve, marker in zip(published, "sD^v", strict=False):
-        points = np.array([point for point in curve.points if point[0] <= right_end])
-        if len(points):
-            axes.plot(*points.T, marker, color=REFERENCE, markersize=6, label=curve.label)
-    for level in references:
-        if isinstance(level, Level):
-            axes.axhline(level.value, color=REFERENCE, linewidth=1, linestyle=(0, (5, 4)), zorder=0)
-            beside = axes.get_yaxis_transform()
-            text = level.label.replace(" the ", "\nthe ")
-            axes.text(1.02, level.value, text, transform=beside, va="center", fontsize="small", color=REFERENCE)
-
+    draw_references(axes, references, steps[-1])
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlabel("environment steps")
     axes.set_ylabel("test return (sum of an episode's rewards)")
@@ -59,6 +47,24 @@ def learning_curve(axes: Axes, curves: Curves, references: Sequence[PublishedCur
     axes.legend(
         loc="lower left", bbox_to_anchor=(0, 1), frameon=False, title=seeds, alignment="left", borderaxespad=0.2
     )
+
+
+def draw_references(axes: Axes, references: Sequence[PublishedCurve | Level], last_step: float) -> None:
+    """Draws published curves up to `last_step` environment steps, or at least the first point of the earliest, and
+    levels as lines from side to side, named at the right."""
+    published = [reference for reference in references if isinstance(reference, PublishedCurve)]
+    right_end = max(last_step, min((curve.points[0][0] for curve in published), default=0))
+    for curve, marker in zip(published, "sD^v", strict=False):
+        points = np.array([point for point in curve.points if point[0] <= right_end])
+        if len(points):
+            style = {"marker": marker, "markersize": 6, "linestyle": ":", "linewidth": 1}
+            axes.plot(*points.T, color=REFERENCE, label=curve.label, **style)
+    for level in references:
+        if isinstance(level, Level):
+            axes.axhline(level.value, color=REFERENCE, linewidth=1, linestyle=(0, (5, 4)), zorder=0)
+            beside = axes.get_yaxis_transform()
+            text = level.label.replace(" the ", "\nthe ")
+            axes.text(1.02, level.value, text, transform=beside, va="center", fontsize="small", color=REFERENCE)
 
 
 def trajectories(axes: Axes, trial: Sequence[Episode], goal: Float64[np.ndarray, "2"]) -> None:

@@ -1,0 +1,287 @@
+"""`nacre compare`: groups of seeds on one page, by interquartile means with bootstrap intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+from nacre.errors import NacreError
+from nacre.experiments import Experiment
+from nacre.report.curves import (
+    EPOCH,
+    FIRST_EPISODE,
+    LAST_EPISODE,
+    STEPS,
+    Curves,
+    cut_to_shortest,
+    distinguishing_names,
+    episode_columns,
+    group_by_configuration,
+    read_runs,
+)
+from nacre.report.figures import draw_references
+from nacre.report.html import Picture, Table, number, picture, writable, write_page
+from nacre.report.intervals import FEWEST_RUNS, Interval, difference_interval, interquartile_mean, interval
+from nacre.report.references import REFERENCES
+from nacre.report.run_report import protocol_in_words
+from nacre.run_folder import read_run
+
+COMPARISON = "compare.html"
+# Okabe and Ito's colours, which people with any of the common kinds of colour blindness tell apart.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_DASHES = ("-", "--", ":")
+
+
+@dataclass(frozen=True)
+class Group:
+    """The seeds of one configuration, cut to the shortest."""
+
+    name: str
+    experiment: Experiment
+    curves: Curves
+    runs: tuple[Path, ...]
+
+    @property
+    def steps(self) -> Float64[np.ndarray, " iterations"]:
+        """Environment steps after each iteration, a mean over seeds."""
+        return np.mean([run[STEPS] for run in self.curves.values()], axis=0)
+
+    def returns(self, column: str) -> Float64[np.ndarray, "seeds iterations"]:
+        return np.stack([run[column] for run in self.curves.values()])
+
+    def returns_at(self, steps: float) -> Float64[np.ndarray, " seeds"]:
+        """Test returns of the last episode after so many environment steps, between two iterations by a line."""
+        return np.array([np.interp(steps, run[STEPS], run[LAST_EPISODE]) for run in self.curves.values()])
+
+
+def parse_groups(arguments: Sequence[str]) -> dict[str, list[Path]]:
+    """Groups of runs by name, from `NAME=RUN,RUN,…` or plain run folders.
+
+    Plain ones are grouped by their configuration apart from the seed, and named by their experiment.
+
+    Raises:
+        NacreError: a name is empty or given twice, a group is empty, or a plain folder is not a run's.
+    """
+    named: dict[str, list[Path]] = {}
+    plain: list[Path] = []
+    places: dict[str | Path, int] = {}  # groups come in the order of their first mention: the first is compared with
+    for place, argument in enumerate(arguments):
+        name, equals, runs = argument.partition("=")
+        if not equals or Path(argument).exists():
+            plain.append(Path(argument))
+            places.setdefault(plain[-1], place)
+            continue
+        if not name or not all(runs.split(",")):
+            raise NacreError(f"RUN_OR_GROUP is {argument!r}; allowed: a run folder, or NAME=RUN,RUN,…")
+        if name in named:
+            raise NacreError(f"the group {name!r} is given twice")
+        named[name] = [Path(run) for run in runs.split(",")]
+        places[name] = place
+    groups = group_by_configuration(plain)
+    for name, group in zip(distinguishing_names([read_run(group[0])[0] for group in groups]), groups, strict=True):
+        if name in named:
+            raise NacreError(f"the group {name!r} has the name of the experiment of {group[0]}, which is not in it")
+        named[name] = group
+        places[name] = places[group[0]]
+    return dict(sorted(named.items(), key=lambda item: places[item[0]]))
+
+
+def write_comparison(groups: Mapping[str, Sequence[Path | str]], out: Path | str = COMPARISON) -> Path:
+    """Writes one HTML page that compares groups of seeds: learning curves, returns of each episode of a trial, final
+    returns; all are interquartile means with 95 % bootstrap intervals.
+
+    Args:
+        groups: run folders by the name of their group. The runs of a group differ in nothing but the seed.
+        out: the page. What was there is replaced.
+
+    Returns:
+        the page.
+
+    Raises:
+        NacreError: no groups; a run is missing, damaged or without a complete iteration; a group holds several
+            configurations or a seed twice; the groups are of different task families; the page cannot be written.
+    """
+    if not groups:
+        raise NacreError("RUN_OR_GROUP is missing; allowed: run folders, or groups such as NAME=RUN,RUN,…")
+    read = [_read_group(name, [Path(run) for run in runs]) for name, runs in groups.items()]
+    for group in read[1:]:
+        if group.experiment.family != read[0].experiment.family:
+            raise NacreError(
+                f"{group.runs[0]} is of the task family {group.experiment.family}, and {read[0].runs[0]} of "
+                f"{read[0].experiment.family}: returns of different families cannot be compared"
+            )
+    page = writable(Path(out))
+    write_page(
+        page,
+        "comparison.html",
+        title=" vs ".join(group.name for group in read) if len(read) <= 3 else f"{len(read)} groups",
+        family=read[0].experiment.family,
+        notes=_notes(read),
+        tables=[_final_returns(read), *_at_common_steps(read)],
+        pictures=[_curve_picture(read), _episode_picture(read)],
+        references=REFERENCES.get(read[0].experiment.family, ()),
+        groups=read,
+        protocols={group.name: protocol_in_words(group.experiment) for group in read},
+    )
+    return page
+
+
+def compared_curves(axes: Axes, groups: Sequence[Group]) -> None:
+    """Draws the test return of the last episode against environment steps: interquartile mean over the seeds of each
+    group, and 95 % bootstrap intervals where there are enough seeds."""
+    for group, (colour, dash) in zip(groups, _styles(len(groups)), strict=True):
+        returns = group.returns(LAST_EPISODE)
+        axes.plot(group.steps, interquartile_mean(returns), dash, color=colour, linewidth=2, label=_legend(group))
+        band = interval(returns)
+        if band is not None:
+            axes.fill_between(group.steps, *band, color=colour, alpha=0.18, linewidth=0)
+    draw_references(axes, REFERENCES.get(groups[0].experiment.family, ()), max(group.steps[-1] for group in groups))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set(xlabel="environment steps", ylabel="test return of the last episode")
+    _finish(axes)
+
+
+def compared_episodes(axes: Axes, groups: Sequence[Group]) -> None:
+    """Draws the test return of each episode of a trial after the last iteration, in the same way."""
+    for group, (colour, dash) in zip(groups, _styles(len(groups)), strict=True):
+        columns = episode_columns(next(iter(group.curves.values())))
+        returns = np.stack([group.returns(column)[:, -1] for column in columns], axis=1)
+        episodes = np.arange(1, 1 + len(columns))
+        axes.plot(episodes, interquartile_mean(returns), dash, color=colour, marker="o", markersize=4, linewidth=2)
+        band = interval(returns)
+        if band is not None:
+            axes.fill_between(episodes, *band, color=colour, alpha=0.18, linewidth=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="episode of a trial", ylabel="test return")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _read_group(name: str, runs: Sequence[Path]) -> Group:
+    if not runs:
+        raise NacreError(f"the group {name!r} has no runs")
+    experiments, curves = read_runs(runs)
+    return Group(name, experiments[0], cut_to_shortest(curves), tuple(runs))
+
+
+def _styles(n: int) -> list[tuple[str, str]]:
+    """A colour and a dash for each of n lines; all differ up to 21."""
+    return [(_COLOURS[i % len(_COLOURS)], _DASHES[i // len(_COLOURS) % len(_DASHES)]) for i in range(n)]
+
+
+def _legend(group: Group) -> str:
+    return f"{group.name}, {_seeds(group)}"
+
+
+def _seeds(group: Group) -> str:
+    return f"{len(group.curves)} seed{'s' if len(group.curves) > 1 else ''}"
+
+
+def _finish(axes: Axes) -> None:
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, alignment="left", borderaxespad=0.2)
+
+
+def _curve_picture(groups: Sequence[Group]) -> Picture:
+    figure = Figure(figsize=(9, 4.4 + 0.22 * len(groups)), layout="constrained")
+    compared_curves(figure.subplots(), groups)
+    ends = "; ".join(
+        f"{group.name} ends at {number(interquartile_mean(group.returns(LAST_EPISODE)[:, -1]).item())} after "
+        f"{number(group.steps[-1], 0)} environment steps"
+        for group in groups
+    )
+    return picture(
+        figure,
+        f"Learning curves of {len(groups)} group(s): {ends}.",
+        "Test return of the last episode of a trial against environment steps: interquartile mean over seeds, with "
+        f"pointwise 95 % bootstrap intervals where a group has {FEWEST_RUNS} seeds or more.",
+    )
+
+
+def _episode_picture(groups: Sequence[Group]) -> Picture:
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    compared_episodes(figure.subplots(), groups)
+    ends = "; ".join(
+        f"{group.name} goes from {number(interquartile_mean(group.returns(FIRST_EPISODE)[:, -1]).item())} in episode 1 "
+        f"to {number(interquartile_mean(group.returns(LAST_EPISODE)[:, -1]).item())} in the last"
+        for group in groups
+    )
+    return picture(
+        figure,
+        f"Returns of the episodes of a trial: {ends}.",
+        "Test return of each episode of a trial after the last iteration, with the same colours and intervals.",
+    )
+
+
+def _final_returns(groups: Sequence[Group]) -> Table:
+    rows = []
+    for group in groups:
+        first, last = (group.returns(column)[:, -1] for column in (FIRST_EPISODE, LAST_EPISODE))
+        rows.append(
+            [
+                group.name,
+                str(len(last)),
+                number(group.steps[-1], 0),
+                _estimate(interquartile_mean(first), interval(first)),
+                _estimate(interquartile_mean(last), interval(last)),
+                f"{number(last.min())} to {number(last.max())}" if len(last) > 1 else number(last[0]),
+            ]
+        )
+    head = ["group", "seeds", "environment steps", "episode 1", "last episode", "range of seeds"]
+    return Table("Test returns after the last iteration: interquartile mean [95 % interval]", head, rows, numeric=True)
+
+
+def _at_common_steps(groups: Sequence[Group]) -> list[Table]:
+    """The groups after as many environment steps as all have come to, if there are such; at most one table."""
+    first = max(run[STEPS][0] for group in groups for run in group.curves.values())
+    common = min(run[STEPS][-1] for group in groups for run in group.curves.values())
+    if len(groups) < 2 or common < first:
+        return []
+    returns = [group.returns_at(common) for group in groups]
+    rows = [[groups[0].name, _estimate(interquartile_mean(returns[0]), interval(returns[0])), ""]]
+    for group, values in zip(groups[1:], returns[1:], strict=True):
+        difference = interquartile_mean(values) - interquartile_mean(returns[0])
+        rows.append(
+            [
+                group.name,
+                _estimate(interquartile_mean(values), interval(values)),
+                _estimate(difference, difference_interval(values, returns[0])),
+            ]
+        )
+    caption = f"Test returns after {number(common, 0)} environment steps, as far as all seeds have come"
+    return [Table(caption, ["group", "last episode", f"less that of {groups[0].name}"], rows, numeric=True)]
+
+
+def _estimate(value: np.ndarray | np.float64, interval: Interval | None) -> str:
+    told = "" if interval is None else f" [{number(interval.low.item())}, {number(interval.high.item())}]"
+    return number(value.item()) + told
+
+
+def _notes(groups: Sequence[Group]) -> list[str]:
+    """What a reader has to know before comparing."""
+    notes = []
+    few = [group.name for group in groups if len(group.curves) < FEWEST_RUNS]
+    if few:
+        notes.append(
+            f"No interval for {', '.join(few)}: fewer than {FEWEST_RUNS} seeds say too little about the next seed."
+        )
+    if len({protocol_in_words(group.experiment) for group in groups}) > 1:
+        notes.append("The groups are meta-tested by different protocols: their returns are not the same measurement.")
+    tasks = [read_run(run)[1].test for group in groups for run in group.runs]
+    if any(not np.array_equal(tasks[0], other) for other in tasks[1:]):
+        notes.append("Not all runs have the same test tasks: returns also differ because the tasks do.")
+    for group in groups:
+        lengths = [len(run[EPOCH]) for run in read_runs(group.runs)[1].values()]
+        if min(lengths) < max(lengths):
+            notes.append(
+                f"The seeds of {group.name} are of different length; all are cut to {min(lengths)} iterations."
+            )
+    return notes

@@ -1,0 +1,69 @@
+"""The pages in a real browser: headless Chromium draws them, and its console stays empty."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from nacre.report import write_comparison, write_report
+from nacre.report.figures import AFTER, BEFORE
+
+pytestmark = pytest.mark.browser
+
+
+def open_page(page: Path, picture: Path) -> list[str]:
+    """Lets Chromium draw a page, and returns what it wrote on its console."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert chromium, "this test needs Chromium: install the package chromium (Debian: apt-get install chromium)"
+    done = subprocess.run(
+        [
+            chromium,
+            "--headless",
+            "--no-sandbox",  # which containers do not allow; the pages are our own
+            "--disable-gpu",
+            f"--user-data-dir={picture.parent / 'profile'}",
+            "--enable-logging=stderr",
+            "--v=0",
+            "--hide-scrollbars",
+            "--window-size=1100,2400",
+            f"--screenshot={picture}",
+            page.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    return re.findall(r"CONSOLE.*", done.stderr)
+
+
+def shows(picture: Path, colour: str) -> int:
+    """How many pixels have a colour, such as #0072B2."""
+    pixels = np.round(imread(picture)[:, :, :3] * 255).astype(int)
+    wanted = [int(colour[start : start + 2], 16) for start in (1, 3, 5)]
+    return int((np.abs(pixels - wanted) <= 2).all(axis=2).sum())
+
+
+def test_both_pages_are_drawn_without_a_word_on_the_console(tiny_run: Path, tmp_path: Path) -> None:
+    report = write_report([tiny_run], tmp_path / "report.html")
+    assert open_page(report, tmp_path / "report.png") == []
+    assert shows(tmp_path / "report.png", AFTER) > 300
+    assert shows(tmp_path / "report.png", BEFORE) > 300
+    comparison = write_comparison({"all": [tiny_run]}, tmp_path / "compare.html")
+    assert open_page(comparison, tmp_path / "compare.png") == []
+    assert shows(tmp_path / "compare.png", AFTER) > 300
+
+
+def test_what_a_page_must_not_do_is_noticed(tmp_path: Path, tiny_run: Path) -> None:
+    page = write_comparison({"all": [tiny_run]}, tmp_path / "page.html")
+    text = page.read_text(encoding="utf-8")
+    page.write_text(
+        text.replace("</main>", '<img src="other.png" alt=""><script>x()</script></main>'), encoding="utf-8"
+    )
+    assert len(open_page(page, tmp_path / "page.png")) == 2  # the page forbids itself both

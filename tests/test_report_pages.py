@@ -1,0 +1,476 @@
+"""The pages of `nacre report` and `nacre compare`: their numbers, what is in them, and what they refuse."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import itertools
+import json
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+import nacre
+from nacre import cli
+from nacre.errors import NacreError
+from nacre.evaluation import Evaluation, Protocol, TrialResult, evaluate_agent
+from nacre.loading import read_trained
+from nacre.report import parse_groups, write_comparison, write_report
+from nacre.report.html import number
+from nacre.report.intervals import difference_interval, interquartile_mean, interval
+from nacre.report.posterior import posteriors_after
+from nacre.report.trial_figures import (
+    returns_by_episode,
+    returns_by_task,
+    reward_panels,
+    shown_parameters,
+    spread,
+    widest_dimensions,
+)
+from nacre.runtime import SimulatorPool
+from nacre.types import Episode
+
+LAST = "AverageReturn_all_test_tasks"
+FIRST = "AverageReturn_test_episode_1"
+
+
+# Numbers
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([4.0], 4.0),
+        ([3.0, 1.0, 8.0], 4.0),  # a quarter of three, rounded down, is none
+        ([100.0, 1.0, 0.0, 3.0], 2.0),
+        ([9.0, 1.0, 4.0, 8.0, 3.0], 5.0),
+        ([0.0, 1000.0, 2.0, 4.0, -1000.0, 6.0, 8.0, -50.0], 3.0),
+    ],
+)
+def test_the_interquartile_mean_is_that_of_the_middle_half(values: list[float], expected: float) -> None:
+    assert interquartile_mean(np.array(values)) == pytest.approx(expected)
+    columns = np.column_stack([values, np.negative(values)])
+    np.testing.assert_allclose(interquartile_mean(columns), [expected, -expected])
+
+
+def middle_mean(values: tuple[float, ...]) -> float:
+    ordered, cut = sorted(values), len(values) // 4
+    return float(np.mean(ordered[cut : len(values) - cut]))
+
+
+def redrawn(values: list[float]) -> list[float]:
+    """The interquartile mean of every sample that can be drawn, all equally likely."""
+    return [middle_mean(sample) for sample in itertools.product(values, repeat=len(values))]
+
+
+@pytest.mark.parametrize("values", [[1.0, 2.0, 4.0], [1.0, 2.0, 4.0, 8.0], [3.0, -2.0, 0.0, 10.0, 4.5]])
+def test_an_interval_holds_the_middle_of_all_samples_that_can_be_drawn(values: list[float]) -> None:
+    expected = np.quantile(redrawn(values), [0.025, 0.975], method="inverted_cdf")
+    np.testing.assert_allclose(interval(np.array(values)), expected)
+    # Column by column, and the same at every call.
+    columns = np.column_stack([values, np.add(values, 100)])
+    found = interval(columns)
+    assert found is not None
+    np.testing.assert_allclose(np.stack(found), np.column_stack([expected, expected + 100]))
+    np.testing.assert_array_equal(np.stack(found), interval(columns))
+
+
+def test_a_difference_draws_each_group_from_its_own_runs() -> None:
+    one, other = [1.0, 2.0, 4.0], [10.0, 13.0, 20.0]
+    differences = [x - y for x in redrawn(one) for y in redrawn(other)]
+    expected = np.quantile(differences, [0.025, 0.975], method="inverted_cdf")
+    np.testing.assert_allclose(difference_interval(np.array(one), np.array(other)), expected)
+
+
+def test_two_runs_make_no_interval() -> None:
+    assert interval(np.array([1.0, 2.0])) is None
+    assert difference_interval(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0])) is None
+
+
+def test_numbers_for_people() -> None:
+    assert [number(value) for value in (-0.01, -1234.56, 0.25, float("nan"), float("-inf"))] == [
+        "0.0",
+        "\N{MINUS SIGN}1\N{NARROW NO-BREAK SPACE}234.6",
+        "0.2",
+        "not a number",
+        "infinite",
+    ]
+    assert number(2_700_000, 0) == "2\N{NARROW NO-BREAK SPACE}700\N{NARROW NO-BREAK SPACE}000"
+
+
+def test_posteriors_are_those_that_the_agent_had(tiny_run: Path) -> None:
+    trained = read_trained(tiny_run)
+    capacity = 3 * trained.family.horizon
+
+    def beliefs_after(episodes: int) -> nacre.report.posterior.PearlBelief:
+        protocol = Protocol("custom", trials=1, steps=0, episodes=episodes, exploration_episodes=1)
+        simulators = SimulatorPool(trained.family, 1)
+        seed = np.random.SeedSequence(5)
+        agents = lambda _: trained.agent(capacity)  # noqa: E731 - the same capacity, so that arrays compare
+        return evaluate_agent(agents, trained.networks, simulators, trained.split.test, protocol, seed)[2]
+
+    end = beliefs_after(3)
+    counts = np.array([[0, 0], [20, 20], [40, 60]])
+    found = posteriors_after(trained.agent(capacity), trained.networks, end, counts)
+    np.testing.assert_allclose(found.mean[0], 0, atol=1e-6)
+    np.testing.assert_allclose(found.variance[0], 1, atol=1e-6)
+    first, second = beliefs_after(1), beliefs_after(2)
+    np.testing.assert_allclose(found.mean[1], first.mean, rtol=1e-5)
+    np.testing.assert_allclose(found.variance[1], first.variance, rtol=1e-5)
+    np.testing.assert_allclose(found.mean[2], [second.mean[0], end.mean[1]], rtol=1e-5)
+    assert (found.variance[2] < found.variance[1]).all()
+
+
+def test_parameters_that_posteriors_tell_about_are_shown() -> None:
+    generator = np.random.default_rng(0)
+    tasks = generator.normal(size=(40, 5))
+    means = np.column_stack([2 * tasks[:, 3] + 1, -tasks[:, 1], 0.01 * generator.normal(size=40)]).astype(np.float32)
+    assert shown_parameters(means, tasks) == [1, 3]
+    assert shown_parameters(means, tasks[:, :2]) == [0, 1]
+    assert shown_parameters(means, tasks[:, :1]) == [0]
+    assert widest_dimensions(means[:, [2, 0, 1]]) == [1, 2]
+    assert widest_dimensions(means[:, :1]) == [0]
+
+
+def test_tasks_are_drawn_across_their_range() -> None:
+    tasks = np.array([[3.0], [1.0], [2.0], [5.0], [4.0]])
+    assert spread(tasks, 3) == [1, 0, 3]
+    assert spread(tasks, 9) == [1, 2, 0, 4, 3]
+
+
+# Figures
+
+
+def evaluation(tasks: list[list[float]]) -> Evaluation:
+    """Three tasks; their last returns are -1, -3 and -2 (a mean over two trials)."""
+    returns = ([(-9.0, -5.0, -1.0)], [(-8.0, -4.0, -3.0)], [(-6.0, -7.0, 0.0), (-8.0, -9.0, -4.0)])
+    trials = tuple(tuple(TrialResult(trial, (1, 1, 1), None) for trial in of_task) for of_task in returns)
+    return Evaluation(Protocol("custom", 1, 3, 1, exploration_episodes=2), np.array(tasks), trials)
+
+
+def test_every_task_has_its_line_and_the_mean_is_over_tasks() -> None:
+    axes = Figure().subplots()
+    returns_by_episode(axes, evaluation([[0.5], [2.0], [1.0]]), ["velocity"])
+    lines = [np.asarray(line.get_ydata()) for line in axes.get_lines()]
+    np.testing.assert_allclose(lines, [[-9, -5, -1], [-8, -4, -3], [-7, -8, -2], [-8, -17 / 3, -2]])
+    assert len({line.get_color() for line in axes.get_lines()[:3]}) == 3
+    shaded = axes.patches[0].get_extents().transformed(axes.transData.inverted())
+    assert (shaded.x0, shaded.x1) == pytest.approx((0.5, 2.5))  # the two episodes of exploration
+
+
+def test_first_and_last_episode_stand_at_the_parameter_or_in_order() -> None:
+    axes = Figure().subplots()
+    returns_by_task(axes, evaluation([[0.5], [2.0], [1.0]]), ["target_velocity"])
+    first, last = axes.get_lines()
+    np.testing.assert_array_equal(first.get_xydata(), [[0.5, -9], [2, -8], [1, -7]])
+    np.testing.assert_array_equal(last.get_xydata(), [[0.5, -1], [2, -3], [1, -2]])
+    assert axes.get_xlabel() == "target velocity"
+    axes = Figure().subplots()
+    returns_by_task(axes, evaluation([[0.5, 1], [2.0, 1], [1.0, 1]]), ["goal_x", "goal_y"])
+    np.testing.assert_array_equal(axes.get_lines()[1].get_xydata(), [[3, -1], [1, -3], [2, -2]])
+
+
+def test_rewards_are_drawn_by_episode_dense_or_sparse() -> None:
+    def episode(rewards: list[float]) -> Episode:
+        n = len(rewards)
+        sparse = np.array(rewards, np.float32) + 100
+        zeros = np.zeros((n + 1, 1), np.float32)
+        return Episode(0, zeros, zeros[1:], np.array(rewards, np.float32), sparse, terminated=True)
+
+    trials = [[episode([1, 2, 3]), episode([4])], [episode([5, 6])]]
+    for sparse, offset in ((False, 0), (True, 100)):
+        figure = Figure()
+        reward_panels(figure, trials, ["one", "two"], sparse)
+        left, right = figure.axes
+        np.testing.assert_array_equal(
+            left.get_lines()[0].get_xydata(), [[1, 1 + offset], [2, 2 + offset], [3, 3 + offset]]
+        )
+        np.testing.assert_array_equal(left.get_lines()[1].get_xydata(), [[1, 4 + offset]])
+        np.testing.assert_array_equal(right.get_lines()[0].get_ydata(), [5 + offset, 6 + offset])
+
+
+# Pages
+
+
+@dataclass
+class Content(HTMLParser):
+    """What a page holds: its images, its tables by caption, its headings, and addresses of other things."""
+
+    images: list[dict[str, str | None]] = field(default_factory=list)
+    tables: dict[str, list[list[str]]] = field(default_factory=dict)
+    headings: list[str] = field(default_factory=list)
+    addresses: list[str] = field(default_factory=list)
+    words: str = ""
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._open: list[str] = []
+        self._text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = dict(attrs)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
+        if tag == "img":
+            self.images.append(attributes)
+        if tag == "tr":
+            self._rows.append([])
+        self._text = ""
+
+    def handle_data(self, data: str) -> None:
+        self._text += data
+        self.words += data
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "caption":
+            self._rows = self.tables[self._text] = []
+        if tag in ("th", "td"):
+            self._rows[-1].append(self._text)
+        if tag in ("h1", "h2", "h3"):
+            self.headings.append(self._text)
+
+
+def read(page: Path) -> Content:
+    content = Content()
+    content.feed(page.read_text(encoding="utf-8"))
+    # Self-contained: nothing is fetched, links stay inside the page, every picture is whole and described.
+    assert content.images
+    for image in content.images:
+        assert re.fullmatch(r"[A-Z].{40,}\.", image["alt"] or "", re.DOTALL)
+        kind, data = (image["src"] or "").split(",")
+        assert kind == "data:image/svg+xml;base64"
+        picture = ElementTree.fromstring(base64.b64decode(data))
+        assert picture.tag == "{http://www.w3.org/2000/svg}svg"
+    assert all(address.startswith(("data:image/svg+xml;base64,", "#")) for address in content.addresses)
+    assert not re.search(r"<script|<link|@import|url\(", page.read_text(encoding="utf-8"))
+    return content
+
+
+def edit(run: Path, change: Callable[[dict], None]) -> None:
+    path = run / "experiment.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def with_seed(run: Path, copy: Path, seed: int, last: tuple[float, ...] = ()) -> Path:
+    """A copy of a run with another seed and, if given, other test returns; those of episode 1 are 10 lower."""
+    shutil.copytree(run, copy)
+    edit(copy, lambda content: content["experiment"].update(seed=seed))
+    if last:
+        with open(run / "progress.csv", newline="") as file:
+            rows = list(csv.DictReader(file))[: len(last)]
+        for row, value in zip(rows, last, strict=True):
+            row.update({LAST: str(value), FIRST: str(value - 10)})
+        with open(copy / "progress.csv", "w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+    return copy
+
+
+def cell(value: float, decimals: int = 1) -> str:
+    return f"{value:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def test_a_report_shows_what_was_learnt_and_how(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, two = with_seed(tiny_run, tmp_path / "one", 1), with_seed(tiny_run, tmp_path / "two", 2)
+    edit(two, lambda content: content["versions"].update(git_commit="f00d", nacre="<b>odd</b>"))
+    cli.main(["report", str(two), str(one)])
+    out = capsys.readouterr().out
+    assert out.splitlines() == [
+        f"{one}: iteration_000002 plays 2 trial(s) of 3 episodes on each of 2 test tasks",
+        f"{two}: iteration_000002 plays 2 trial(s) of 3 episodes on each of 2 test tasks",
+        f"Written to {two / 'report.html'}",
+    ]
+    content = read(two / "report.html")
+    assert content.headings == [
+        "pearl/point-robot",
+        "Learning",
+        "Adaptation of seed 1",
+        "Adaptation of seed 2",
+        "How it came about",
+    ]
+    assert len(content.images) == 1 + 2 * 4
+    assert "Learning curve of 2 seed(s)" in (content.images[0]["alt"] or "")
+    assert "straight to the known goal" in content.words
+
+    facts = dict(content.tables["How it was trained and tested"])
+    assert facts["Experiment"] == "pearl/point-robot"
+    assert facts["Seeds"] == "1, 2"
+    assert facts["Iterations"] == "2"
+    assert facts["Gradient steps"] == "8"
+    assert facts["Protocol"].startswith(
+        "deterministic-context: 2 trial(s) on each of 2 test tasks; a trial has 3 episodes"
+    )
+    recorded = json.loads((one / "experiment.json").read_text())["versions"]
+    versions = dict(content.tables["Machine, versions and git commit"])
+    assert versions["jax"] == recorded["jax"]
+    commit = recorded["git_commit"] or "not recorded"
+    assert versions["git commit"] == f"{commit} (seed 1); f00d (seed 2)"
+    assert versions["nacre"].endswith("; <b>odd</b> (seed 2)")  # as text, not as a tag
+    configuration = {name: rest for name, *rest in content.tables["Configuration"]}
+    assert configuration["hidden_size"] == ["8", "300"]
+    assert configuration["discount"] == ["0.99", ""]
+
+    # The trials are those of `nacre evaluate`. (The second seed's table replaces the first's: same caption.)
+    expected = nacre.evaluate(two)
+    rows = content.tables["Return of each episode on each test task, mean over trials"]
+    assert rows[0] == ["task", "goal x", "goal y", "ep. 1", "ep. 2", "ep. 3"]
+    for row, task, returns in zip(rows[1:], expected.tasks, expected.returns_by_episode, strict=False):
+        assert row[1:] == [*(cell(value, 3) for value in task), *(cell(value) for value in returns)]
+    assert rows[-1] == ["mean", "", "", *(cell(value) for value in expected.returns_by_episode.mean(axis=0))]
+
+
+def test_other_configurations_have_sections_of_their_own(tiny_run: Path, tmp_path: Path) -> None:
+    other = with_seed(tiny_run, tmp_path / "other", 0)
+    edit(other, lambda content: content["experiment"]["algorithm"].update(kl_weight=2.0))
+    page = write_report([tiny_run, other], tmp_path / "new" / "page.html", checkpoint="best")
+    content = read(page)
+    own = nacre.make_experiment("pearl/point-robot").algorithm.kl_weight
+    names = [f"pearl/point-robot (kl_weight {weight})" for weight in (own, 2.0)]
+    assert [heading for heading in content.headings if heading in names] == names
+    assert not (tiny_run / "report.html").exists()
+    assert not list(tiny_run.rglob("*.html"))
+
+
+def test_a_comparison_shows_interquartile_means(
+    tiny_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = [
+        with_seed(tiny_run, tmp_path / f"ours-{seed}", seed, (-9.0, value)) for seed, value in enumerate((-1, -2, -4))
+    ]
+    theirs = [
+        with_seed(tiny_run, tmp_path / f"theirs-{seed}", seed, (-9.0, value))
+        for seed, value in enumerate((-10, -13, -20))
+    ]
+    for run in theirs:
+        edit(run, lambda content: content["experiment"]["algorithm"].update(kl_weight=7.0))
+    alone = with_seed(tiny_run, tmp_path / "alone", 0, (-30.0,))
+    out = tmp_path / "page.html"
+    named = f"theirs <7>={','.join(map(str, theirs))}"
+    cli.main(["compare", *map(str, ours), named, f"alone={alone}", "--out", str(out)])
+    assert capsys.readouterr().out == f"Written to {out}\n"
+    content = read(out)
+    minus = "\N{MINUS SIGN}"
+    rows = {
+        name: rest
+        for name, *rest in content.tables["Test returns after the last iteration: interquartile mean [95 % interval]"]
+    }
+    assert rows["pearl/point-robot"][0] == "3"
+    assert rows["pearl/point-robot"][2:] == [
+        f"{minus}12.3 [{minus}14.0, {minus}11.0]",
+        f"{minus}2.3 [{minus}4.0, {minus}1.0]",
+        f"{minus}4.0 to {minus}1.0",
+    ]
+    assert rows["theirs <7>"][3] == f"{minus}14.3 [{minus}20.0, {minus}10.0]"
+    assert rows["alone"][0] == "1"
+    assert rows["alone"][3:] == [f"{minus}30.0"] * 2
+    # After as many steps as `alone` has, which is one iteration.
+    [caption] = [caption for caption in content.tables if "as far as all seeds have come" in caption]
+    differences = {name: rest for name, *rest in content.tables[caption]}
+    assert differences["pearl/point-robot"] == [f"{minus}9.0 [{minus}9.0, {minus}9.0]", ""]
+    assert differences["theirs <7>"][1] == "0.0 [0.0, 0.0]"
+    assert differences["alone"] == [f"{minus}30.0", f"{minus}21.0"]
+    assert "No interval for alone" in content.words
+    assert "different protocols" not in content.words
+    assert "same test tasks" not in content.words
+    assert len(content.images) == 2
+
+
+def test_a_comparison_says_what_makes_it_unfair(tiny_run: Path, tmp_path: Path) -> None:
+    other = with_seed(tiny_run, tmp_path / "other", 0, (-30.0,))
+
+    def change(content: dict) -> None:
+        content["experiment"]["algorithm"].update(evaluation_trials=5)
+        content["tasks"]["test"][0][0] += 0.5
+
+    edit(other, change)
+    content = read(write_comparison({"a": [tiny_run], "b": [other]}, tmp_path / "page.html"))
+    assert "meta-tested by different protocols" in content.words
+    assert "Not all runs have the same test tasks" in content.words
+    longer = with_seed(tiny_run, tmp_path / "longer", 1)
+    shorter = with_seed(tiny_run, tmp_path / "shorter", 2, (-30.0,))
+    content = read(write_comparison({"c": [longer, shorter]}, tmp_path / "page.html"))
+    assert "The seeds of c are of different length; all are cut to 1 iterations." in content.words
+
+
+def test_plain_runs_are_grouped_by_all_but_the_seed(tiny_run: Path, tmp_path: Path) -> None:
+    second = with_seed(tiny_run, tmp_path / "a=b", 1)
+    third = with_seed(tiny_run, tmp_path / "third", 0)
+    edit(third, lambda content: content["experiment"]["algorithm"].update(discount=0.5))
+    groups = parse_groups([str(tiny_run), "mine=x,y", str(third), str(second)])
+    assert list(groups.items()) == [
+        ("pearl/point-robot (discount 0.99)", [tiny_run, second]),
+        ("mine", [Path("x"), Path("y")]),
+        ("pearl/point-robot (discount 0.5)", [third]),
+    ]
+
+
+# What is refused
+
+
+def test_refusals_are_one_sentence(run_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    twin = Path(shutil.copytree(run_copy, tmp_path / "twin"))
+    (tmp_path / "folder.html").mkdir()
+    (tmp_path / "file").touch()
+    family = with_seed(run_copy, tmp_path / "family", 0)
+    edit(family, lambda content: content["experiment"].update(family="sparse-point-robot"))
+    fresh = with_seed(run_copy, tmp_path / "fresh", 0)
+    (fresh / "progress.csv").write_text(f"Epoch,{LAST}\n0,-3")  # killed within its first row
+    cut = with_seed(run_copy, tmp_path / "cut", 0)
+    (cut / "progress.csv").write_text(f"Epoch,{LAST}\n0,-3\n")
+    damaged = with_seed(run_copy, tmp_path / "damaged", 0)
+    with open(damaged / "progress.csv", "a") as file:
+        file.write("1,what\n")
+    run = str(run_copy)
+    for arguments, words in [
+        (["report"], "RUN is missing"),
+        (["compare"], "RUN_OR_GROUP is missing"),
+        *(
+            case
+            for command in ("report", "compare")
+            for case in [
+                ([command, "nowhere"], "nowhere does not exist"),
+                ([command, str(tmp_path)], "is not a run folder"),
+                ([command, run, str(twin)], "twin has seed 0, as another of the runs has"),
+                ([command, str(fresh)], "fresh has not completed an iteration"),
+                ([command, str(cut)], "cut/progress.csv is damaged: it has no column 'Number of env steps total'"),
+                ([command, str(damaged)], "damaged/progress.csv, line 4, is damaged"),
+                ([command, run, "--out", str(tmp_path / "folder.html")], "folder.html is a folder"),
+                ([command, run, "--out", str(tmp_path / "file/page.html")], "cannot make the folder"),
+            ]
+        ),
+        (["report", run, "--checkpoint", "iteration_000009"], "has no checkpoint 'iteration_000009'"),
+        (["compare", run, str(family)], "returns of different families cannot be compared"),
+        (["compare", f"a={run},{family}"], "is a run of another configuration"),
+        (["compare", "a="], "RUN_OR_GROUP is 'a='; allowed: a run folder, or NAME=RUN,RUN"),
+        (["compare", f"a={run}", f"a={twin}"], "the group 'a' is given twice"),
+        (["compare", f"pearl/point-robot={run}", str(twin)], "has the name of the experiment of"),
+    ]:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(arguments)
+        assert ended.value.code == 2, arguments
+        error = capsys.readouterr().err
+        assert words in error, arguments
+        assert error.count("\n") == 1, arguments
+    assert not list(tmp_path.rglob("*.html.tmp"))
+    with pytest.raises(NacreError, match="the group 'a' has no runs"):
+        write_comparison({"a": []}, tmp_path / "page.html")
+
+
+def test_a_row_that_a_kill_has_cut_is_left_out(run_copy: Path, tmp_path: Path) -> None:
+    before = read(write_comparison({"a": [run_copy]}, tmp_path / "before.html"))
+    with open(run_copy / "progress.csv", "a") as file:
+        file.write("2,-3")
+    after = read(write_comparison({"a": [run_copy]}, tmp_path / "after.html"))
+    assert after.tables == before.tables
