@@ -119,6 +119,21 @@ NEW_TASKS_IN_EACH_RUN = {
 }
 """Where the old code seeded nothing, and what stands for its list."""
 
+ABLATIONS = {
+    "sparse-point-robot-deterministic-context": {"probabilistic_context": False},
+    "cheetah-vel-deterministic-context": {"probabilistic_context": False},
+    "cheetah-vel-replay-context": {"context_source": "replay"},
+    "cheetah-vel-rl-batch-context": {"context_source": "rl-batch", "context_size": 256},
+    "cheetah-vel-recurrent": {"encoder": "recurrent", "context_size": 400},
+    "cheetah-vel-recurrent-episodes": {
+        "encoder": "recurrent",
+        "context_size": 400,
+        "rl_batch": "episodes",
+        "batch_size": 400,
+    },
+}
+"""What an ablation changes in the experiment that its name begins with."""
+
 
 def merged(base: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     both = {key: merged(base[key], other[key]) for key in base.keys() & other.keys() if isinstance(base[key], dict)}
@@ -174,12 +189,22 @@ def _leaves(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 def test_the_table_of_experiments() -> None:
     assert EXPERIMENTS.keys() == DESCRIPTIONS.keys()
-    assert set(EXPERIMENTS) == {f"pearl/{task}" for task in (*PUBLISHED, "ant-dir", "point-robot-quick")}
+    assert set(EXPERIMENTS) == {f"pearl/{task}" for task in (*PUBLISHED, *ABLATIONS, "ant-dir", "point-robot-quick")}
     for name, experiment in EXPERIMENTS.items():
         assert experiment.name == name
         assert "\n" not in DESCRIPTIONS[name]
         validate(experiment, make_family(experiment.family))
         assert len({experiment, make_experiment(name), make_experiment(name, seed=1)}) == 2
+
+
+@pytest.mark.parametrize("task", ABLATIONS)
+def test_an_ablation_is_its_experiment_but_for_one_thing(task: str) -> None:
+    of = "sparse-point-robot" if task.startswith("sparse") else "cheetah-vel"
+    name = f"pearl/{task}"
+    assert EXPERIMENTS[name] == make_experiment(f"pearl/{of}", name=name, **ABLATIONS[task])
+    assert DESCRIPTIONS[name].startswith("ablation: ")
+    text = (Path(__file__).parents[1] / "docs" / "pearl.md").read_text()
+    assert f"| `{name}` |" in text
 
 
 def test_overrides() -> None:

@@ -20,7 +20,7 @@ from nacre.experiments import make_experiment
 from nacre.replay import PAGE, Replay, ReplayBuffer
 from nacre.runtime import learner_for
 from nacre.tasks import make_family
-from nacre.types import Episode, Transition, Visit
+from nacre.types import Episode, Stretch, Transition, Visit
 
 OBSERVATIONS, ACTIONS = 3, 2
 
@@ -67,7 +67,7 @@ class Source:
 
     def visit(self, task: int, lengths: tuple[int, ...], context_episodes: int) -> Visit:
         visit = Visit(task, tuple(self.episode(task, length) for length in lengths), context_episodes)
-        rows = [self._rows(episode) for episode in visit.episodes]
+        rows = [rows_of(episode) for episode in visit.episodes]
         self.stored[task] += itertools.chain(*rows)
         if context_episodes:
             self.context[task] = list(itertools.chain(*rows[:context_episodes]))
@@ -82,19 +82,20 @@ class Source:
         start, self._next = self._next, self._next + int(np.prod(shape))
         return np.arange(start, self._next, dtype=np.float32).reshape(shape)
 
-    def _rows(self, episode: Episode) -> list[Rows]:
-        sparse_rewards = episode.rewards if episode.sparse_rewards is None else episode.sparse_rewards
-        return [
-            Rows(
-                episode.observations[t],
-                episode.actions[t],
-                episode.rewards[t],
-                sparse_rewards[t],
-                episode.observations[t + 1],
-                episode.terminated and t == len(episode) - 1,
-            )
-            for t in range(len(episode))
-        ]
+
+def rows_of(episode: Episode) -> list[Rows]:
+    sparse_rewards = episode.rewards if episode.sparse_rewards is None else episode.sparse_rewards
+    return [
+        Rows(
+            episode.observations[t],
+            episode.actions[t],
+            episode.rewards[t],
+            sparse_rewards[t],
+            episode.observations[t + 1],
+            episode.terminated and t == len(episode) - 1,
+        )
+        for t in range(len(episode))
+    ]
 
 
 def make_buffer(tasks: int, *, sparse: bool = False, transitions: int = 20_000, episodes: int = 1_000) -> ReplayBuffer:
@@ -261,6 +262,70 @@ def test_impossible_visits_are_refused(visit: Callable[[Source], Visit], message
     # The refused visits left no trace.
     assert buffer.transitions == 5
     assert_draws_are(buffer, [source.stored[0], []])
+
+
+# Whole episodes
+
+
+@functools.partial(jax.jit, static_argnames=("size", "context"))
+def _draw_stretches(replay: Replay, tasks: jax.Array, seed: jax.Array, size: int, context: bool) -> Stretch:
+    return (replay.draw_context_episodes if context else replay.draw_episodes)(tasks, size, jax.random.key(seed))
+
+
+def draw_stretches(buffer: ReplayBuffer, task: int, n: int, size: int, *, context: bool = False) -> Stretch:
+    tasks = jnp.full(n, task, jnp.int32)
+    return jax.device_get(_draw_stretches(buffer.arrays, tasks, jnp.uint32(0), size, context))
+
+
+def assert_stretches_are(buffer: ReplayBuffer, task: int, episodes: list[Episode], size: int, context: bool) -> None:
+    """Every draw is an episode, each equally likely, with as many of those after it as fit as a whole; and padding."""
+    n = 4000
+    drawn = draw_stretches(buffer, task, n, size, context=context)
+    first_rewards = np.array([episode.rewards[0] for episode in episodes])
+    firsts = np.searchsorted(first_rewards, drawn.transitions.reward[:, 0])
+    counts = np.bincount(firsts, minlength=len(episodes))
+    assert counts.min() > 0
+    assert len(episodes) == 1 or chisquare(counts).pvalue > 1e-3
+    for first in range(len(episodes)):
+        ends = np.cumsum([len(episode) for episode in episodes[first:]])
+        whole = episodes[first : first + int((ends <= size).sum())]
+        length = sum(map(len, whole))
+        expected = [np.array(column) for column in zip(*itertools.chain(*map(rows_of, whole)), strict=True)]
+        begins = np.concatenate([np.arange(len(episode)) == 0 for episode in whole])
+        repeated = np.arange(size) % length
+        of_first = firsts == first
+        for got, wanted in zip(
+            (*drawn.transitions, drawn.begins, drawn.mask),
+            (*(column[repeated] for column in expected), begins[repeated], np.arange(size) < length),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(got[of_first], np.broadcast_to(wanted, got[of_first].shape))
+
+
+@pytest.mark.parametrize("size", [60, 100, 500])
+def test_stretches_of_whole_episodes(size: int) -> None:
+    """Spec pearl 1.8, item 5: the latest episode too, none twice, none cut off, boundaries marked."""
+    source, buffer = Source(3, sparse=True), make_buffer(3, sparse=True, episodes=2)  # so that the table grows
+    visits = [source.random_visit(longest=60) for _ in range(12)]
+    visits += [source.visit(task, (1, 60, 1, 1, 39, 60, 20), 5) for task in (0, 2, 0)]
+    for visit in visits:
+        buffer.add([visit])
+    for task in (0, 2):
+        of_task = [visit for visit in visits if visit.task == task]
+        everything = [episode for visit in of_task for episode in visit.episodes]
+        assert_stretches_are(buffer, task, everything, size, context=False)
+        assert_stretches_are(buffer, task, list(of_task[-1].episodes[:5]), size, context=True)
+
+
+def test_stretches_of_a_single_episode_and_of_none() -> None:
+    source, buffer = Source(2, sparse=True), make_buffer(2, sparse=True)
+    visit = source.visit(0, (7,), 1)
+    buffer.add([visit])
+    for context in (False, True):
+        assert_stretches_are(buffer, 0, list(visit.episodes), 10, context=context)
+        empty = draw_stretches(buffer, 1, 5, 10, context=context)
+        assert empty.mask.any(axis=1).all()  # or the mask would hide what is missing
+        assert np.isnan(empty.transitions.reward).all()
 
 
 def test_nothing_is_compiled_after_the_first_use() -> None:

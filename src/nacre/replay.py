@@ -5,7 +5,8 @@ of shared arrays, as virtual memory does: a page of `PAGE` rows belongs to one t
 without one row of padding per task and step. Observations are in an array of their own, an episode's `length + 1` one
 after another; a transition knows the row of its observation, and its next observation is in the row below.
 
-The context data of a task is a contiguous range of ranks: those of the latest visit's first episodes.
+The context data of a task is a contiguous range of ranks: those of the latest visit's first episodes. The ranks at
+which episodes start are in a table of their own, for draws of whole episodes.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32
 
-from nacre.types import Episode, Key, Transition, Visit
+from nacre.types import Episode, Key, Stretch, Transition, Visit
 
 PAGE = 256
 BLOCK = 4096
+NO_EPISODE = np.iinfo(np.int32).max
 
 
 class Replay(NamedTuple):
@@ -42,6 +44,8 @@ class Replay(NamedTuple):
     counts: Int32[Array, " tasks"]
     context_start: Int32[Array, " tasks"]
     context_count: Int32[Array, " tasks"]
+    episode_starts: Int32[Array, "tasks episodes"]
+    """Ranks in ascending order, and then NO_EPISODE."""
 
     def draw(self, tasks: Int32[Array, " n"], size: int, key: Key) -> Transition:
         """`size` transitions of each task, uniformly and with replacement; leading axes (n, size)."""
@@ -51,11 +55,48 @@ class Replay(NamedTuple):
         """`size` transitions of each task's context data, uniformly and with replacement."""
         return self._draw(tasks, self.context_start[tasks], self.context_count[tasks], size, key)
 
+    def draw_episodes(self, tasks: Int32[Array, " n"], size: int, key: Key) -> Stretch:
+        """An episode of each task, uniformly, and those that followed it, as many as fit into `size` as a whole.
+
+        `size` has to be at least the length of the longest episode.
+        """
+        return self._draw_episodes(tasks, jnp.zeros_like(tasks), self.counts[tasks], size, key)
+
+    def draw_context_episodes(self, tasks: Int32[Array, " n"], size: int, key: Key) -> Stretch:
+        """The same from each task's context data."""
+        return self._draw_episodes(tasks, self.context_start[tasks], self.context_count[tasks], size, key)
+
     def _draw(
         self, tasks: Int32[Array, " n"], start: Int32[Array, " n"], count: Int32[Array, " n"], size: int, key: Key
     ) -> Transition:
         ranks = start[:, None] + jax.random.randint(key, (len(tasks), size), 0, count[:, None])
-        rows = self.pages[tasks[:, None], ranks // PAGE] * PAGE + ranks % PAGE
+        return self._read(self._rows(tasks, ranks), count)
+
+    def _draw_episodes(
+        self, tasks: Int32[Array, " n"], start: Int32[Array, " n"], count: Int32[Array, " n"], size: int, key: Key
+    ) -> Stretch:
+        episode_starts, end = self.episode_starts[tasks], start + count
+        episodes_before = jax.vmap(jnp.searchsorted)
+        episode = jax.random.randint(
+            key, tasks.shape, episodes_before(episode_starts, start), episodes_before(episode_starts, end)
+        )
+        begin = jnp.where(count > 0, jnp.take_along_axis(episode_starts, episode[:, None], axis=1)[:, 0], start)
+        # It ends where the last episode starts that does not fit, or with the data.
+        unfinished = episodes_before(episode_starts, begin + size + 1) - 1
+        last_start = jnp.take_along_axis(episode_starts, unfinished[:, None], axis=1)[:, 0]
+        length = jnp.where(end <= begin + size, end, last_start) - begin
+        length = jnp.maximum(length, 1)[:, None]  # of a task without data: one transition, whose reward is NaN
+        steps = jnp.arange(size)[None]
+        rows = self._rows(tasks, begin[:, None] + steps % length)
+        # Within an episode the observation rows are consecutive; between two is the last observation of the first.
+        observation_row = self.observation_row[rows]
+        begins = jnp.pad(jnp.diff(observation_row, axis=1) != 1, ((0, 0), (1, 0)), constant_values=True)
+        return Stretch(self._read(rows, count), begins, mask=steps < length)
+
+    def _rows(self, tasks: Int32[Array, " n"], ranks: Int32[Array, "n size"]) -> Int32[Array, "n size"]:
+        return self.pages[tasks[:, None], ranks // PAGE] * PAGE + ranks % PAGE
+
+    def _read(self, rows: Int32[Array, "n size"], count: Int32[Array, " n"]) -> Transition:
         observation_row = self.observation_row[rows]
         rewards = jnp.where(count[:, None] > 0, self.rewards[rows], jnp.nan)
         sparse_rewards = rewards
@@ -93,6 +134,8 @@ class ReplayBuffer:
         self._counts = np.zeros(tasks, np.int32)
         self._context_start = np.zeros(tasks, np.int32)
         self._context_count = np.zeros(tasks, np.int32)
+        self._episode_starts = np.full((tasks, episodes), NO_EPISODE, np.int32)
+        self._episode_counts = np.zeros(tasks, np.int32)
         self._page_table = np.zeros((tasks, pages), np.int32)
         self._pages_used = 0
         self._observations_used = 0
@@ -107,6 +150,7 @@ class ReplayBuffer:
             counts=jnp.asarray(self._counts),
             context_start=jnp.asarray(self._context_start),
             context_count=jnp.asarray(self._context_count),
+            episode_starts=jnp.asarray(self._episode_starts),
         )
 
     @property
@@ -136,6 +180,7 @@ class ReplayBuffer:
                 self._context_count[visit.task] = context_count
             for episode in visit.episodes:
                 episodes.append(episode)
+                self._note_start(visit.task)
                 rows.append(self._allocate(visit.task, len(episode)))
         if episodes:
             self._write(episodes, np.concatenate(rows))
@@ -144,6 +189,7 @@ class ReplayBuffer:
             counts=jnp.asarray(self._counts.copy()),
             context_start=jnp.asarray(self._context_start.copy()),
             context_count=jnp.asarray(self._context_count.copy()),
+            episode_starts=jnp.asarray(self._episode_starts.copy()),
         )
 
     def _check(self, visit: Visit) -> None:
@@ -153,6 +199,15 @@ class ReplayBuffer:
             raise ValueError(f"a visit with {visit.context_episodes} context episodes of {len(visit.episodes)}")
         if not all(len(episode) for episode in visit.episodes):
             raise ValueError("an episode has at least one transition")
+
+    def _note_start(self, task: int) -> None:
+        """An episode starts with the task's next transition."""
+        columns = self._episode_starts.shape[1]
+        if self._episode_counts[task] == columns:
+            room = ((0, 0), (0, columns // 4 + 1))
+            self._episode_starts = np.pad(self._episode_starts, room, constant_values=NO_EPISODE)
+        self._episode_starts[task, self._episode_counts[task]] = self._counts[task]
+        self._episode_counts[task] += 1
 
     def _allocate(self, task: int, length: int) -> np.ndarray:
         """Rows for the next `length` transitions of a task, on its last page and then on new ones."""

@@ -37,6 +37,20 @@ class Transition(NamedTuple):
     terminated: Bool[Array, " n"]
 
 
+class Stretch(NamedTuple):
+    """Consecutive whole episodes of n tasks, one after another, oldest first.
+
+    What is left of `size` repeats them from the first on, so that `transitions` serve where a mask is of no use.
+    """
+
+    transitions: Transition
+    """Leading axes (n, size)."""
+    begins: Bool[Array, "n size"]
+    """Whether a transition is the first of its episode."""
+    mask: Bool[Array, "n size"]
+    """False where the episodes are repeated."""
+
+
 @dataclass(frozen=True)
 class Episode:
     """One episode, from reset to termination or the horizon, on one task.

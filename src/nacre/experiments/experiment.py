@@ -17,6 +17,13 @@ from nacre.tasks.family import TaskList
 ALGORITHMS: dict[str, type] = {"pearl": PearlConfig}
 """Configuration class by the name that stands for it in JSON and in the first half of an experiment's name."""
 
+ADDED_LATER: dict[str, Any] = {
+    "algorithm.encoder": "mlp",
+    "algorithm.rl_batch": "transitions",
+    "algorithm.context_source": "recent",
+}
+"""Fields that files of earlier versions lack, with what these versions did."""
+
 
 @dataclass(frozen=True)
 class Experiment:
@@ -83,7 +90,8 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
 def from_json(values: Any) -> Experiment:
     """The experiment that :func:`to_json` wrote.
 
-    Every field has to be there: a file that leaves some to the defaults would change its meaning with them.
+    Every field has to be there, but for those that the writer did not know (`ADDED_LATER`): a file that leaves some to
+    the defaults would change its meaning with them.
 
     Raises:
         NacreError: a key is unknown or missing, or a value is not of its field's type.
@@ -145,6 +153,8 @@ def _field_types(config: type) -> dict[str, Any]:
 
 def _from_fields(config: type, values: Mapping[str, Any], prefix: str) -> Any:
     annotations = _field_types(config)
+    added = {field: ADDED_LATER[prefix + field] for field in annotations if prefix + field in ADDED_LATER}
+    values = {**added, **values}
     for key in values:
         if key not in annotations:
             raise NacreError(f"unknown field {prefix + key!r}: {nearest(key, annotations)}")

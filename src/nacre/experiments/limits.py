@@ -118,6 +118,7 @@ def _check_pearl(config: PearlConfig, family: TaskFamily) -> None:
     check_types(config, "algorithm.")
     _check_bounds(config, PEARL_BOUNDS, "algorithm.")
     _check_context(config)
+    _check_whole_episodes(config, family)
     episodes = -(-config.evaluation_steps // family.horizon)
     if config.exploration_episodes >= episodes:
         raise NacreError(
@@ -149,9 +150,35 @@ def _check_context(config: PearlConfig) -> None:
         raise NacreError(
             "algorithm.prior_steps is 0; allowed with posterior_phase='fixed-z': at least 1, as z is inferred from them"
         )
+    if config.context_source == "rl-batch":
+        if config.encoder == "recurrent":
+            raise NacreError(
+                "algorithm.context_source is 'rl-batch'; allowed with encoder='recurrent': 'recent' or 'replay', as it "
+                "reads the context as whole episodes, each once"
+            )
+        if config.context_size != config.batch_size:
+            raise NacreError(
+                f"algorithm.context_size is {config.context_size}; allowed with context_source='rl-batch': "
+                f"{config.batch_size}, the batch_size, as they are the same transitions"
+            )
     collected = config.initial_steps + visit
     if config.context_size > collected:
         raise NacreError(
             f"algorithm.context_size is {config.context_size}; allowed: at most {collected}, the context transitions "
             "collected in a task by the end of its first visit (initial_steps + prior_steps + posterior_steps)"
         )
+
+
+def _check_whole_episodes(config: PearlConfig, family: TaskFamily) -> None:
+    """What is drawn as whole episodes has room for the longest."""
+    drawn_whole = {
+        "context_size": ("encoder='recurrent'", config.encoder == "recurrent"),
+        "batch_size": ("rl_batch='episodes'", config.rl_batch == "episodes"),
+    }
+    for field, (reason, whole) in drawn_whole.items():
+        size = getattr(config, field)
+        if whole and size < family.horizon:
+            raise NacreError(
+                f"algorithm.{field} is {size}; allowed with {reason}: at least {family.horizon}, the horizon of "
+                f"{family.name}, as it is filled with whole episodes"
+            )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 from nacre.agents.pearl.config import PearlConfig
 from nacre.experiments.experiment import Experiment
 
@@ -150,6 +153,25 @@ EXPERIMENTS = (
     ),
 )
 
+
+def _ablation(of: str, suffix: str, **changes: Any) -> Experiment:
+    experiment = next(experiment for experiment in EXPERIMENTS if experiment.name == f"pearl/{of}")
+    return replace(experiment, name=f"{experiment.name}-{suffix}", algorithm=replace(experiment.algorithm, **changes))
+
+
+# The ablations of the paper (spec 6.4). Recurrent encoders read two episodes, as in meta-testing; a batch of two
+# episodes is the smallest of whole ones that is no smaller than the published batch of 256 transitions.
+EXPERIMENTS += (
+    _ablation("sparse-point-robot", "deterministic-context", probabilistic_context=False),
+    _ablation("cheetah-vel", "deterministic-context", probabilistic_context=False),
+    _ablation("cheetah-vel", "replay-context", context_source="replay"),
+    _ablation("cheetah-vel", "rl-batch-context", context_source="rl-batch", context_size=256),
+    _ablation("cheetah-vel", "recurrent", encoder="recurrent", context_size=400),
+    _ablation(
+        "cheetah-vel", "recurrent-episodes", encoder="recurrent", context_size=400, rl_batch="episodes", batch_size=400
+    ),
+)
+
 DESCRIPTIONS = {
     "pearl/point-robot": "a point walks to a hidden goal in a square; dense reward",
     "pearl/sparse-point-robot": "a point searches a hidden goal on a half circle; reward only near it",
@@ -162,4 +184,10 @@ DESCRIPTIONS = {
     "pearl/walker-rand-params": "a walker whose masses, inertias, damping and friction vary runs forward",
     "pearl/hopper-rand-params": "a hopper whose masses, inertias, damping and friction vary runs forward",
     "pearl/point-robot-quick": "point-robot at a size that a laptop learns in minutes; for demos and tests",
+    "pearl/sparse-point-robot-deterministic-context": "ablation: z is a point estimate: nothing is drawn to explore",
+    "pearl/cheetah-vel-deterministic-context": "ablation: z is a point estimate, with no posterior and no KL term",
+    "pearl/cheetah-vel-replay-context": "ablation: trained on context from the whole replay, not from recent data",
+    "pearl/cheetah-vel-rl-batch-context": "ablation: trained on the RL batch itself as context",
+    "pearl/cheetah-vel-recurrent": "ablation: an LSTM reads whole episodes; RL batches of single transitions",
+    "pearl/cheetah-vel-recurrent-episodes": "ablation: an LSTM reads whole episodes; RL batches of whole episodes too",
 }

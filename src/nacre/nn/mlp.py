@@ -43,15 +43,22 @@ class MLP(eqx.Module):
         biases.append(jax.random.uniform(keys[1], shape[1:], minval=-output_bound, maxval=output_bound))
         self.weights, self.biases, self.precision = tuple(weights), tuple(biases), precision
 
+    # The first and last layers stay in float32: they see observations and give results, and are narrow anyway.
+
     def __call__(self, rows: Float32[Array, "rows fan_in"]) -> Float32[Array, "rows fan_out"]:
-        # The first and last layers stay in float32: they see observations and give results, and are narrow anyway.
-        hidden: list[Precision] = [self.precision] * (len(self.weights) - 2)
-        precisions: list[Precision] = ["float32", *hidden, "float32"]
-        layers = list(zip(self.weights, self.biases, precisions, strict=True))
-        for weight, bias, precision in layers[:-1]:
+        return self.output(self.hidden(rows))
+
+    def hidden(self, rows: Float32[Array, "rows fan_in"]) -> Float32[Array, "rows hidden"]:
+        """The last hidden layer."""
+        precisions: list[Precision] = [self.precision] * (len(self.weights) - 1)
+        precisions[0] = "float32"
+        for weight, bias, precision in zip(self.weights[:-1], self.biases[:-1], precisions, strict=True):
             rows = jax.nn.relu(matmul(rows, weight, precision) + bias[None])
-        weight, bias, precision = layers[-1]
-        return matmul(rows, weight, precision) + bias[None]
+        return rows
+
+    def output(self, hidden: Float32[Array, "rows hidden"]) -> Float32[Array, "rows fan_out"]:
+        """The output layer, from the last hidden one."""
+        return matmul(hidden, self.weights[-1], "float32") + self.biases[-1][None]
 
 
 def matmul(

@@ -24,6 +24,8 @@ class PearlBelief(NamedTuple):
     context_count: Int32[Array, " n"]
     episodes: Int32[Array, " n"]
     """Episodes finished since the posterior was last the prior."""
+    begins: Bool[Array, " n"]
+    """Whether the next transition of the context is the first of its episode."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class PearlAgent:
 
     The posterior is the prior until `exploration_episodes` episodes have ended and the context has `exploration_steps`
     transitions. It is then recomputed at the end of every `refresh_every`-th episode: from all of the context, or from
-    `context_draw` random transitions of it.
+    `context_draw` random transitions of it (not with a recurrent encoder, which reads all of it, in order).
     Context beyond `capacity` transitions is not kept.
     """
 
@@ -57,6 +59,7 @@ class PearlAgent:
             context=jnp.zeros((n, self.capacity, context_width(self.config, self.observation_size, self.action_size))),
             context_count=jnp.zeros(n, jnp.int32),
             episodes=jnp.zeros(n, jnp.int32),
+            begins=jnp.ones(n, bool),
         )
 
     def begin_episode(
@@ -64,7 +67,7 @@ class PearlAgent:
     ) -> PearlBelief:
         """Draws z from the posterior."""
         latent = sample_latent(belief.mean, belief.variance, key)
-        return belief._replace(latent=jnp.where(mask[:, None], latent, belief.latent))
+        return belief._replace(latent=jnp.where(mask[:, None], latent, belief.latent), begins=belief.begins | mask)
 
     def act(
         self,
@@ -87,9 +90,10 @@ class PearlAgent:
             return belief
         trials = jnp.arange(len(mask))
         slot = jnp.where(mask, belief.context_count, self.capacity)  # out of range is dropped
-        context = belief.context.at[trials, slot].set(context_rows(self.config, transition), mode="drop")
+        rows = context_rows(self.config, transition, belief.begins)
+        context = belief.context.at[trials, slot].set(rows, mode="drop")
         count = jnp.minimum(belief.context_count + mask.astype(jnp.int32), self.capacity)
-        return belief._replace(context=context, context_count=count)
+        return belief._replace(context=context, context_count=count, begins=belief.begins & ~mask)
 
     def end_episode(
         self, params: ActingNetworks, belief: PearlBelief, key: Key, mask: Bool[Array, " n"]
@@ -144,4 +148,9 @@ def evaluation_agent(
     if config.test_context == "deterministic":
         return agent
     steps = config.exploration_episodes * horizon
-    return replace(agent, exploration_steps=steps, context_draw=config.context_size)
+    return replace(agent, exploration_steps=steps, context_draw=random_context(config))
+
+
+def random_context(config: PearlConfig) -> int | None:
+    """How many random transitions a posterior comes from where not all are used; None: all, as their order matters."""
+    return None if config.encoder == "recurrent" else config.context_size

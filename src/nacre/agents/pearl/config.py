@@ -15,8 +15,11 @@ class PearlConfig:
     hidden_size: int = 300
     """Width of the three hidden layers of policy, critics and value."""
     encoder_hidden_size: int = 200
-    """Width of the three hidden layers of the context encoder."""
+    """Width of the three hidden layers of the context encoder, and of its LSTM if it is recurrent."""
 
+    encoder: Literal["mlp", "recurrent"] = "mlp"
+    """mlp: every context transition gives a factor of the posterior, in whatever order.
+    recurrent: an LSTM reads the context as whole episodes, in order, and its last output gives the posterior."""
     probabilistic_context: bool = True
     """Posterior over z (product of Gaussians). Off: z is the mean of the encoded transitions, with no KL term."""
     next_observation_in_context: bool = False
@@ -46,8 +49,14 @@ class PearlConfig:
     """Train tasks in a gradient step, drawn with replacement."""
     batch_size: int = 256
     """Transitions per task in a gradient step."""
+    rl_batch: Literal["transitions", "episodes"] = "transitions"
+    """transitions: drawn one by one. episodes: as many whole, consecutive episodes as fit into `batch_size`."""
     context_size: int = 100
-    """Context transitions per task in a gradient step, and per posterior while collecting."""
+    """Context transitions per task in a gradient step, and per posterior while collecting. With a recurrent encoder:
+    room for them, filled with whole episodes; while collecting, all of a visit's context is read."""
+    context_source: Literal["recent", "replay", "rl-batch"] = "recent"
+    """Where a gradient step takes its context from. recent: a task's context data. replay: all of a task's data.
+    rl-batch: the RL batch itself. Each visit infers from its own data whatever this says."""
 
     discount: float = 0.99
     """Discount factor."""

@@ -13,15 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float64, Int32
 
-from nacre.agents.pearl.agent import PearlAgent, PearlBelief, evaluation_agent
+from nacre.agents.pearl.agent import PearlAgent, PearlBelief, evaluation_agent, random_context
 from nacre.agents.pearl.config import PearlConfig
 from nacre.agents.pearl.losses import Batch, StepMetrics, Trained, gradient_step, initial_optimisers
-from nacre.agents.pearl.networks import ActingNetworks, context_rows, infer_posterior, initial_networks
+from nacre.agents.pearl.networks import ActingNetworks, drawn_context, infer_posterior, initial_networks
 from nacre.collect import key_of, run_trials
 from nacre.nn.mlp import Precision
 from nacre.replay import Replay
 from nacre.tasks.simulator import Simulator
-from nacre.types import Episode, Key, Metrics, Visit
+from nacre.types import Episode, Key, Metrics, Stretch, Transition, Visit
 
 Simulators = Callable[[int], Simulator]
 """Gives a simulator of so many slots."""
@@ -67,12 +67,9 @@ class PearlLearner:
         def step(state: PearlState, _: None) -> tuple[PearlState, StepMetrics]:
             key, task_key, rl_key, context_key, step_key = jax.random.split(state.key, 5)
             tasks = jax.random.randint(task_key, (config.meta_batch_size,), 0, len(replay.counts))
-            batch = Batch(
-                tasks=tasks,
-                rl=replay.draw(tasks, config.batch_size, rl_key),
-                context=replay.draw_context(tasks, config.context_size, context_key),
-            )
-            trained, metrics = gradient_step(state.trained, config, batch, step_key)
+            rl = _draw_rl(config, replay, tasks, rl_key)
+            context = rl if config.context_source == "rl-batch" else _draw_context(config, replay, tasks, context_key)
+            trained, metrics = gradient_step(state.trained, config, Batch(tasks, rl, context), step_key)
             return PearlState(trained, key, state.updates + 1), metrics
 
         return jax.lax.scan(step, state, length=steps)
@@ -112,7 +109,7 @@ class PearlLearner:
 
         Each has up to three phases: prior data and posterior data, both of which become the task's context, and extra
         posterior data for the RL losses alone. A phase with the posterior sees the context of the visit, of which it
-        draws `context_size` transitions for each new posterior.
+        draws `context_size` transitions for each new posterior; a recurrent encoder reads all of it.
         """
         config = self.config
         task_seed, *phase_seeds = seed.spawn(4)
@@ -179,7 +176,7 @@ class PearlLearner:
             capacity,
             exploration_episodes,
             refresh_every,
-            context_draw=self.config.context_size,
+            context_draw=random_context(self.config),
             keeps_context=keeps_context and capacity > 0,
         )
 
@@ -217,9 +214,25 @@ def _replay_belief(
     learner: PearlLearner, networks: ActingNetworks, replay: Replay, tasks: Int32[Array, " n"], key: Key
 ) -> PearlBelief:
     agent = learner.offline_agent()
-    context = context_rows(learner.config, replay.draw_context(tasks, learner.config.context_size, key))
-    mean, variance = infer_posterior(networks.encoder, learner.config, context)
+    drawn = _draw_context(learner.config, replay, tasks, key)
+    mean, variance = infer_posterior(networks.encoder, learner.config, *drawn_context(learner.config, drawn))
     return agent.begin_trial(networks, key, len(tasks))._replace(mean=mean, variance=variance)
+
+
+def _draw_rl(config: PearlConfig, replay: Replay, tasks: Int32[Array, " n"], key: Key) -> Transition:
+    if config.rl_batch == "episodes":
+        return replay.draw_episodes(tasks, config.batch_size, key).transitions
+    return replay.draw(tasks, config.batch_size, key)
+
+
+def _draw_context(config: PearlConfig, replay: Replay, tasks: Int32[Array, " n"], key: Key) -> Transition | Stretch:
+    """What posteriors are inferred from. (An RL batch is random data of the whole replay.)"""
+    recent = config.context_source == "recent"
+    if config.encoder == "recurrent":
+        draw = replay.draw_context_episodes if recent else replay.draw_episodes
+    else:
+        draw = replay.draw_context if recent else replay.draw
+    return draw(tasks, config.context_size, key)
 
 
 def _visit(task: int, trial: Sequence[Episode], context_episodes: int) -> Visit:

@@ -10,12 +10,12 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from nacre.agents.pearl.config import PearlConfig
-from nacre.agents.pearl.networks import PearlNetworks, context_rows, infer_posterior, sample_latent
+from nacre.agents.pearl.networks import Encoder, PearlNetworks, drawn_context, infer_posterior, sample_latent
 from nacre.nn.gaussian import kl_to_standard_normal
 from nacre.nn.mlp import MLP
 from nacre.rl import soft_actor_critic as sac
 from nacre.rl.policy import PolicySample, TanhGaussianPolicy
-from nacre.types import Key, Transition, Tree
+from nacre.types import Key, Stretch, Transition, Tree
 
 Critics = tuple[MLP, MLP]
 
@@ -30,11 +30,11 @@ class OptimiserStates(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one gradient step reads. Both transitions have two leading axes, meta-batch and transitions per task."""
+    """What one gradient step reads. All transitions have two leading axes, meta-batch and transitions per task."""
 
     tasks: Int[Array, " meta_batch"]
     rl: Transition
-    context: Transition
+    context: Transition | Stretch
 
 
 class Summary(NamedTuple):
@@ -81,7 +81,7 @@ class CriticAuxiliary(NamedTuple):
 
 
 def critic_and_encoder_loss(
-    trained: tuple[MLP, Critics], target_value: MLP, config: PearlConfig, batch: Batch, key: Key
+    trained: tuple[Encoder, Critics], target_value: MLP, config: PearlConfig, batch: Batch, key: Key
 ) -> tuple[Float[Array, ""], CriticAuxiliary]:
     """Bellman errors of both critics plus the weighted KL: the only losses that reach the encoder.
 
@@ -89,7 +89,7 @@ def critic_and_encoder_loss(
     means, so its weight per task grows with the meta-batch (spec 1.2).
     """
     encoder, critics = trained
-    mean, variance = infer_posterior(encoder, config, context_rows(config, batch.context))
+    mean, variance = infer_posterior(encoder, config, *drawn_context(config, batch.context))
     latent = sample_latent(mean, variance, key)
     kl = kl_to_standard_normal(mean, variance) if config.probabilistic_context else jnp.zeros(len(mean))
     next_inputs = policy_inputs(batch.rl.next_observation, jax.lax.stop_gradient(latent))

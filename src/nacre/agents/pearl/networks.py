@@ -11,23 +11,52 @@ from jaxtyping import Array, Bool, Float
 
 from nacre.agents.pearl.config import PearlConfig
 from nacre.nn.gaussian import product_of_gaussians
+from nacre.nn.lstm import LSTM
 from nacre.nn.mlp import MLP, Precision
 from nacre.rl.policy import TanhGaussianPolicy
-from nacre.types import Key, Transition
+from nacre.types import Key, Stretch, Transition
+
+
+class RecurrentEncoder(eqx.Module):
+    """An LSTM between the hidden layers of an MLP, which see single transitions, and its output layer (spec 1.8).
+
+    It has no state of its own: every call begins with zeros and reads one sequence, episode after episode.
+    """
+
+    network: MLP
+    lstm: LSTM
+
+    def __init__(self, sizes: tuple[int, ...], *, key: Key, precision: Precision):
+        """`sizes` are those of the MLP; the LSTM is as wide as the last hidden layer."""
+        network_key, lstm_key = jax.random.split(key)
+        self.network = MLP(sizes, key=network_key, precision=precision)
+        self.lstm = LSTM(sizes[-2], sizes[-2], key=lstm_key, precision=precision)
+
+    def __call__(
+        self, context: Float[Array, "n size context"], mask: Bool[Array, "n size"]
+    ) -> Float[Array, "n output"]:
+        """The output after the last transition of each sequence whose mask is True."""
+        n, size, width = context.shape
+        hidden = self.network.hidden(context.reshape(n * size, width))
+        state = self.lstm(hidden.reshape(n, size, hidden.shape[1]), mask, self.lstm.initial_state(n))
+        return self.network.output(state.hidden)
+
+
+Encoder = MLP | RecurrentEncoder
 
 
 class ActingNetworks(NamedTuple):
     """What an agent needs: to infer and to act. (Each call while acting walks through what it is given, so that the
     other networks would cost time.)"""
 
-    encoder: MLP
+    encoder: Encoder
     policy: TanhGaussianPolicy
 
 
 class PearlNetworks(eqx.Module):
     """All that is trained."""
 
-    encoder: MLP
+    encoder: Encoder
     policy: TanhGaussianPolicy
     critics: tuple[MLP, MLP]
     value: MLP
@@ -41,6 +70,7 @@ def initial_networks(
     config: PearlConfig, observation_size: int, action_size: int, *, key: Key, precision: Precision
 ) -> PearlNetworks:
     """Fresh networks: three hidden layers each, initialised as :class:`nacre.nn.mlp.MLP` says."""
+    encoder_class = RecurrentEncoder if config.encoder == "recurrent" else MLP
     encoder_key, policy_key, first_key, second_key, value_key = jax.random.split(key, 5)
     hidden = (config.hidden_size,) * 3
     state_size = observation_size + config.latent_size
@@ -50,7 +80,7 @@ def initial_networks(
         (2 if config.probabilistic_context else 1) * config.latent_size,
     )
     return PearlNetworks(
-        encoder=MLP(encoder_sizes, key=encoder_key, precision=precision),
+        encoder=encoder_class(encoder_sizes, key=encoder_key, precision=precision),
         policy=TanhGaussianPolicy(state_size, action_size, config.hidden_size, key=policy_key, precision=precision),
         critics=(
             MLP((state_size + action_size, *hidden, 1), key=first_key, precision=precision),
@@ -62,35 +92,58 @@ def initial_networks(
 
 def context_width(config: PearlConfig, observation_size: int, action_size: int) -> int:
     """Width of one row of context."""
-    return observation_size * (2 if config.next_observation_in_context else 1) + action_size + 1
+    observations = 2 if config.next_observation_in_context else 1
+    return observation_size * observations + action_size + (2 if config.encoder == "recurrent" else 1)
 
 
-def context_rows(config: PearlConfig, transition: Transition) -> Float[Array, "*batch context"]:
-    """What the encoder sees of transitions: observation, action, reward and, if asked, the next observation."""
+def context_rows(
+    config: PearlConfig, transition: Transition, begins: Bool[Array, "*batch"] | None = None
+) -> Float[Array, "*batch context"]:
+    """What the encoder sees of transitions: observation, action, reward and, if asked, the next observation.
+
+    A recurrent encoder also sees which transitions begin an episode: `begins`.
+    """
     reward = transition.sparse_reward if config.sparse_reward_in_context else transition.reward
     parts = [transition.observation, transition.action, reward[..., None]]
     if config.next_observation_in_context:
         parts.append(transition.next_observation)
+    if config.encoder == "recurrent":
+        if begins is None:
+            raise ValueError("a recurrent encoder has to see where episodes begin")
+        parts.append(begins[..., None].astype(reward.dtype))
     return jnp.concatenate(parts, axis=-1)
 
 
+def drawn_context(
+    config: PearlConfig, drawn: Transition | Stretch
+) -> tuple[Float[Array, "n size context"], Bool[Array, "n size"] | None]:
+    """The context and its mask, as :func:`infer_posterior` takes them, of a draw from the replay."""
+    if isinstance(drawn, Stretch):
+        return context_rows(config, drawn.transitions, drawn.begins), drawn.mask
+    return context_rows(config, drawn), None
+
+
 def infer_posterior(
-    encoder: MLP,
+    encoder: Encoder,
     config: PearlConfig,
     context: Float[Array, "n size context"],
     mask: Bool[Array, "n size"] | None = None,
 ) -> tuple[Float[Array, "n latent"], Float[Array, "n latent"]]:
     """Mean and variance of q(z | c) for each of n trials; without context it is the prior N(0, 1).
 
-    With a deterministic context the variance is 0 and the mean is the plain mean of the encoded transitions, or 0
-    without context.
+    A recurrent encoder gives one factor, from all transitions in order; otherwise every transition gives one. With a
+    deterministic context the variance is 0 and the mean is the plain mean of what was encoded, or 0 without context.
     """
     n, size, width = context.shape
-    encoded = encoder(context.reshape(n * size, width)).reshape(n, size, -1)
+    if isinstance(encoder, RecurrentEncoder):
+        mask = jnp.ones((n, size), bool) if mask is None else mask
+        encoded, mask = encoder(context, mask)[:, None], mask.any(axis=1, keepdims=True)
+    else:
+        encoded = encoder(context.reshape(n * size, width)).reshape(n, size, -1)
     if config.probabilistic_context:
         means, raw_variances = jnp.split(encoded, 2, axis=-1)
         return product_of_gaussians(means, raw_variances, mask)
-    weight = jnp.ones((n, size)) if mask is None else mask.astype(encoded.dtype)
+    weight = jnp.ones(encoded.shape[:2]) if mask is None else mask.astype(encoded.dtype)
     total = (weight[..., None] * encoded).sum(axis=1)
     mean = total / jnp.maximum(weight.sum(axis=1), 1)[:, None]
     return mean, jnp.zeros_like(mean)
