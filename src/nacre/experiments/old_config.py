@@ -113,7 +113,10 @@ WITHOUT_MEANING = {
 
 FIXED = {
     "path_to_weights": (None, "starting from another run's weights is not there yet"),
-    "algo_params.recurrent": (False, "it never ran in the original code: nacre train pearl/cheetah-vel-recurrent has one that works"),
+    "algo_params.recurrent": (
+        False,
+        "it never ran in the original code; pearl/cheetah-vel-recurrent is one that works",
+    ),
     "algo_params.eval_deterministic": (True, "evaluation while training uses the deterministic policy"),
     "algo_params.policy_pre_activation_weight": (0, "this penalty was off in every published run and is not there"),
 }
