@@ -460,7 +460,7 @@ def test_messages(tmp_path: Path) -> None:
         ({"net_sizes": 3}, r"unknown key 'net_sizes': did you mean net_size or"),
         (
             {"algo_params": {"recurrent": True}},
-            "recurrent is true; allowed: false, as the recurrent encoder is not there",
+            "recurrent is true; allowed: false, as it never ran in the original code",
         ),
         (
             {"algo_params": {"embedding_batch_size": 100}},
