@@ -23,6 +23,7 @@ from matplotlib.ticker import PercentFormatter
 
 from nacre import Evaluation, NacreError, evaluate
 from nacre.files import make_folder, write_atomically
+from nacre.report.figures import tidy
 
 Columns = dict[str, Float[np.ndarray, " episodes"]]
 
@@ -68,8 +69,7 @@ def draw(results: Mapping[str, Columns], exploration_episodes: int) -> Figure:
         if column != RETURN:
             axes.set_ylim(0, 1)
             axes.yaxis.set_major_formatter(PercentFormatter(1))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        tidy(axes)
     handles, labels = axes.get_legend_handles_labels()
     title = f"z from the prior in the first {exploration_episodes} episodes, then (dashed line) from the posterior"
     figure.legend(handles, labels, loc="outside upper left", ncols=len(labels), frameon=False, title=title)

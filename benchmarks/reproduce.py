@@ -36,6 +36,7 @@ from nacre.report.curves import (
     comparable,
     cut_to_shortest,
     episode_columns,
+    flat_fields,
     same_experiment,
 )
 from nacre.run_folder import EXPERIMENT, read_run, versions
@@ -153,10 +154,7 @@ def differences(experiment: Experiment, other: Experiment) -> dict[str, tuple[An
     """The fields of the experiment and its algorithm that change a curve and are not as in the other: both values."""
 
     def fields(experiment: Experiment) -> dict[str, Any]:
-        values = dataclasses.asdict(
-            dataclasses.replace(comparable(experiment), iterations=experiment.iterations, name="")
-        )
-        return values | values.pop("algorithm")
+        return flat_fields(dataclasses.replace(comparable(experiment), iterations=experiment.iterations, name=""))
 
     theirs = fields(other)
     return {field: (value, theirs[field]) for field, value in fields(experiment).items() if value != theirs[field]}

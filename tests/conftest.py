@@ -7,6 +7,7 @@ the environment also reaches the processes that tests start.
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # One thread for BLAS, or NumPy's pool fights with the simulator's and with XLA's.
@@ -45,6 +46,15 @@ TINY = {
     "threads": 1,
 }
 """What makes of pearl/point-robot a run of seconds, almost all of them compilation."""
+
+
+@pytest.fixture(scope="module")
+def quick_compilation() -> Iterator[None]:
+    """For programs that are tiny and run a few times: compiling them well would take most of the time."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,5 @@
 """What several tests share: a tiny world whose every number is known, networks that act out their beliefs, a count of
-compilations.
+compilations, a loader of scripts.
 
 The networks make PEARL's hidden quantities visible from outside: with :func:`transparent_networks` an episode's
 actions say which z was in force, and z says which transitions it was inferred from. So the protocols are tested on
@@ -9,7 +9,10 @@ the very code that trains, without spies inside it.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import equinox as eqx
@@ -177,3 +180,13 @@ def compilations() -> Iterator[list[str]]:
     start, found = len(_compiled), []
     yield found
     found += _compiled[start:]
+
+
+def load_script(path: str) -> ModuleType:
+    """A script outside the package, by its path in the project."""
+    specification = importlib.util.spec_from_file_location(Path(path).stem, Path(__file__).parents[1] / path)
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module

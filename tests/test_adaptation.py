@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
+from probes import load_script
 
 from nacre import Evaluation, NacreError
 from nacre.evaluation import Protocol, TrialResult
 
-PATH = Path(__file__).parents[1] / "benchmarks" / "adaptation.py"
-specification = importlib.util.spec_from_file_location("adaptation", PATH)
-assert specification is not None
-assert specification.loader is not None
-script = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(script)
+script = load_script("benchmarks/adaptation.py")
 
 
 def evaluation(successes: tuple[tuple[bool, ...], ...] | None) -> Evaluation:

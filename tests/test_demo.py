@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import signal
 import sys
@@ -11,17 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from probes import load_script
 from rich.console import Console
 
 from nacre import Experiment, Interrupted, make_experiment
 from nacre.evaluation import Evaluation, Protocol, TrialResult
 from nacre.types import Episode
 
-specification = importlib.util.spec_from_file_location("demo", Path(__file__).parents[1] / "examples/demo.py")
-assert specification is not None
-assert specification.loader is not None
-demo = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(demo)
+demo = load_script("examples/demo.py")
 
 
 def rows(text: str) -> list[list[str]]:

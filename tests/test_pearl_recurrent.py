@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +66,7 @@ draw_context = jax.jit(_draw_context, static_argnums=0)
 draw_rl = jax.jit(_draw_rl, static_argnums=0)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation() -> Iterator[None]:
-    """The programs are tiny and run a few times: compiling them well would take most of the time."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def networks_of(config: PearlConfig = CONFIG) -> PearlNetworks:
@@ -277,7 +271,7 @@ def test_a_stochastic_test_context_is_read_as_a_whole_too() -> None:
 
 
 @pytest.fixture(scope="module")
-def filled(_quick_compilation: None) -> Filled:
+def filled(quick_compilation: None) -> Filled:
     """The initial collection and one iteration's visits of all tasks."""
     learner, state = learner_and_state()
     visits = learner.collect_initial(state, simulators, TASKS, np.random.SeedSequence(0))

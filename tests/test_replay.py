@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import itertools
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import compilations
+from probes import compilations, load_script
 from scipy.stats import chisquare
 
 from nacre.experiments import make_experiment
@@ -25,13 +23,7 @@ from nacre.types import Episode, Stretch, Transition, Visit
 OBSERVATIONS, ACTIONS = 3, 2
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick_compilation() -> Iterator[None]:
-    """The programs are tiny and run a few times: compiling them well would take most of the time."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 class Rows(NamedTuple):
@@ -342,30 +334,20 @@ def test_nothing_is_compiled_after_the_first_use() -> None:
     assert not later
 
 
-def load_benchmark():
-    path = Path(__file__).parents[1] / "benchmarks" / "replay_memory.py"
-    spec = importlib.util.spec_from_file_location("replay_memory", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_memory_of_the_published_schedule() -> None:
     """Issue: 2.7 million cheetah transitions in at most 1.2 times the bytes of their content."""
     experiment = make_experiment("pearl/cheetah-vel")
     learner = learner_for(experiment, make_family(experiment.family))
     transitions = learner.capacity(experiment.train_tasks, experiment.iterations)
     assert transitions == 2_700_000
-    benchmark = load_benchmark()
+    benchmark = load_script("benchmarks/replay_memory.py")
     empty = benchmark.planned_buffer(experiment)
     assert benchmark.array_bytes(empty) <= 1.1 * benchmark.content_bytes(transitions, 20, 6)
 
 
 def test_memory_when_filled_as_published() -> None:
     """The benchmark itself at a tenth of the iterations: what was planned suffices, so the ratio holds when full."""
-    benchmark = load_benchmark()
+    benchmark = load_script("benchmarks/replay_memory.py")
     experiment = make_experiment("pearl/cheetah-vel", iterations=50)
     planned = benchmark.array_bytes(benchmark.planned_buffer(experiment))
     buffer = benchmark.filled_buffer(experiment)

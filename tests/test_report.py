@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from probes import load_script
 
 from nacre.errors import NacreError
 from nacre.report import (
@@ -31,16 +30,6 @@ from nacre.report.curves import FIRST_EPISODE, LAST_EPISODE, episode_columns
 from nacre.tasks import make_family
 from nacre.tasks.family import TaskFamily
 from nacre.types import Episode
-
-
-def load_script(path: str) -> ModuleType:
-    specification = importlib.util.spec_from_file_location(Path(path).stem, Path(__file__).parents[1] / path)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
 
 reproduce = load_script("benchmarks/reproduce.py")
 

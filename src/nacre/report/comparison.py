@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
@@ -26,7 +27,7 @@ from nacre.report.curves import (
     group_by_configuration,
     read_runs,
 )
-from nacre.report.figures import draw_references
+from nacre.report.figures import draw_references, tidy
 from nacre.report.html import Picture, Table, number, picture, writable, write_page
 from nacre.report.intervals import FEWEST_RUNS, Interval, difference_interval, interquartile_mean, interval
 from nacre.report.references import REFERENCES
@@ -136,32 +137,34 @@ def write_comparison(groups: Mapping[str, Sequence[Path | str]], out: Path | str
 def compared_curves(axes: Axes, groups: Sequence[Group]) -> None:
     """Draws the test return of the last episode against environment steps: interquartile mean over the seeds of each
     group, and 95 % bootstrap intervals where there are enough seeds."""
-    for group, (colour, dash) in zip(groups, _styles(len(groups)), strict=True):
-        returns = group.returns(LAST_EPISODE)
-        axes.plot(group.steps, interquartile_mean(returns), dash, color=colour, linewidth=2, label=_legend(group))
-        band = interval(returns)
-        if band is not None:
-            axes.fill_between(group.steps, *band, color=colour, alpha=0.18, linewidth=0)
+    for group, style in zip(groups, _styles(len(groups)), strict=True):
+        _draw(axes, group.steps, group.returns(LAST_EPISODE), *style, label=_legend(group))
     draw_references(axes, REFERENCES.get(groups[0].experiment.family, ()), max(group.steps[-1] for group in groups))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set(xlabel="environment steps", ylabel="test return of the last episode")
-    _finish(axes)
+    tidy(axes)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, alignment="left", borderaxespad=0.2)
 
 
 def compared_episodes(axes: Axes, groups: Sequence[Group]) -> None:
     """Draws the test return of each episode of a trial after the last iteration, in the same way."""
-    for group, (colour, dash) in zip(groups, _styles(len(groups)), strict=True):
+    for group, style in zip(groups, _styles(len(groups)), strict=True):
         columns = episode_columns(next(iter(group.curves.values())))
         returns = np.stack([group.returns(column)[:, -1] for column in columns], axis=1)
-        episodes = np.arange(1, 1 + len(columns))
-        axes.plot(episodes, interquartile_mean(returns), dash, color=colour, marker="o", markersize=4, linewidth=2)
-        band = interval(returns)
-        if band is not None:
-            axes.fill_between(episodes, *band, color=colour, alpha=0.18, linewidth=0)
+        _draw(axes, np.arange(1, 1 + len(columns)), returns, *style, marker="o", markersize=4)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="episode of a trial", ylabel="test return")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes)
+
+
+def _draw(
+    axes: Axes, x: np.ndarray, returns: Float64[np.ndarray, "seeds points"], colour: str, dash: str, **line: Any
+) -> None:
+    """The interquartile mean over seeds as a line, and its interval as a band if there is one."""
+    axes.plot(x, interquartile_mean(returns), dash, color=colour, linewidth=2, **line)
+    band = interval(returns)
+    if band is not None:
+        axes.fill_between(x, *band, color=colour, alpha=0.18, linewidth=0)
 
 
 def _read_group(name: str, runs: Sequence[Path]) -> Group:
@@ -182,12 +185,6 @@ def _legend(group: Group) -> str:
 
 def _seeds(group: Group) -> str:
     return f"{len(group.curves)} seed{'s' if len(group.curves) > 1 else ''}"
-
-
-def _finish(axes: Axes) -> None:
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, alignment="left", borderaxespad=0.2)
 
 
 def _curve_picture(groups: Sequence[Group]) -> Picture:

@@ -41,12 +41,17 @@ def learning_curve(axes: Axes, curves: Curves, references: Sequence[PublishedCur
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlabel("environment steps")
     axes.set_ylabel("test return (sum of an episode's rewards)")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes)
     seeds = "one seed" if len(curves) == 1 else f"mean and range of {len(curves)} seeds"
     axes.legend(
         loc="lower left", bbox_to_anchor=(0, 1), frameon=False, title=seeds, alignment="left", borderaxespad=0.2
     )
+
+
+def tidy(axes: Axes) -> None:
+    """A faint grid, and no frame at the top and the right."""
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def draw_references(axes: Axes, references: Sequence[PublishedCurve | Level], last_step: float) -> None:

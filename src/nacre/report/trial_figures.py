@@ -18,7 +18,7 @@ from matplotlib.patches import Ellipse
 from matplotlib.ticker import MaxNLocator
 
 from nacre.evaluation import Evaluation
-from nacre.report.figures import AFTER, BEFORE, trajectories
+from nacre.report.figures import AFTER, BEFORE, tidy, trajectories
 from nacre.report.posterior import Posteriors
 from nacre.types import Episode
 
@@ -47,7 +47,7 @@ def returns_by_episode(axes: Axes, evaluation: Evaluation, names: Sequence[str])
     axes.text(0.6, 1.02, "grey: task unknown", transform=axes.get_xaxis_transform(), fontsize="small", color="0.35")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(loc="lower right", frameon=False, bbox_to_anchor=(1, 1), borderaxespad=0.1)
-    _tidy(axes)
+    tidy(axes)
 
 
 def returns_by_task(axes: Axes, evaluation: Evaluation, names: Sequence[str]) -> None:
@@ -68,7 +68,7 @@ def returns_by_task(axes: Axes, evaluation: Evaluation, names: Sequence[str]) ->
     axes.plot(place, last, "o", color=AFTER, markersize=5, label="last episode")
     axes.set_ylabel("return")
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, ncols=2, borderaxespad=0.1, handletextpad=0.2)
-    _tidy(axes)
+    tidy(axes)
 
 
 def shown_parameters(means: Float32[np.ndarray, "n latent"], tasks: Float64[np.ndarray, "n parameters"]) -> list[int]:
@@ -143,7 +143,7 @@ def posterior_widths(axes: Axes, course: Posteriors, context_size: int) -> None:
         axes.axvline(context_size, color="0.5", linewidth=1, linestyle=":", label="training", zorder=0)
     axes.set(xscale="log", yscale="log", xlabel="transitions of the trial so far", ylabel="standard deviation")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, ncols=-(-(len(shades) + 2) // 10))
-    _tidy(axes)
+    tidy(axes)
 
 
 def trajectory_figure(trials: Sequence[Sequence[Episode]], tasks: Float64[np.ndarray, "n parameters"]) -> Figure:
@@ -188,7 +188,7 @@ def reward_panels(
             rewards = episode.sparse_rewards if sparse and episode.sparse_rewards is not None else episode.rewards
             axes.plot(np.arange(1, 1 + len(rewards)), rewards, color=shade, linewidth=1.1, label=f"episode {number}")
         axes.set_title(title, fontsize="small")
-        _tidy(axes)
+        tidy(axes)
     handles, labels = max((axes.get_legend_handles_labels() for axes in panels), key=lambda found: len(found[1]))
     figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)), frameon=False)
     _label(panels, "time step of the episode", "reward")
@@ -222,8 +222,3 @@ def _shades(values: Float64[np.ndarray, " n"]) -> ScalarMappable:
 
 def _words(parameter: str) -> str:
     return parameter.replace("_", " ")
-
-
-def _tidy(axes: Axes) -> None:
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
