@@ -15,6 +15,8 @@ import mujoco
 import numpy as np
 from jaxtyping import Float32, Float64, Int
 
+from nacre.tasks.rendering import MujocoRenderer
+
 ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
 
 
@@ -166,6 +168,16 @@ class MujocoWorld:
             if error is not None:
                 raise error
         return self._read(slots)
+
+    @property
+    def frames_per_second(self) -> float:
+        return 1.0 / (self._body.frame_skip * self._original.opt.timestep)
+
+    def configurations(self, slots: Int[np.ndarray, " n"]) -> Float64[np.ndarray, "n configuration"]:
+        return np.array([self._slots[slot].data.qpos for slot in slots])
+
+    def make_renderer(self, width: int, height: int) -> MujocoRenderer:
+        return MujocoRenderer(self._body.compile(), width, height)
 
     def close(self) -> None:
         for _ in self._helpers:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int
 
 from nacre.tasks.family import TaskFamily, World
+from nacre.tasks.rendering import PointRenderer
 
 STEP_SIZE = 0.1
 """Distance that a full action moves the point along each axis."""
@@ -20,9 +21,13 @@ class PointWorld:
     An episode starts uniformly in a square around the origin. The reward state is the position.
     """
 
-    def __init__(self, n_slots: int, start_range: float) -> None:
+    frames_per_second = 10.0
+
+    def __init__(self, n_slots: int, start_range: float, goal_radius: float) -> None:
+        """`goal_radius` is that of the goal in pictures."""
         self._positions = np.zeros((n_slots, 2))
         self._start_range = start_range
+        self._goal_radius = goal_radius
 
     def reset(
         self,
@@ -39,6 +44,12 @@ class PointWorld:
     ) -> tuple[Float32[np.ndarray, "n 2"], Float64[np.ndarray, "n 2"]]:
         self._positions[slots] += STEP_SIZE * actions
         return self._read(slots)
+
+    def configurations(self, slots: Int[np.ndarray, " n"]) -> Float64[np.ndarray, "n 2"]:
+        return self._positions[slots]
+
+    def make_renderer(self, width: int, height: int) -> PointRenderer:
+        return PointRenderer(width, height, self._goal_radius)
 
     def close(self) -> None:
         pass
@@ -71,7 +82,7 @@ class PointRobot(TaskFamily):
         return -_distance(following, task)
 
     def make_world(self, n_slots: int, threads: int) -> World:
-        return PointWorld(n_slots, start_range=1.0)
+        return PointWorld(n_slots, start_range=1.0, goal_radius=0.1)
 
 
 class SparsePointRobot(TaskFamily):
@@ -108,4 +119,4 @@ class SparsePointRobot(TaskFamily):
         return (1.0 - distance) * (distance <= self.goal_radius).astype(distance.dtype)
 
     def make_world(self, n_slots: int, threads: int) -> World:
-        return PointWorld(n_slots, start_range=0.0)
+        return PointWorld(n_slots, start_range=0.0, goal_radius=self.goal_radius)

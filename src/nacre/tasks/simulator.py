@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Float32, Float64
 
 from nacre.errors import NacreError, SimulationError
 from nacre.tasks.family import TaskFamily
+from nacre.tasks.rendering import Renderer, check_drawable
 
 
 class Simulator(VectorEnv):
@@ -139,6 +140,31 @@ class Simulator(VectorEnv):
         if self.family.has_sparse_reward:
             infos["sparse_reward"] = sparse_rewards
         return self._observations.copy(), rewards, self._terminations.copy(), self._truncations.copy(), infos
+
+    def configurations(self) -> Float64[np.ndarray, "n configuration"]:
+        """All that a picture of each slot depends on, for a renderer that :meth:`make_renderer` made.
+
+        Raises:
+            NacreError: the family cannot be drawn.
+        """
+        return check_drawable(self.family, self._world).configurations(self._all_slots)
+
+    def make_renderer(self, width: int, height: int) -> Renderer:
+        """Draws configurations of this simulator, in pixels. Close it.
+
+        Raises:
+            NacreError: the family, or this machine, cannot draw.
+        """
+        return check_drawable(self.family, self._world).make_renderer(width, height)
+
+    @property
+    def frames_per_second(self) -> float:
+        """Control steps in a second of the world's own time.
+
+        Raises:
+            NacreError: the family cannot be drawn.
+        """
+        return check_drawable(self.family, self._world).frames_per_second
 
     def close_extras(self, **kwargs: Any) -> None:
         self._world.close()
