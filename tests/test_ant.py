@@ -108,6 +108,24 @@ def test_reset_noise_of_the_ant():
     np.testing.assert_allclose(np.linalg.norm(observations[:, 3:7], axis=1), 1, rtol=1e-6)
 
 
+def test_without_forces_an_ant_moves_alike_and_sees_and_pays_nothing_of_contacts():
+    actions = np.random.default_rng(3).uniform(-1, 1, (30, 2, 8)).astype(np.float32)
+    tasks = np.array([[1.0, 0.5], [-2.0, 0.0]])
+    seen, earned = {}, {}
+    for name in ("ant-goal", "ant-goal-without-forces"):
+        simulator = Simulator(make_family(name), 2)
+        simulator.reset(seed=5, options={"tasks": tasks})
+        steps = [simulator.step(action) for action in actions]
+        seen[name], earned[name] = np.array([step[0] for step in steps]), np.array([step[1] for step in steps])
+        simulator.close()
+    np.testing.assert_array_equal(seen["ant-goal"][..., :29], seen["ant-goal-without-forces"][..., :29])
+    forces = seen["ant-goal"][..., 29:].astype(np.float64)
+    assert (forces != 0).any()
+    assert not seen["ant-goal-without-forces"][..., 29:].any()
+    cost = earned["ant-goal-without-forces"] - earned["ant-goal"]
+    np.testing.assert_allclose(cost, 0.0005 * (forces**2).sum(-1), atol=1e-7)
+
+
 @pytest.fixture(scope="module")
 def standing():
     """Reward states (time + 1, slots, 87) of four ants that do nothing."""

@@ -41,6 +41,7 @@ def test_list_names_every_experiment(capsys):
         ("ant-dir", "2 504"),
         ("ant-random-dir", "2 504"),
         ("ant-goal", "2 800"),
+        ("ant-goal-long", "10 000"),
         ("humanoid-dir", "2 700"),
     ):
         assert f" {steps} 000 " in lines[f"pearl/{name}"]

@@ -21,6 +21,7 @@ IDS = {
     "nacre/AntDir-v0": "ant-dir",
     "nacre/AntRandomDir-v0": "ant-random-dir",
     "nacre/AntGoal-v0": "ant-goal",
+    "nacre/AntGoalWithoutForces-v0": "ant-goal-without-forces",
     "nacre/HumanoidDir-v0": "humanoid-dir",
     "nacre/Walker2dRandParams-v0": "walker-rand-params",
     "nacre/HopperRandParams-v0": "hopper-rand-params",

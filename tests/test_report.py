@@ -32,6 +32,8 @@ from nacre.tasks.family import TaskFamily
 from nacre.types import Episode
 
 reproduce = load_script("benchmarks/reproduce.py")
+reproduction_table = load_script("benchmarks/reproduction_table.py")
+ROOT = Path(__file__).parents[1]
 
 
 def curve(last: list[float], first: list[float]) -> dict[str, np.ndarray]:
@@ -318,3 +320,24 @@ def test_reproduce_refuses_what_makes_no_sense(arguments: list[str], capsys: pyt
 def test_reproduce_says_what_is_wrong(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert reproduce.main(arguments) == 2
     assert words in capsys.readouterr().err
+
+
+def test_the_reproduction_table_is_what_the_results_say(capsys: pytest.CaptureFixture[str]):
+    assert reproduction_table.main(["--check"]) == 0, capsys.readouterr().out
+    table = reproduction_table.table(link=True, ablations=False)
+    rows = {line.split("`")[1]: line for line in table.splitlines() if line.startswith("| `")}
+    assert {f"pearl/{family}" for family in REFERENCES} <= rows.keys()
+    humanoid = rows["pearl/humanoid-dir"]
+    assert "not run" in humanoid
+    assert "`python benchmarks/reproduce.py pearl/humanoid-dir --seeds 1 2 3`" in humanoid
+    assert "1007 at 1.67 M" in humanoid
+    last = reproduce.cut_to_shortest(read_curves(ROOT / "results/pearl/cheetah-vel/curve.csv"))
+    mean = np.mean([run[LAST_EPISODE][-1] for run in last.values()])
+    assert f"| {mean:.1f} |".replace("-", "−") in rows["pearl/cheetah-vel"]
+
+
+def test_the_reproduction_table_gives_intervals_from_three_seeds_on():
+    values = {seed: curve([value], [value]) for seed, value in enumerate((-10.0, -12.0, -11.0))}
+    two = {seed: values[seed] for seed in (0, 1)}
+    assert reproduction_table.final(two, LAST_EPISODE) == "−11"
+    assert reproduction_table.final(values, LAST_EPISODE) == "−11 (−12 to −10)"

@@ -45,14 +45,11 @@ class List:
         table.add_column("what it is")
         for name, experiment in EXPERIMENTS.items():
             config = experiment.algorithm
-            visit = config.prior_steps + config.posterior_steps + config.extra_posterior_steps
-            steps = experiment.train_tasks * config.initial_steps
-            steps += experiment.iterations * config.tasks_per_iteration * visit
             table.add_row(
                 name,
                 f"{experiment.train_tasks} + {experiment.test_tasks}",
                 str(experiment.iterations),
-                f"{steps:,}".replace(",", " "),
+                f"{experiment.environment_steps:,}".replace(",", " "),
                 f"{experiment.iterations * config.updates_per_iteration:,}".replace(",", " "),
                 DESCRIPTIONS[name],
             )

@@ -12,6 +12,7 @@ ENVIRONMENTS = {
     "nacre/AntDir-v0": ("ant-dir", 200),
     "nacre/AntRandomDir-v0": ("ant-random-dir", 200),
     "nacre/AntGoal-v0": ("ant-goal", 200),
+    "nacre/AntGoalWithoutForces-v0": ("ant-goal-without-forces", 200),
     "nacre/HumanoidDir-v0": ("humanoid-dir", 200),
     "nacre/Walker2dRandParams-v0": ("walker-rand-params", 200),
     "nacre/HopperRandParams-v0": ("hopper-rand-params", 200),

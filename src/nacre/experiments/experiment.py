@@ -60,6 +60,13 @@ class Experiment:
     device: Literal["cpu", "gpu"] | None = None
     """Where to learn; None: on a GPU if there is one."""
 
+    @property
+    def environment_steps(self) -> int:
+        """Environment steps of all iterations, where every episode is as long as the horizon."""
+        config = self.algorithm
+        visit = config.prior_steps + config.posterior_steps + config.extra_posterior_steps
+        return self.train_tasks * config.initial_steps + self.iterations * config.tasks_per_iteration * visit
+
 
 def override(experiment: Experiment, overrides: Mapping[str, Any]) -> Experiment:
     """Replaces fields of the experiment or of its algorithm's configuration, named flat (`seed`, `kl_weight`).

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Callable
 
 from nacre.errors import NacreError
-from nacre.tasks.ant import AntDir, AntGoal, AntRandomDir
+from nacre.tasks.ant import AntDir, AntGoal, AntGoalWithoutForces, AntRandomDir
 from nacre.tasks.cheetah import CheetahDir, CheetahVel
 from nacre.tasks.family import TaskFamily, TaskList, TaskSplit, World, split_tasks
 from nacre.tasks.gymnasium import GymnasiumFamily
@@ -39,6 +39,7 @@ FAMILIES: dict[str, Callable[[], TaskFamily]] = {
         AntDir,
         AntRandomDir,
         AntGoal,
+        AntGoalWithoutForces,
         HumanoidDir,
         WalkerRandParams,
         HopperRandParams,

@@ -30,13 +30,21 @@ class _Ant(TaskFamily):
     horizon = 200
     clip: tuple[int, float] | None = None
     """As in MujocoBody."""
+    contact_forces: bool = True
+    """As in MujocoBody; without, they are 0."""
 
     def make_world(self, n_slots: int, threads: int) -> World:
         # Imported here, so that naming a family does not load MuJoCo.
         from nacre.tasks.mujoco import MujocoBody, MujocoWorld
 
         body = MujocoBody(
-            "ant.xml", FRAME_SKIP, _start, self.observe, _reward_state, contact_forces=True, clip=self.clip
+            "ant.xml",
+            FRAME_SKIP,
+            _start,
+            self.observe,
+            _reward_state,
+            contact_forces=self.contact_forces,
+            clip=self.clip,
         )
         return MujocoWorld(body, n_slots, threads)
 
@@ -126,3 +134,10 @@ class AntGoal(_Ant):
     @staticmethod
     def observe(data: mujoco.MjData) -> list[np.ndarray]:
         return [data.qpos, data.qvel, data.cfrc_ext.reshape(-1)]
+
+
+class AntGoalWithoutForces(AntGoal):
+    """Ant-goal as those saw it whose MuJoCo was 2.0 or later: contact forces are observed as 0, and cost nothing."""
+
+    name = "ant-goal-without-forces"
+    contact_forces = False

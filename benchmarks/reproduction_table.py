@@ -1,0 +1,181 @@
+"""Write the reproduction table from what is in results/, into README.md and docs/reproduction.md.
+
+    python benchmarks/reproduction_table.py [--check]
+
+One row for each published experiment, and in docs/ for each of the paper's ablations: what was run, what came of it,
+and what others measured. An experiment without results is "not run", with the command that would run it. With
+--check nothing is written: the exit status says whether both tables are as they would be written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from nacre.experiments import EXPERIMENTS, Experiment
+from nacre.report import REFERENCES, Curves, Level, PublishedCurve, read_curves
+from nacre.report.curves import FIRST_EPISODE, LAST_EPISODE, STEPS, cut_to_shortest
+from nacre.report.intervals import interquartile_mean, interval
+
+ROOT = Path(__file__).parents[1]
+BEGIN = "<!-- Written by benchmarks/reproduction_table.py: do not edit from here ... -->"
+END = "<!-- ... to here. -->"
+ELSEWHERE = {"pearl/sparse-point-robot-deterministic-context": "pearl/sparse-point-robot-deterministic"}
+"""Folders of results that are not named as the experiment."""
+LENGTH = {"iterations", "precision"}
+"""Fields that may differ from the published ones without the experiment being another one."""
+
+
+class Result(NamedTuple):
+    """What is in a folder of results."""
+
+    folder: str
+    curves: Curves
+    precision: str
+    changed: tuple[str, ...]
+    """Fields that are not as published, apart from LENGTH."""
+
+
+def read_result(experiment: Experiment) -> Result | None:
+    """The results of an experiment; None: it was not run."""
+    folder = f"results/{ELSEWHERE.get(experiment.name, experiment.name)}"
+    if not (ROOT / folder / "curve.csv").exists():
+        return None
+    page = (ROOT / folder / "README.md").read_text(encoding="utf-8")
+    precision = re.search(r"^\| precision \| (\w+) \|$", page, re.MULTILINE)
+    if precision is None:
+        raise SystemExit(f"{folder}/README.md does not say in which precision its runs were trained")
+    configuration = page.partition("## Configuration")[2]
+    changed = set(re.findall(r"^\| `(\w+)` \|", configuration, re.MULTILINE)) - LENGTH
+    return Result(folder, cut_to_shortest(read_curves(ROOT / folder / "curve.csv")), precision[1], tuple(changed))
+
+
+def is_ablation(experiment: Experiment) -> bool:
+    """Whether the algorithm is not that of the published experiment of the family."""
+    return experiment.algorithm != EXPERIMENTS[f"pearl/{experiment.family}"].algorithm
+
+
+def named(ablations: bool) -> list[Experiment]:
+    """The experiments that have a row."""
+    listed = [experiment for name, experiment in EXPERIMENTS.items() if not name.endswith("-quick")]
+    return [experiment for experiment in listed if ablations or not is_ablation(experiment)]
+
+
+def row(experiment: Experiment, link: bool) -> str:
+    """`link`: the page of the results is linked, not only named."""
+    result = read_result(experiment)
+    budget = count(experiment.environment_steps)
+    if result is None:
+        command = f"`python benchmarks/reproduce.py {experiment.name} --seeds 1 2 3`"
+        cells = [budget, "", "", "not run", others(experiment, None), command]
+    else:
+        steps = int(min(run[STEPS][-1] for run in result.curves.values()))
+        what = [f"{count(steps)} of {budget}"]
+        if result.precision != "float32":
+            what.append(result.precision)
+        if result.changed:
+            what.append("changed configuration")
+        cells = [
+            ", ".join(what),
+            str(len(result.curves)),
+            final(result.curves, FIRST_EPISODE),
+            final(result.curves, LAST_EPISODE),
+            others(experiment, steps),
+            f"[page]({result.folder}/README.md)" if link else f"`{result.folder}`",
+        ]
+    return " | ".join([f"| `{experiment.name}`", *cells]) + " |"
+
+
+def final(curves: Curves, column: str) -> str:
+    """The interquartile mean over seeds after the last iteration, with its interval where there are enough seeds."""
+    values = np.array([run[column][-1] for run in curves.values()])
+    mean = number(float(interquartile_mean(values)))
+    ends = interval(values)
+    return mean if ends is None else f"{mean} ({number(float(ends.low))} to {number(float(ends.high))})"
+
+
+def others(experiment: Experiment, steps: int | None) -> str:
+    """What others measured nearest to `steps`, and at their end; without any: the levels to compare with."""
+    references = REFERENCES.get(experiment.family, ())
+    if is_ablation(experiment):
+        return f"curves without numbers in the paper; beside `pearl/{experiment.family}`"
+    found: list[str] = []
+    for curve in references:
+        if isinstance(curve, PublishedCurve):
+            nearest = min(curve.points, key=lambda point: abs(point[0] - (steps or 0)))
+            points = dict.fromkeys(([] if steps is None else [nearest]) + [curve.points[-1]])
+            values = "; ".join(f"{number(value)} at {count(at)}" for at, value in points)
+            found.append(f"{values} [{notes().index(note(curve)) + 1}]")
+    levels = [f"{number(level.value)} {level.label}" for level in references if isinstance(level, Level)]
+    return "<br>".join(found) or "; ".join(["nobody's numbers", *levels])
+
+
+def note(curve: PublishedCurve) -> str:
+    return f"{curve.label}: {curve.source}."
+
+
+def notes() -> list[str]:
+    """Whose numbers these are, in the order of the rows."""
+    families = dict.fromkeys(experiment.family for experiment in named(ablations=True))
+    curves = (it for family in families for it in REFERENCES.get(family, ()) if isinstance(it, PublishedCurve))
+    return list(dict.fromkeys(note(curve) for curve in curves))
+
+
+def number(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0").replace("-", "−")
+
+
+def count(steps: float) -> str:
+    """Steps in millions, with three digits below the point where there are as many."""
+    return f"{steps / 1e6:.3f}".rstrip("0").rstrip(".") + " M"
+
+
+def table(link: bool, ablations: bool) -> str:
+    return "\n".join(
+        [
+            BEGIN,
+            "",
+            "| experiment | env steps | seeds | episode 1 | last episode | of others | source |",
+            "|---|---:|---:|---:|---:|---|---|",
+            *(row(experiment, link) for experiment in named(ablations)),
+            "",
+            *(f"{number}. {text}" for number, text in enumerate(notes(), start=1)),
+            "",
+            END,
+        ]
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a table is out of date")
+    check = parser.parse_args(arguments).check
+    stale = False
+    for path, in_readme in ((ROOT / "README.md", True), (ROOT / "docs" / "reproduction.md", False)):
+        text = path.read_text(encoding="utf-8")
+        before, found, rest = text.partition(BEGIN)
+        _, ended, after = rest.partition(END)
+        if not (found and ended):
+            raise SystemExit(f"{path} has no place for the table: the lines {BEGIN} and {END}")
+        written = before + table(link=in_readme, ablations=not in_readme) + after
+        if written == text:
+            continue
+        stale = True
+        if check:
+            print(f"{path.relative_to(ROOT)} is out of date: run python benchmarks/reproduction_table.py")
+        else:
+            path.write_text(written, encoding="utf-8")
+            print(f"Written to {path.relative_to(ROOT)}")
+    return int(stale and check)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
