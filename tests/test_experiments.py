@@ -189,7 +189,7 @@ def _leaves(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 def test_the_table_of_experiments() -> None:
     assert EXPERIMENTS.keys() == DESCRIPTIONS.keys()
-    assert set(EXPERIMENTS) == {f"pearl/{task}" for task in (*PUBLISHED, *ABLATIONS, "ant-dir", "point-robot-quick")}
+    assert set(EXPERIMENTS) == {f"pearl/{task}" for task in (*PUBLISHED, *ABLATIONS, "ant-dir", "ant-goal-long", "point-robot-quick")}
     for name, experiment in EXPERIMENTS.items():
         assert experiment.name == name
         assert "\n" not in DESCRIPTIONS[name]
