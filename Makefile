@@ -10,7 +10,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --progres
 PACKAGED := pyproject.toml constraints.txt
 
 .NOTPARALLEL:
-.PHONY: help demo test browser lint format types docs check bench clean
+.PHONY: help demo test browser opengl lint format types docs check bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile
@@ -24,9 +24,13 @@ test: .venv/installed-test ## run the tests
 browser: .venv/installed-test ## open the pages of nacre report and nacre compare in Chromium, which has to be installed
 	$(BIN)/python -m pytest -m browser
 
+opengl: .venv/installed-test ## draw MuJoCo's worlds, for which OpenGL (without a GPU: Mesa) has to be installed
+	$(BIN)/python -m pytest -m opengl
+
 lint: .venv/installed-dev ## check style and formatting
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/hadolint docker/Dockerfile
 
 format: .venv/installed-dev ## mend style and formatting
 	$(BIN)/ruff check --fix

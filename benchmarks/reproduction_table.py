@@ -2,9 +2,9 @@
 
     python benchmarks/reproduction_table.py [--check]
 
-One row for each published experiment, and in docs/ for each of the paper's ablations: what was run, what came of it,
-and what others measured. An experiment without results is "not run", with the command that would run it. With
---check nothing is written: the exit status says whether both tables are as they would be written.
+One row for each published experiment, and in docs/ for each of the paper's ablations and those from pixels: what was
+run, what came of it, and what others measured. An experiment without results is "not run", with the command that would
+run it. With --check nothing is written: the exit status says whether both tables are as they would be written.
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ def is_ablation(experiment: Experiment) -> bool:
     return experiment.algorithm != EXPERIMENTS[f"pearl/{experiment.family}"].algorithm
 
 
-def named(ablations: bool) -> list[Experiment]:
-    """The experiments that have a row."""
+def named(everything: bool) -> list[Experiment]:
+    """The experiments that have a row: all but the quick ones, or those of the published configurations alone."""
     listed = [experiment for name, experiment in EXPERIMENTS.items() if not name.endswith("-quick")]
-    return [experiment for experiment in listed if ablations or not is_ablation(experiment)]
+    return [it for it in listed if everything or not (is_ablation(it) or it.family.endswith("-pixels"))]
 
 
 def row(experiment: Experiment, link: bool) -> str:
@@ -122,7 +122,7 @@ def note(curve: PublishedCurve) -> str:
 
 def notes() -> list[str]:
     """Whose numbers these are, in the order of the rows."""
-    families = dict.fromkeys(experiment.family for experiment in named(ablations=True))
+    families = dict.fromkeys(experiment.family for experiment in named(everything=True))
     curves = (it for family in families for it in REFERENCES.get(family, ()) if isinstance(it, PublishedCurve))
     return list(dict.fromkeys(note(curve) for curve in curves))
 
@@ -136,14 +136,14 @@ def count(steps: float) -> str:
     return f"{steps / 1e6:.3f}".rstrip("0").rstrip(".") + " M"
 
 
-def table(link: bool, ablations: bool) -> str:
+def table(link: bool, everything: bool) -> str:
     return "\n".join(
         [
             BEGIN,
             "",
             "| experiment | env steps | seeds | episode 1 | last episode | of others | source |",
             "|---|---:|---:|---:|---:|---|---|",
-            *(row(experiment, link) for experiment in named(ablations)),
+            *(row(experiment, link) for experiment in named(everything)),
             "",
             *(f"{number}. {text}" for number, text in enumerate(notes(), start=1)),
             "",
@@ -165,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _, ended, after = rest.partition(END)
         if not (found and ended):
             raise SystemExit(f"{path} has no place for the table: the lines {BEGIN} and {END}")
-        written = before + table(link=in_readme, ablations=not in_readme) + after
+        written = before + table(link=in_readme, everything=not in_readme) + after
         if written == text:
             continue
         stale = True

@@ -7,7 +7,6 @@ trained on, prints what the episodes of a trial earned, and draws where the agen
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import os
 import shlex
@@ -23,10 +22,10 @@ from rich.console import Console
 from rich.table import Table
 
 from nacre import Evaluation, Experiment, Interrupted, NacreError, make_experiment, train
-from nacre.evaluation import evaluate_agent
 from nacre.loading import read_trained
 from nacre.report import REFERENCES, learning_curve, read_runs, trajectories
-from nacre.runtime import SimulatorPool, Stream, prepare_jax, seed_of, training_protocol
+from nacre.run_evaluation import play_trials
+from nacre.runtime import training_protocol
 from nacre.types import Episode
 
 TRIALS = 10
@@ -70,10 +69,7 @@ def meta_test(run: Path) -> tuple[Evaluation, Trials, np.ndarray]:
     trained = read_trained(run)
     experiment, goals = trained.experiment, trained.split.test
     protocol = dataclasses.replace(training_protocol(experiment, trained.family), trials=TRIALS)
-    simulators = SimulatorPool(trained.family, experiment.threads)
-    with prepare_jax(experiment.device), contextlib.closing(simulators):
-        seed = seed_of(experiment, Stream.COMMAND_EVALUATION)
-        evaluation, trials, _ = evaluate_agent(trained.agent, trained.networks, simulators, goals, protocol, seed)
+    evaluation, trials, _ = play_trials(trained, goals, protocol, experiment.seed)
     return evaluation, trials, goals
 
 

@@ -189,7 +189,8 @@ def _leaves(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 def test_the_table_of_experiments() -> None:
     assert EXPERIMENTS.keys() == DESCRIPTIONS.keys()
-    assert set(EXPERIMENTS) == {f"pearl/{task}" for task in (*PUBLISHED, *ABLATIONS, "ant-dir", "ant-goal-long", "point-robot-quick")}
+    others = ("ant-dir", "ant-goal-long", "point-robot-quick", "point-robot-pixels", "cheetah-vel-pixels")
+    assert set(EXPERIMENTS) == {f"pearl/{task}" for task in (*PUBLISHED, *ABLATIONS, *others)}
     for name, experiment in EXPERIMENTS.items():
         assert experiment.name == name
         assert "\n" not in DESCRIPTIONS[name]
@@ -466,7 +467,7 @@ def test_messages(tmp_path: Path) -> None:
             {"algo_params": {"embedding_batch_size": 100}},
             "embedding_mini_batch_size is 64; allowed: 100, as it has to equal embedding_batch_size: cutting",
         ),
-        ({"path_to_weights": "x"}, 'path_to_weights is "x"; allowed: null, as starting from'),
+        ({"path_to_weights": 3}, "warm_start is 3; allowed: text or None"),
         ({"algo_params": {"max_path_length": 100}}, "max_path_length is 100; allowed: 200, as it is the horizon"),
         (
             {"env_name": "cheetah-vel", "n_train_tasks": 100},

@@ -151,6 +151,29 @@ def test_trials_of_one_agent_differ(point_run):
     assert not np.array_equal(agent.belief.latent, first)
 
 
+def test_begin_episode_draws_z_anew_and_learns_nothing(point_run):
+    def draws(seed: int, times: int) -> np.ndarray:
+        agent = nacre.load(point_run, seed=seed)
+        agent.begin_trial()
+        play(agent, [1, 1])  # so that the posterior is not the prior
+        agent.act(POSITIONS[0])
+        before, latents = agent.belief, []
+        for _ in range(times):
+            agent.begin_episode()
+            latents.append(agent.belief.latent)
+        for name in ("mean", "variance", "context", "context_count", "episodes"):
+            np.testing.assert_array_equal(getattr(agent.belief, name), getattr(before, name))
+        with pytest.raises(RuntimeError, match="call act first"):
+            agent.observe(POSITIONS[0], 0.0, False, False)
+        return (np.array(latents) - before.mean) / np.sqrt(before.variance)
+
+    deviations = draws(seed=1, times=100)
+    np.testing.assert_allclose(deviations.mean(axis=0), np.zeros(5), atol=0.4)
+    np.testing.assert_allclose(deviations.std(axis=0), np.ones(5), atol=0.3)
+    np.testing.assert_array_equal(draws(seed=1, times=2), deviations[:2])
+    assert not np.isin(draws(seed=2, times=2), deviations).any()
+
+
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_batched_trials_with_episodes_of_different_lengths_equal_single_ones(point_run, deterministic):
     """Trial 0 of a batch is a single trial, whatever the other trials do; so is trial 1 among different neighbours."""
@@ -188,7 +211,7 @@ def test_inactive_trials_stay_as_they_were(point_run):
     agent.observe(POSITIONS[2:4], np.ones(2), [True, True], [False, False], active=[True, False])
     after = agent.belief
     assert after.episodes.tolist() == [1, 0]
-    for old, new in zip(before, after, strict=True):
+    for old, new in zip(*map(jax.tree.leaves, (before, after)), strict=True):
         np.testing.assert_array_equal(new[1], old[1])
 
 
@@ -252,6 +275,8 @@ def test_calls_in_the_wrong_order(point_run):
     agent = nacre.load(point_run)
     with pytest.raises(RuntimeError, match="call begin_trial first"):
         agent.act(POSITIONS[0])
+    with pytest.raises(RuntimeError, match="call begin_trial first"):
+        agent.begin_episode()
     with pytest.raises(RuntimeError, match="call begin_trial first"):
         _ = agent.belief
     agent.begin_trial()

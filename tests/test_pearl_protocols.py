@@ -33,7 +33,7 @@ from nacre.agents.pearl.config import PearlConfig
 from nacre.agents.pearl.learner import PearlLearner, PearlState
 from nacre.agents.pearl.losses import Trained, initial_optimisers
 from nacre.agents.pearl.networks import context_rows, infer_posterior, initial_networks
-from nacre.collect import run_trials
+from nacre.collect import carry_out, run_trials
 from nacre.evaluation import Evaluation, Protocol, TrialResult, evaluate_agent
 from nacre.experiments import make_experiment
 from nacre.replay import ReplayBuffer
@@ -72,7 +72,7 @@ def learner_and_state(
 def collect(seed: int = 0, *, variance: float = ALMOST_CERTAIN, **changes: Any) -> list[Visit]:
     learner, state = learner_and_state(dataclasses.replace(TINY, **changes), variance=variance)
     simulators = lambda n: Simulator(Clock(HORIZON), n)  # noqa: E731
-    visits = learner.collect(state, simulators, TASKS, np.random.SeedSequence(seed))
+    [visits] = carry_out([learner.collect(state, TASKS, np.random.SeedSequence(seed))], simulators)
     assert all(episode.task == visit.task for visit in visits for episode in visit.episodes)
     return visits
 
@@ -187,7 +187,7 @@ def test_fixed_z_is_one_draw_from_the_posterior_of_the_prior_data() -> None:
 def test_initial_collection_is_prior_data_of_every_task() -> None:
     learner, state = learner_and_state(TINY)
     simulators = lambda n: Simulator(Clock(HORIZON), n)  # noqa: E731
-    visits = learner.collect_initial(state, simulators, TASKS, np.random.SeedSequence(0))
+    [visits] = carry_out([learner.collect_initial(state, TASKS, np.random.SeedSequence(0))], simulators)
     assert [visit.task for visit in visits] == [0, 1, 2, 3]
     for visit in visits:
         assert [len(episode) for episode in visit.episodes] == lengths(visit, 12)
@@ -196,8 +196,8 @@ def test_initial_collection_is_prior_data_of_every_task() -> None:
     assert from_prior([told_latent(episode) for visit in visits for episode in visit.episodes])
     # With the visits of one iteration this is what room is made for, where episodes last to the horizon.
     lasting = TASKS[[0, 2]]
-    collected = learner.collect_initial(state, simulators, lasting, np.random.SeedSequence(0))
-    collected += learner.collect(state, simulators, lasting, np.random.SeedSequence(1))
+    [collected] = carry_out([learner.collect_initial(state, lasting, np.random.SeedSequence(0))], simulators)
+    collected += carry_out([learner.collect(state, lasting, np.random.SeedSequence(1))], simulators)[0]
     assert sum(len(episode) for visit in collected for episode in visit.episodes) == learner.capacity(2, 1)
 
 
@@ -527,6 +527,7 @@ def test_masked_trials_keep_their_belief() -> None:
     changed = agent.begin_episode(networks, belief, key, mask)
     changed = agent.observe(networks, changed, transitions(0, 2), mask)
     changed = agent.end_episode(networks, changed, key, mask)
-    for name, old, new in zip(belief._fields, belief, changed, strict=True):
-        np.testing.assert_array_equal(old[1], new[1], err_msg=name)
+    leaves = map(jax.tree_util.tree_leaves_with_path, (belief, changed))
+    for (name, old), (_, new) in zip(*leaves, strict=True):
+        np.testing.assert_array_equal(old[1], new[1], err_msg=str(name))
         assert not np.array_equal(old[0], new[0]), name

@@ -30,7 +30,7 @@ from nacre.agents.pearl.networks import (
     infer_posterior,
     initial_networks,
 )
-from nacre.collect import run_trials
+from nacre.collect import carry_out, run_trials
 from nacre.errors import NacreError
 from nacre.evaluation import Protocol, evaluate_agent
 from nacre.experiments import EXPERIMENTS, from_json, make_experiment, to_json, validate
@@ -252,7 +252,7 @@ def test_collection_reads_all_of_the_visits_context() -> None:
         replace_fn=lambda leaf: leaf.at[..., 2:].set(0 if leaf.ndim == 2 else -30),
     )
     state = PearlState(Trained(networks, networks.value, initial_optimisers(networks)), jax.random.key(0), jnp.int32(0))
-    visits = clock_learner(HORIZON, CONFIG).collect(state, simulators, TASKS, np.random.SeedSequence(1))
+    [visits] = carry_out([clock_learner(HORIZON, CONFIG).collect(state, TASKS, np.random.SeedSequence(1))], simulators)
     compared = 0
     for visit in visits:
         expected, _ = posterior_by_hand(networks.encoder, rows_of(visit.episodes[: visit.context_episodes]))
@@ -274,8 +274,8 @@ def test_a_stochastic_test_context_is_read_as_a_whole_too() -> None:
 def filled(quick_compilation: None) -> Filled:
     """The initial collection and one iteration's visits of all tasks."""
     learner, state = learner_and_state()
-    visits = learner.collect_initial(state, simulators, TASKS, np.random.SeedSequence(0))
-    visits += learner.collect(state, simulators, TASKS, np.random.SeedSequence(1))
+    [visits] = carry_out([learner.collect_initial(state, TASKS, np.random.SeedSequence(0))], simulators)
+    visits += carry_out([learner.collect(state, TASKS, np.random.SeedSequence(1))], simulators)[0]
     assert {visit.task for visit in visits[4:]} == {0, 1, 2, 3}
     buffer = ReplayBuffer(4, 4, 3, has_sparse_reward=False, transitions=500, episodes=200)
     buffer.add(visits)

@@ -203,7 +203,7 @@ PLACES = {
     "collection": (PearlLearner, "collect", 1, "iteration_000001"),
     "first chunk": (PearlLearner, "update", 3, "iteration_000001_update_000002"),
     "last chunk": (PearlLearner, "update", 5, "iteration_000001_update_000005"),
-    "evaluation": (training, "evaluate_agent", 0, "iteration_000001"),
+    "evaluation": (training, "meta_test", 0, "iteration_000001"),
     "compilation": (PearlLearner, "update", 0, "iteration_000000_update_000002"),
 }
 
@@ -265,8 +265,9 @@ def test_full_disk(new_run: Path, reference: Path, file: str) -> None:
 
 def test_restored_replay_is_the_one_that_was_filled(new_run: Path, experiment: Experiment) -> None:
     split = read_run(new_run)[1]
-    run = training._Run(new_run, experiment, split)
-    run.to_the_end()
+    group = training._Group(new_run, [new_run], [experiment], [split])
+    group.to_the_end()
+    [run] = group.runs
     restored = training._Run(new_run, experiment, split)
     assert restored.rollouts == run.rollouts
     jax.tree.map(np.testing.assert_array_equal, restored.replay.arrays, run.replay.arrays)

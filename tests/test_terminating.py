@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nacre.collect import carry_out
 from nacre.evaluation import evaluate_agent
 from nacre.experiments import Experiment, make_experiment
 from nacre.replay import ReplayBuffer
@@ -82,8 +83,8 @@ def collected() -> tuple[list[Visit], list[Visit], int]:
     learner = learner_for(experiment, HOPPER)
     state = learner.initial_state(jax.random.key(0))
     tasks = HOPPER.sample_tasks(np.random.default_rng(0), 6)
-    first = learner.collect_initial(state, simulators, tasks, np.random.SeedSequence(1))
-    visits = learner.collect(state, simulators, tasks, np.random.SeedSequence(2))
+    [first] = carry_out([learner.collect_initial(state, tasks, np.random.SeedSequence(1))], simulators)
+    [visits] = carry_out([learner.collect(state, tasks, np.random.SeedSequence(2))], simulators)
     return first, visits, simulators.steps
 
 

@@ -158,7 +158,9 @@ def test_another_seed_differs_in_everything(run: Path, seeded: dict[str, Any], t
         seeds = [
             training.seed_of(each, training.Stream.COLLECTION, 2) for each in (experiment, experiment, other_experiment)
         ]
-        collections = [again.learner.collect(again.state, simulators, split.train, seed) for seed in seeds]
+        collections = [
+            training.carry_out([again.learner.collect(again.state, split.train, seed)], simulators)[0] for seed in seeds
+        ]
     one, same, another = ([episode for visit in visits for episode in visit.episodes] for visits in collections)
     for episode, repeated, changed in zip(one, same, another, strict=True):
         assert np.array_equal(episode.actions, repeated.actions)
@@ -214,7 +216,7 @@ class Faulty(PointRobot):
         return reward
 
     def make_world(self, n_slots: int, threads: int) -> FaultyWorld:
-        return FaultyWorld(n_slots, start_range=1.0)
+        return FaultyWorld(n_slots, start_range=1.0, goal_radius=0.1)
 
 
 class FaultyWorld(PointWorld):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nacre.evaluation import Evaluation
     from nacre.experiments import Experiment, make_experiment
     from nacre.loading import LoadedAgent, load
+    from nacre.old_runs import import_old_run
     from nacre.run_evaluation import evaluate
     from nacre.tasks import make_family, register_family
     from nacre.training import resume, train
@@ -29,6 +30,7 @@ __all__ = [
     "NonFiniteError",
     "SimulationError",
     "evaluate",
+    "import_old_run",
     "load",
     "make_experiment",
     "make_family",
@@ -46,6 +48,7 @@ _MODULES = {
     "NonFiniteError": "nacre.errors",
     "SimulationError": "nacre.errors",
     "evaluate": "nacre.run_evaluation",
+    "import_old_run": "nacre.old_runs",
     "load": "nacre.loading",
     "make_experiment": "nacre.experiments",
     "make_family": "nacre.tasks",

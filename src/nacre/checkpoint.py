@@ -128,6 +128,22 @@ def load_part(path: Path, part: str, like: Tree) -> Tree:
     return _restore(path, leaves, arrays, like, part)
 
 
+def read_part(path: Path, part: str) -> dict[str, np.ndarray]:
+    """The arrays of a part of the state that a checkpoint holds, by where they are in it, such as `.value.biases[0]`.
+
+    Args:
+        path: the file.
+        part: where in the state the part is, such as `.trained.networks`.
+
+    Raises:
+        NacreError: the file is missing, damaged, or not a checkpoint.
+    """
+    arrays = read_npz(path)
+    _manifest(path, arrays)
+    prefix = f"state{part}"
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
 def read_progress(path: Path) -> dict[str, Any]:
     """The progress counters of a checkpoint, without reading its state.
 

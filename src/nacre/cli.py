@@ -1,4 +1,4 @@
-"""The command line: nacre list | train | resume | evaluate | report | compare."""
+"""The command line: nacre list | train | resume | import | evaluate | report | compare."""
 
 from __future__ import annotations
 
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 # What needs JAX is imported by the commands that need it: help and `nacre list` answer at once.
 
 Run = Annotated[Positional[Path], arg(metavar="RUN")]
-
-MOST_PARAMETERS = 6
-"""A task of more parameters is shown by its number; the file of the evaluation has them all."""
 
 
 @dataclass(frozen=True)
@@ -74,19 +71,22 @@ class Train:
     """A configuration file of the original PEARL code, in place of EXPERIMENT."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """The run folder, new or empty. By default runs/<algorithm>/<task>/seed-<seed>-<time>."""
+    seeds: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
+    """Train so many seeds at once: --seed, --seed + 1 and so on, each in a run folder of its own, DIR/seed-<seed>.
+    By default DIR is then runs/<algorithm>/<task>/seeds-<first>-to-<last>-<time>."""
 
     def __call__(self) -> None:
         from nacre.training import train
 
-        _say_how_to_go_on(train(self.experiment, self.out))
+        _say_how_to_go_on(train(self.experiment, self.out, seeds=self.seeds))
 
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on with a run that was stopped or killed, exactly where it was."""
+    """Go on with a run that was stopped or killed, exactly where it was; or with several seeds at once."""
 
     run: Run
-    """The run folder."""
+    """The run folder, or the folder in which several seeds are."""
     iterations: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: as the run says)")] = None
     """A new total number of iterations."""
 
@@ -94,6 +94,23 @@ class Resume:
         from nacre.training import resume
 
         _say_how_to_go_on(resume(self.run, self.iterations))
+
+
+@dataclass(frozen=True)
+class Import:
+    """Make a run of what the original PEARL code left in a folder, so that its agent can be evaluated."""
+
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
+    """It holds context_encoder.pth, policy.pth, qf1.pth, qf2.pth, vf.pth and target_vf.pth."""
+    config: Annotated[Path | None, arg(metavar="FILE.json", help_behavior_hint="(default: FOLDER/variant.json)")] = None
+    """The original run's configuration."""
+    out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
+    """The run folder, new or empty. By default runs/<algorithm>/<task>/seed-<seed>-<time>."""
+
+    def __call__(self) -> None:
+        from nacre.old_runs import import_old_run
+
+        _say_how_to_go_on(import_old_run(self.folder, self.config, self.out, say=print))
 
 
 @dataclass(frozen=True)
@@ -115,6 +132,8 @@ class Evaluate:
     """Which checkpoint: the latest, the best by test return, a label such as iteration_000012, or a file."""
     seed: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: the run's)")] = None
     """Of resets, z and actions."""
+    video: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Also draw the first trial of each task, all its episodes, into an MP4 file."""
 
     def __call__(self) -> None:
         from nacre.loading import read_trained
@@ -129,6 +148,7 @@ class Evaluate:
             episodes=self.episodes,
             deterministic=not self.stochastic,
             seed=self.seed,
+            video=self.video,
         )
         _print_evaluation(evaluation, trained.family.task_parameters)
         protocol = evaluation.protocol
@@ -137,6 +157,8 @@ class Evaluate:
             f"{protocol.exploration_episodes} episode(s) of each without adaptation"
         )
         print(f"Written to {path}")
+        if self.video:
+            print(f"Videos of the first trial of each task: {path.with_suffix('')}{os.sep}")
 
 
 @dataclass(frozen=True)
@@ -223,6 +245,7 @@ def _tyro(arguments: list[str], experiment: Experiment) -> Any:
         Annotated[List, subcommand("list")]
         | Annotated[Train, subcommand("train", default=Train(experiment))]
         | Annotated[Resume, subcommand("resume")]
+        | Annotated[Import, subcommand("import")]
         | Annotated[Evaluate, subcommand("evaluate")]
         | Annotated[Report, subcommand("report")]
         | Annotated[Compare, subcommand("compare")]
@@ -280,6 +303,8 @@ def _parse_tasks(text: str) -> Any:
 def _print_evaluation(evaluation: Evaluation, parameters: tuple[str, ...]) -> None:
     from rich.table import Table
 
+    from nacre.video import MOST_PARAMETERS
+
     returns = evaluation.returns_by_episode
     successes = _success_rates(evaluation)
     table = Table(box=None, header_style="bold", pad_edge=False, title="Return of each episode, mean over trials")
@@ -325,7 +350,13 @@ def _print_table(table: Any) -> None:
 
 
 def _say_how_to_go_on(run: Path) -> None:
-    print(f"Done. Meta-test it with: nacre evaluate {run}")
+    from nacre.run_folder import find_seeds
+
+    seeds = find_seeds(run)
+    if seeds:
+        print(f"Done. Meta-test a seed with: nacre evaluate {seeds[0]}; draw all with: nacre compare {run}/seed-*")
+    else:
+        print(f"Done. Meta-test it with: nacre evaluate {run}")
 
 
 if __name__ == "__main__":

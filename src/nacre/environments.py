@@ -16,6 +16,8 @@ ENVIRONMENTS = {
     "nacre/HumanoidDir-v0": ("humanoid-dir", 200),
     "nacre/Walker2dRandParams-v0": ("walker-rand-params", 200),
     "nacre/HopperRandParams-v0": ("hopper-rand-params", 200),
+    "nacre/PointRobotPixels-v0": ("point-robot-pixels", 20),
+    "nacre/HalfCheetahVelPixels-v0": ("cheetah-vel-pixels", 200),
 }
 """Family and horizon by Gymnasium's name."""
 
@@ -26,7 +28,7 @@ def register() -> None:
         if environment_id not in gymnasium.registry:
             gymnasium.register(
                 environment_id,
-                entry_point="nacre.tasks.gymnasium:make_environment",
+                entry_point="nacre.tasks.gymnasium:FamilyEnv",
                 max_episode_steps=horizon,
                 kwargs={"family": family},
             )

@@ -17,13 +17,15 @@ class SimulationError(NacreError):
     """A quantity of one simulator slot is no longer a finite number.
 
     Fields: `quantity` (observation, reward, sparse reward or action), `slot` (its index) and `task` (the parameters
-    of the slot's task by name). `place` is a sentence that says where in a run it was.
+    of the slot's task by name). `place` is a sentence that says where in a run it was. Where several seeds share the
+    simulator, `part` is the index of the one it belongs to, and `slot` is counted among the slots of that one.
     """
 
-    def __init__(self, quantity: str, slot: int, task: dict[str, float], place: str = "") -> None:
+    def __init__(self, quantity: str, slot: int, task: dict[str, float], place: str = "", part: int = 0) -> None:
         self.quantity = quantity
         self.slot = slot
         self.task = task
+        self.part = part
         described = ", ".join(f"{name} = {value:g}" for name, value in task.items())
         sentence = f"The {quantity} of simulator slot {slot} is not finite; its task is {described}."
         super().__init__(f"{sentence} {place}".strip())

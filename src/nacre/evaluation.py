@@ -12,8 +12,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from nacre.agents.interface import Agent
-from nacre.collect import run_trials
-from nacre.tasks.simulator import Simulator
+from nacre.collect import Play, Schedule, Simulators, carry_out
 from nacre.types import Episode, Tree
 
 AgentFactory = Callable[[int], Agent]
@@ -95,7 +94,7 @@ class Evaluation:
 def evaluate_agent(
     make_agent: AgentFactory,
     params: Tree,
-    simulators: Callable[[int], Simulator],
+    simulators: Simulators,
     tasks: Float64[np.ndarray, "n parameters"],
     protocol: Protocol,
     seed: np.random.SeedSequence,
@@ -104,32 +103,30 @@ def evaluate_agent(
 
     Returns the results, the episodes by task and trial, and the beliefs at the end (tasks one after another).
     """
-    simulator = simulators(len(tasks) * protocol.trials)
-    agent = make_agent(protocol.capacity(simulator.family.horizon))
+    horizon = simulators(len(tasks) * protocol.trials).family.horizon
+    return carry_out([meta_test(make_agent, params, tasks, horizon, protocol, seed)], simulators)[0]
+
+
+def meta_test(
+    make_agent: AgentFactory,
+    params: Tree,
+    tasks: Float64[np.ndarray, "n parameters"],
+    horizon: int,
+    protocol: Protocol,
+    seed: np.random.SeedSequence,
+) -> Schedule[tuple[Evaluation, list[list[list[Episode]]], Tree]]:
+    """What :func:`evaluate_agent` does, as a schedule; `horizon` is that of the task family."""
+    agent = make_agent(protocol.capacity(horizon))
     repeated = np.repeat(tasks, protocol.trials, axis=0)
     stochastic_seed, seed = seed.spawn(2)
     played: list[list[Episode]] = [[] for _ in repeated]
     belief = None
     if protocol.stochastic_steps:
-        played, belief = run_trials(
-            agent,
-            params,
-            simulator,
-            repeated,
-            stochastic_seed,
-            steps=protocol.stochastic_steps,
-            deterministic=False,
+        played, belief = yield Play(
+            agent, params, repeated, stochastic_seed, deterministic=False, steps=protocol.stochastic_steps
         )
-    adapted, belief = run_trials(
-        agent,
-        params,
-        simulator,
-        repeated,
-        seed,
-        steps=protocol.steps,
-        episodes=protocol.episodes,
-        deterministic=protocol.deterministic,
-        belief=belief,
+    adapted, belief = yield Play(
+        agent, params, repeated, seed, protocol.deterministic, protocol.steps, protocol.episodes, belief
     )
     played = [first + second for first, second in zip(played, adapted, strict=True)]
     grouped = [played[start : start + protocol.trials] for start in range(0, len(played), protocol.trials)]

@@ -78,14 +78,15 @@ def leftovers(folder: Path) -> list[Path]:
     return list(folder.glob(f"*{_LEFTOVER}"))
 
 
-def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes arrays by name, uncompressed, atomically, with the checksums of the zip format.
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray], *, compress: bool = False) -> None:
+    """Writes arrays by name, atomically, with the checksums of the zip format.
 
     Raises:
         NacreError: as :func:`write_atomically`.
     """
     buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
+    save = np.savez_compressed if compress else np.savez
+    save(buffer, allow_pickle=False, **arrays)
     write_atomically(path, buffer.getbuffer())
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Array, Bool, Float, Int32, Real
 
 from nacre.agents.interface import Agent
 from nacre.agents.pearl.agent import PearlAgent, evaluation_agent
@@ -58,7 +58,7 @@ def read_trained(run: Path | str, checkpoint: Path | str = "latest") -> Trained:
     """
     experiment, split = read_run(Path(run))
     family = make_family(experiment.family)
-    path = _find_checkpoint(Path(run), checkpoint)
+    path = find_checkpoint(Path(run), checkpoint)
     shapes = jax.eval_shape(
         lambda: (
             initial_networks(
@@ -146,28 +146,45 @@ class LoadedAgent:
         self._single, self._n = n is None, n or 1
         self._key = jax.random.fold_in(self._root, self._trials)
         self._trials += 1
-        self._time = 0  # calls of act in this trial
+        self._time = 0  # calls of act and begin_episode in this trial
         self._seen = np.zeros(self._n, int)
         self._acted = None
         self._belief = _begin_trial(self._agent, self._params, self._key, self._n)
+
+    def begin_episode(self) -> None:
+        """Begins an episode without ending one: what the agent draws for an episode (PEARL: z, from the posterior) is
+        drawn anew, in all trials; what it has inferred stays.
+
+        `begin_trial` does this already, and so does `observe` where an episode has ended. It is for an episode that
+        was broken off, and for looking at several draws of one belief.
+
+        Raises:
+            RuntimeError: no trial has begun.
+        """
+        if self._belief is None:
+            raise RuntimeError("begin_episode: no trial has begun; call begin_trial first")
+        self._time += 1  # so that every draw has a key of its own
+        self._acted = None
+        self._belief = _begin_episode(self._agent, self._params, self._belief, self._key, np.int32(self._time))
 
     def act(self, observation: Values) -> np.ndarray:
         """The action for an observation.
 
         Args:
-            observation: shape (observation,), or (n, observation) in n trials.
+            observation: shape (observation,), or (n, observation) in n trials; of a family of pictures uint8 of shape
+                (height, width, 3), or (n, height, width, 3): the agent remembers those before it.
 
         Returns:
             float32 in [-1, 1], shape (action,) or (n, action).
 
         Raises:
             RuntimeError: no trial has begun.
-            ValueError: the observation is of another shape.
+            ValueError: the observation is of another shape, or no picture of uint8 where it has to be one.
             NacreError: it is not finite.
         """
         if self._belief is None:
             raise RuntimeError("act: no trial has begun; call begin_trial first")
-        rows = self._rows("observation", observation, self._family.observation_size)
+        rows = self._observations("observation", observation)
         self._time += 1
         action, self._belief = _act(
             self._agent, self._params, self._belief, rows, self._key, np.int32(self._time), self.deterministic
@@ -191,7 +208,7 @@ class LoadedAgent:
         trial), and the next `act` there is the first of a new episode.
 
         Args:
-            next_observation: shape (observation,), or (n, observation) in n trials.
+            next_observation: shaped like an `observation` of :meth:`act`.
             reward: a number, or shape (n,).
             terminated: whether the task ended; a bool, or shape (n,).
             truncated: whether the clock ran out; a bool, or shape (n,).
@@ -215,7 +232,7 @@ class LoadedAgent:
             action=self._acted[1],
             reward=rewards,
             sparse_reward=rewards if sparse_reward is None else self._rows("sparse_reward", sparse_reward),
-            next_observation=self._rows("next_observation", next_observation, self._family.observation_size),
+            next_observation=self._observations("next_observation", next_observation),
             terminated=self._flags("terminated", terminated),
         )
         ended = played & (transition.terminated | self._flags("truncated", truncated))
@@ -239,19 +256,28 @@ class LoadedAgent:
             raise RuntimeError("belief: no trial has begun; call begin_trial first")
         return jax.tree.map(lambda leaf: np.array(leaf[0] if self._single else leaf), self._belief)
 
-    def _rows(self, name: str, value: Values, width: int | None = None) -> Any:
+    def _observations(self, name: str, value: Values) -> Any:
+        shape = self._family.observation_shape
+        if self._family.observation_dtype == np.float32:
+            return self._rows(name, value, shape)
+        pictures = np.asarray(value)
+        if pictures.dtype != np.uint8:
+            raise ValueError(f"{name} is of {pictures.dtype}; allowed: uint8, as it is a picture")
+        return self._shaped(name, pictures, shape)
+
+    def _rows(self, name: str, value: Values, shape: tuple[int, ...] = ()) -> Any:
         """`value` as a NumPy array of float32 with a leading axis n."""
-        rows = self._shaped(name, np.asarray(value, np.float32), width)
+        rows = self._shaped(name, np.asarray(value, np.float32), shape)
         if not np.isfinite(rows).all():
             raise NacreError(f"the {name} given to the agent is not finite: {value}")
         return rows
 
     def _flags(self, name: str, value: Values, may_be_scalar: bool = False) -> Any:
         flags = np.asarray(value, bool)
-        return np.full(self._n, flags) if may_be_scalar else self._shaped(name, flags, None)
+        return np.full(self._n, flags) if may_be_scalar else self._shaped(name, flags, ())
 
-    def _shaped(self, name: str, array: np.ndarray, width: int | None) -> Any:
-        shape = (() if self._single else (self._n,)) + (() if width is None else (width,))
+    def _shaped(self, name: str, array: np.ndarray, shape: tuple[int, ...]) -> Any:
+        shape = shape if self._single else (self._n, *shape)
         if array.shape != shape:
             raise ValueError(f"{name} has shape {array.shape}; allowed in {self._trials_in_words()}: {shape}")
         return array[None] if self._single else array
@@ -270,7 +296,12 @@ class LoadedAgent:
             )
 
 
-def _find_checkpoint(run: Path, checkpoint: Path | str) -> Path:
+def find_checkpoint(run: Path, checkpoint: Path | str) -> Path:
+    """The file of a run's checkpoint; see :func:`load` for `checkpoint`.
+
+    Raises:
+        NacreError: there is none.
+    """
     folder = run / CHECKPOINTS
     if checkpoint == "latest":
         path, damages = latest_checkpoint(folder)
@@ -295,12 +326,18 @@ def _begin_trial(agent: Agent, params: Tree, key: Key, n: int) -> Tree:
     return agent.begin_episode(params, belief, episode_key, jnp.ones(n, bool))
 
 
+@functools.partial(jax.jit, static_argnames="agent", donate_argnames="belief")
+def _begin_episode(agent: Agent, params: Tree, belief: Tree, key: Key, time: Int32[Array, ""]) -> Tree:
+    _, begin_key = jax.random.split(jax.random.fold_in(key, time))
+    return agent.begin_episode(params, belief, begin_key, jnp.ones(jax.tree.leaves(belief)[0].shape[0], bool))
+
+
 @functools.partial(jax.jit, static_argnames=("agent", "deterministic"), donate_argnames="belief")
 def _act(
     agent: Agent,
     params: Tree,
     belief: Tree,
-    observation: Float[Array, "n observation"],
+    observation: Real[Array, "n *observation"],
     key: Key,
     time: Int32[Array, ""],
     deterministic: bool,

@@ -243,13 +243,16 @@ class Console:
         self._amounts[self._phase] = self._amounts.get(self._phase, 0) + n
         self._progress.update(self._part, advance=n)
 
-    def iteration(self, row: Metrics) -> None:
-        """An iteration is complete, and `row` is its row of progress.csv."""
+    def iteration(self, *rows: Metrics, complete: int | None = None) -> None:
+        """An iteration is complete, and `rows` are its rows of progress.csv: one for each seed.
+
+        `complete`: how many iterations now are, where not one more than before.
+        """
         self._end_phase()
-        self._complete += 1
+        self._complete = self._complete + 1 if complete is None else complete
         now = time.monotonic()
         per_iteration = (now - self._start) / (self._complete - self._complete_before)
-        parts = [f"test return {row[TEST_RETURN]:.1f}"] if TEST_RETURN in row else []
+        parts = _test_return([row[TEST_RETURN] for row in rows if TEST_RETURN in row])
         units: dict[Phase, str] = {"collect": "env steps/s", "update": "gradient steps/s"}
         for phase, unit in units.items():
             if self._amounts.get(phase) and self._seconds.get(phase):
@@ -265,6 +268,14 @@ class Console:
         now = time.monotonic()
         self._seconds[self._phase] = self._seconds.get(self._phase, 0.0) + now - self._phase_start
         self._phase_start = now
+
+
+def _test_return(returns: list[float]) -> list[str]:
+    if not returns:
+        return []
+    told = f"test return {np.mean(returns):.1f}"
+    spread = f" ({min(returns):.1f} to {max(returns):.1f}, {len(returns)} seeds)" if len(returns) > 1 else ""
+    return [told + spread]
 
 
 def _duration(seconds: float) -> str:

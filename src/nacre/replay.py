@@ -3,7 +3,8 @@
 Transitions of a task are numbered by rank, in the order in which they were collected. A page table maps ranks to rows
 of shared arrays, as virtual memory does: a page of `PAGE` rows belongs to one task, so tasks grow independently
 without one row of padding per task and step. Observations are in an array of their own, an episode's `length + 1` one
-after another; a transition knows the row of its observation, and its next observation is in the row below.
+after another; a transition knows the row of its observation, and its next observation is in the row below. Pictures
+are stored once too, as uint8, and drawn in stacks, each with those before it in its episode.
 
 The context data of a task is a contiguous range of ranks: those of the latest visit's first episodes. The ranks at
 which episodes start are in a table of their own, for draws of whole episodes.
@@ -18,8 +19,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float32, Int32
+from jaxtyping import Array, Bool, Float32, Int32, Shaped, UInt8
 
+from nacre.tasks.family import ObservationSize
 from nacre.types import Episode, Key, Stretch, Transition, Visit
 
 PAGE = 256
@@ -32,9 +34,13 @@ class Replay(NamedTuple):
 
     `sparse_rewards` has no rows in families without a sparse reward. A task without data has nothing to draw: the
     rewards of such draws are NaN, so that no loss hides the mistake.
+
+    Draws take a number of `frames`. With more than one an observation is a stack: the last `frames` pictures of its
+    episode, oldest first, side by side in the last axis: (height, width, 3 frames). The first picture of an episode
+    also stands for those before it.
     """
 
-    observations: Float32[Array, "observation_rows observation"]
+    observations: Float32[Array, "observation_rows observation"] | UInt8[Array, "observation_rows height width 3"]
     observation_row: Int32[Array, " rows"]
     actions: Float32[Array, "rows action"]
     rewards: Float32[Array, " rows"]
@@ -47,33 +53,45 @@ class Replay(NamedTuple):
     episode_starts: Int32[Array, "tasks episodes"]
     """Ranks in ascending order, and then NO_EPISODE."""
 
-    def draw(self, tasks: Int32[Array, " n"], size: int, key: Key) -> Transition:
+    def draw(self, tasks: Int32[Array, " n"], size: int, key: Key, frames: int = 1) -> Transition:
         """`size` transitions of each task, uniformly and with replacement; leading axes (n, size)."""
-        return self._draw(tasks, jnp.zeros_like(tasks), self.counts[tasks], size, key)
+        return self._draw(tasks, jnp.zeros_like(tasks), self.counts[tasks], size, key, frames)
 
-    def draw_context(self, tasks: Int32[Array, " n"], size: int, key: Key) -> Transition:
+    def draw_context(self, tasks: Int32[Array, " n"], size: int, key: Key, frames: int = 1) -> Transition:
         """`size` transitions of each task's context data, uniformly and with replacement."""
-        return self._draw(tasks, self.context_start[tasks], self.context_count[tasks], size, key)
+        return self._draw(tasks, self.context_start[tasks], self.context_count[tasks], size, key, frames)
 
-    def draw_episodes(self, tasks: Int32[Array, " n"], size: int, key: Key) -> Stretch:
+    def draw_episodes(self, tasks: Int32[Array, " n"], size: int, key: Key, frames: int = 1) -> Stretch:
         """An episode of each task, uniformly, and those that followed it, as many as fit into `size` as a whole.
 
         `size` has to be at least the length of the longest episode.
         """
-        return self._draw_episodes(tasks, jnp.zeros_like(tasks), self.counts[tasks], size, key)
+        return self._draw_episodes(tasks, jnp.zeros_like(tasks), self.counts[tasks], size, key, frames)
 
-    def draw_context_episodes(self, tasks: Int32[Array, " n"], size: int, key: Key) -> Stretch:
+    def draw_context_episodes(self, tasks: Int32[Array, " n"], size: int, key: Key, frames: int = 1) -> Stretch:
         """The same from each task's context data."""
-        return self._draw_episodes(tasks, self.context_start[tasks], self.context_count[tasks], size, key)
+        return self._draw_episodes(tasks, self.context_start[tasks], self.context_count[tasks], size, key, frames)
 
     def _draw(
-        self, tasks: Int32[Array, " n"], start: Int32[Array, " n"], count: Int32[Array, " n"], size: int, key: Key
+        self,
+        tasks: Int32[Array, " n"],
+        start: Int32[Array, " n"],
+        count: Int32[Array, " n"],
+        size: int,
+        key: Key,
+        frames: int,
     ) -> Transition:
         ranks = start[:, None] + jax.random.randint(key, (len(tasks), size), 0, count[:, None])
-        return self._read(self._rows(tasks, ranks), count)
+        return self._read(tasks, ranks, count, frames)
 
     def _draw_episodes(
-        self, tasks: Int32[Array, " n"], start: Int32[Array, " n"], count: Int32[Array, " n"], size: int, key: Key
+        self,
+        tasks: Int32[Array, " n"],
+        start: Int32[Array, " n"],
+        count: Int32[Array, " n"],
+        size: int,
+        key: Key,
+        frames: int,
     ) -> Stretch:
         episode_starts, end = self.episode_starts[tasks], start + count
         episodes_before = jax.vmap(jnp.searchsorted)
@@ -87,29 +105,46 @@ class Replay(NamedTuple):
         length = jnp.where(end <= begin + size, end, last_start) - begin
         length = jnp.maximum(length, 1)[:, None]  # of a task without data: one transition, whose reward is NaN
         steps = jnp.arange(size)[None]
-        rows = self._rows(tasks, begin[:, None] + steps % length)
+        ranks = begin[:, None] + steps % length
         # Within an episode the observation rows are consecutive; between two is the last observation of the first.
-        observation_row = self.observation_row[rows]
+        observation_row = self.observation_row[self._rows(tasks, ranks)]
         begins = jnp.pad(jnp.diff(observation_row, axis=1) != 1, ((0, 0), (1, 0)), constant_values=True)
-        return Stretch(self._read(rows, count), begins, mask=steps < length)
+        return Stretch(self._read(tasks, ranks, count, frames), begins, mask=steps < length)
 
     def _rows(self, tasks: Int32[Array, " n"], ranks: Int32[Array, "n size"]) -> Int32[Array, "n size"]:
         return self.pages[tasks[:, None], ranks // PAGE] * PAGE + ranks % PAGE
 
-    def _read(self, rows: Int32[Array, "n size"], count: Int32[Array, " n"]) -> Transition:
-        observation_row = self.observation_row[rows]
+    def _read(
+        self, tasks: Int32[Array, " n"], ranks: Int32[Array, "n size"], count: Int32[Array, " n"], frames: int
+    ) -> Transition:
+        rows = self._rows(tasks, ranks)
+        observation, next_observation = self._observations(tasks, ranks, self.observation_row[rows], frames)
         rewards = jnp.where(count[:, None] > 0, self.rewards[rows], jnp.nan)
         sparse_rewards = rewards
         if self.sparse_rewards.size:
             sparse_rewards = jnp.where(count[:, None] > 0, self.sparse_rewards[rows], jnp.nan)
         return Transition(
-            observation=self.observations[observation_row],
+            observation=observation,
             action=self.actions[rows],
             reward=rewards,
             sparse_reward=sparse_rewards,
-            next_observation=self.observations[observation_row + 1],
+            next_observation=next_observation,
             terminated=self.terminated[rows],
         )
+
+    def _observations(
+        self, tasks: Int32[Array, " n"], ranks: Int32[Array, "n size"], row: Int32[Array, "n size"], frames: int
+    ) -> tuple[Shaped[Array, "n size *observation"], Shaped[Array, "n size *observation"]]:
+        """The observations in `row`, and those that follow them."""
+        if frames == 1:
+            return self.observations[row], self.observations[row + 1]
+        starts = self.episode_starts[tasks]
+        episode = jax.vmap(functools.partial(jnp.searchsorted, side="right"))(starts, ranks) - 1
+        first = row - (ranks - jnp.take_along_axis(starts, episode, axis=1))
+        stacked_rows = jnp.maximum(row[..., None] + jnp.arange(1 - frames, 2)[None, None], first[..., None])
+        pictures = jnp.moveaxis(self.observations[stacked_rows], 2, -2)  # (n, size, height, width, frames + 1, 3)
+        shape = (*pictures.shape[:-2], -1)
+        return pictures[..., :-1, :].reshape(shape), pictures[..., 1:, :].reshape(shape)
 
 
 class ReplayBuffer:
@@ -122,7 +157,7 @@ class ReplayBuffer:
     def __init__(
         self,
         tasks: int,
-        observation_size: int,
+        observation_size: ObservationSize,
         action_size: int,
         *,
         has_sparse_reward: bool,
@@ -139,8 +174,10 @@ class ReplayBuffer:
         self._page_table = np.zeros((tasks, pages), np.int32)
         self._pages_used = 0
         self._observations_used = 0
+        vectors = isinstance(observation_size, int)
+        shape, dtype = ((observation_size,), jnp.float32) if vectors else (observation_size, jnp.uint8)
         self._arrays = Replay(
-            observations=jnp.zeros((transitions + episodes, observation_size)),
+            observations=jnp.zeros((transitions + episodes, *shape), dtype),
             observation_row=jnp.zeros(rows, jnp.int32),
             actions=jnp.zeros((rows, action_size)),
             rewards=jnp.zeros(rows),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,9 +19,11 @@ from nacre.experiments import Experiment
 from nacre.files import make_folder, write_atomically
 from nacre.loading import Trained, read_trained
 from nacre.run_folder import versions
-from nacre.runtime import SimulatorPool, Stream, prepare_jax, seed_of, training_protocol
+from nacre.runtime import Stream, prepare_jax, seed_of, training_protocol
 from nacre.tasks.family import TaskFamily
-from nacre.tasks.simulator import check_tasks
+from nacre.tasks.simulator import Simulator, check_tasks
+from nacre.types import Episode, Tree
+from nacre.video import HEIGHT, WIDTH, RecordingSimulator, write_videos
 
 EVALUATIONS = "evaluations"
 TaskSet = Literal["test", "train", "own"]
@@ -35,6 +38,7 @@ def evaluate(
     deterministic: bool = True,
     checkpoint: Path | str = "latest",
     seed: int | None = None,
+    video: bool = False,
 ) -> Evaluation:
     """Meta-tests a run and writes the result into its `evaluations` folder.
 
@@ -49,9 +53,11 @@ def evaluate(
         deterministic: off: the policy draws its actions throughout.
         checkpoint: as in :func:`nacre.load`.
         seed: of resets, z and actions, at least 0; None: the experiment's.
+        video: whether to draw the first trial of each task into an MP4 file as well, in a folder beside the result.
 
     Raises:
-        NacreError: the run or its checkpoint cannot be read, the result cannot be written, an argument is impossible.
+        NacreError: the run or its checkpoint cannot be read, the result cannot be written, an argument is impossible;
+            the family, or this machine, cannot draw.
     """
     evaluation, _ = evaluate_run(
         read_trained(run, checkpoint),
@@ -61,6 +67,7 @@ def evaluate(
         episodes=episodes,
         deterministic=deterministic,
         seed=seed,
+        video=video,
     )
     return evaluation
 
@@ -74,8 +81,12 @@ def evaluate_run(
     episodes: int | None,
     deterministic: bool,
     seed: int | None,
+    video: bool,
 ) -> tuple[Evaluation, Path]:
-    """Does what :func:`evaluate` says, and also returns the path of the JSON file."""
+    """Does what :func:`evaluate` says, and also returns the path of the JSON file.
+
+    The videos are in a folder of the same name without the suffix, and the file names those that are complete.
+    """
     task_set, parameters = _choose_tasks(trained, tasks)
     protocol = _choose_protocol(trained.experiment, trained.family, trials, episodes, deterministic)
     experiment = trained.experiment if seed is None else dataclasses.replace(trained.experiment, seed=seed)
@@ -83,29 +94,67 @@ def evaluate_run(
         raise NacreError(f"seed is {seed}; allowed: at least 0 and less than 2**32")
     folder = run / EVALUATIONS
     make_folder(folder)  # now, and not after minutes of simulation
-    simulators = SimulatorPool(trained.family, experiment.threads)
-    with prepare_jax(None), contextlib.closing(simulators):
-        evaluation, _, _ = evaluate_agent(
-            trained.agent,
-            trained.networks,
-            simulators,
-            parameters,
-            protocol,
-            seed_of(experiment, Stream.COMMAND_EVALUATION),
-        )
-    content = {
-        "checkpoint": trained.checkpoint.stem,
-        "task_set": task_set,
-        "task_parameters": list(trained.family.task_parameters),
-        "family": trained.family.name,
-        "experiment": experiment.name,
-        "seed": experiment.seed,
-        "versions": versions(),
-        **evaluation.to_json(),
-    }
     path = _free_name(folder, f"{trained.checkpoint.stem}-{task_set}-{protocol.name}")
-    write_atomically(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+    with contextlib.ExitStack() as stack:
+        simulator = renderer = None
+        if video:
+            n_slots = len(parameters) * protocol.trials
+            simulator = RecordingSimulator(trained.family, n_slots, experiment.threads)
+            stack.enter_context(contextlib.closing(simulator))
+            renderer = stack.enter_context(contextlib.closing(simulator.make_renderer(WIDTH, HEIGHT)))
+        evaluation, played, _ = play_trials(trained, parameters, protocol, experiment.seed, simulator)
+        content = {
+            "checkpoint": trained.checkpoint.stem,
+            "task_set": task_set,
+            "task_parameters": list(trained.family.task_parameters),
+            "family": trained.family.name,
+            "experiment": experiment.name,
+            "seed": experiment.seed,
+            "versions": versions(),
+            **evaluation.to_json(),
+        }
+        _write_json(path, content)
+        if simulator is not None and renderer is not None:
+            videos = path.with_suffix("")
+            print(f"Written to {path}. Now drawing into {videos}{os.sep}", flush=True)
+
+            def written(task: int, file: Path) -> None:
+                content["tasks"][task]["video"] = str(file.relative_to(folder))
+                _write_json(path, content)
+
+            write_videos(videos, simulator, renderer, evaluation, played, written)
     return evaluation, path
+
+
+def play_trials(
+    trained: Trained,
+    tasks: Float64[np.ndarray, "n parameters"],
+    protocol: Protocol,
+    seed: int,
+    simulator: Simulator | None = None,
+) -> tuple[Evaluation, list[list[list[Episode]]], Tree]:
+    """Lets a trained agent adapt to tasks; with the experiment's seed this is what `nacre evaluate RUN` plays.
+
+    Args:
+        seed: of resets, z and actions.
+        simulator: with a slot for each trial; None: one is made and closed.
+
+    Returns:
+        what :func:`nacre.evaluation.evaluate_agent` does.
+    """
+    experiment = dataclasses.replace(trained.experiment, seed=seed)
+    if simulator is None:
+        made = Simulator(trained.family, len(tasks) * protocol.trials, experiment.threads)
+        closing = contextlib.closing(made)
+    else:
+        closing = contextlib.nullcontext(simulator)
+    with prepare_jax(None), closing as chosen:
+        source = seed_of(experiment, Stream.COMMAND_EVALUATION)
+        return evaluate_agent(trained.agent, trained.networks, lambda n_slots: chosen, tasks, protocol, source)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_atomically(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
 def _choose_tasks(trained: Trained, tasks: Any) -> tuple[TaskSet, Float64[np.ndarray, "n parameters"]]:
@@ -147,9 +196,9 @@ def _choose_protocol(
 
 
 def _free_name(folder: Path, name: str) -> Path:
-    """`name.json`, or with a number: no result replaces another."""
+    """`name.json`, or with a number: no result replaces another, nor its videos."""
     path, number = folder / f"{name}.json", 1
-    while path.exists():
+    while path.exists() or path.with_suffix("").exists():
         number += 1
         path = folder / f"{name}-{number}.json"
     return path

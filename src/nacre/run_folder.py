@@ -8,8 +8,9 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -34,6 +35,12 @@ def default_run_folder(experiment: Experiment) -> Path:
     return Path("runs", experiment.name, f"seed-{experiment.seed}-{datetime.now():%Y-%m-%d-%H-%M-%S}")
 
 
+def default_seeds_folder(experiments: Sequence[Experiment]) -> Path:
+    """`runs/<algorithm>/<task>/seeds-<first>-to-<last>-<time>`, in the current folder."""
+    first, last = experiments[0], experiments[-1]
+    return Path("runs", first.name, f"seeds-{first.seed}-to-{last.seed}-{datetime.now():%Y-%m-%d-%H-%M-%S}")
+
+
 def create_run_folder(out: Path | None, experiment: Experiment, split: TaskSplit) -> Path:
     """Makes the folder of a new run and writes experiment.json and variant.json.
 
@@ -46,15 +53,7 @@ def create_run_folder(out: Path | None, experiment: Experiment, split: TaskSplit
         NacreError: the folder exists and is not empty, or cannot be written.
     """
     run = default_run_folder(experiment) if out is None else out
-    make_folder(run)
-    try:
-        occupied = next(run.iterdir(), None)
-    except OSError as error:
-        raise cannot("read", run, error) from error
-    if (run / EXPERIMENT).exists():
-        raise NacreError(f"{run} holds a run already: choose another folder, or continue it with: nacre resume {run}")
-    if occupied:
-        raise NacreError(f"{run} is not empty: choose another folder")
+    _make_empty_folder(run)
     content = {
         "format": FORMAT,
         "experiment": to_json(experiment),
@@ -68,6 +67,38 @@ def create_run_folder(out: Path | None, experiment: Experiment, split: TaskSplit
     write_variant(run, experiment)
     write_atomically(run / EXPERIMENT, _json(content))
     return run
+
+
+def create_seeds_folder(
+    out: Path | None, experiments: Sequence[Experiment], splits: Sequence[TaskSplit]
+) -> tuple[Path, list[Path]]:
+    """Makes a folder for the runs of several seeds, and in it `seed-<seed>`, a run folder for each.
+
+    Returns:
+        the folder and the run folders, in the order of the experiments.
+
+    Raises:
+        NacreError: as :func:`create_run_folder`.
+    """
+    parent = default_seeds_folder(experiments) if out is None else out
+    _make_empty_folder(parent)
+    runs = [parent / f"seed-{experiment.seed}" for experiment in experiments]
+    for run in runs:  # all of them before the first is a run: a kill in between leaves no smaller number of seeds
+        make_folder(run)
+    for run, experiment, split in zip(runs, experiments, splits, strict=True):
+        create_run_folder(run, experiment, split)
+    return parent, runs
+
+
+def find_seeds(folder: Path) -> list[Path]:
+    """The `seed-<seed>` folders in a folder, by seed; none where it is a run itself."""
+    if (folder / EXPERIMENT).exists() or not folder.is_dir():
+        return []
+    try:
+        matches = [(re.fullmatch(r"seed-(\d+)", path.name), path) for path in folder.iterdir() if path.is_dir()]
+    except OSError as error:
+        raise cannot("read", folder, error) from error
+    return [path for _, path in sorted((int(match[1]), path) for match, path in matches if match)]
 
 
 def read_run(run: Path) -> tuple[Experiment, TaskSplit]:
@@ -147,6 +178,21 @@ def versions() -> dict[str, str | None]:
     }
 
 
+def _make_empty_folder(run: Path) -> None:
+    """Raises NacreError if the folder exists and is not empty, or cannot be made."""
+    make_folder(run)
+    try:
+        occupied = next(run.iterdir(), None)
+    except OSError as error:
+        raise cannot("read", run, error) from error
+    if (run / EXPERIMENT).exists():
+        raise NacreError(f"{run} holds a run already: choose another folder, or continue it with: nacre resume {run}")
+    if find_seeds(run):
+        raise NacreError(f"{run} holds runs already: choose another folder, or continue them with: nacre resume {run}")
+    if occupied:
+        raise NacreError(f"{run} is not empty: choose another folder")
+
+
 def _json(content: Any, sort_keys: bool = False) -> bytes:
     return (json.dumps(content, indent=2, sort_keys=sort_keys, allow_nan=False) + "\n").encode()
 
@@ -157,7 +203,9 @@ def _read(run: Path) -> dict[str, Any]:
     if not run.exists():
         raise NacreError(f"{run} does not exist")
     if not path.exists():
-        raise NacreError(f"{run} is not a run folder: it has no {EXPERIMENT}")
+        seeds = find_seeds(run)
+        hint = f"; it holds the runs of seeds: name one, such as {seeds[0]}" if seeds else ""
+        raise NacreError(f"{run} is not a run folder: it has no {EXPERIMENT}{hint}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32
+from jaxtyping import Array, Bool, Float, Float32, Real, UInt8
 
 Metrics = Mapping[str, float]
 """Scalars of one iteration by column name."""
@@ -26,14 +26,14 @@ class Transition(NamedTuple):
     """One time step of N trials, as an agent observes it.
 
     Actions are the agent's own, in [-1, 1]. `sparse_reward` equals `reward` in families that have no separate
-    sparse reward.
+    sparse reward. Observations are vectors of float32 or pictures of uint8; `*observation` is their shape.
     """
 
-    observation: Float[Array, "n observation"]
+    observation: Real[Array, "n *observation"]
     action: Float[Array, "n action"]
     reward: Float[Array, " n"]
     sparse_reward: Float[Array, " n"]
-    next_observation: Float[Array, "n observation"]
+    next_observation: Real[Array, "n *observation"]
     terminated: Bool[Array, " n"]
 
 
@@ -60,7 +60,7 @@ class Episode:
     """
 
     task: int
-    observations: Float32[np.ndarray, "length_plus_1 observation"]
+    observations: Float32[np.ndarray, "length_plus_1 observation"] | UInt8[np.ndarray, "length_plus_1 height width 3"]
     actions: Float32[np.ndarray, "length action"]
     rewards: Float32[np.ndarray, " length"]
     sparse_rewards: Float32[np.ndarray, " length"] | None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Real
 
 from nacre.types import Key, Transition, Tree
 
@@ -29,7 +29,7 @@ class Agent(Protocol):
         ...
 
     def act(
-        self, params: Tree, belief: Tree, observation: Float[Array, "n observation"], key: Key, deterministic: bool
+        self, params: Tree, belief: Tree, observation: Real[Array, "n *observation"], key: Key, deterministic: bool
     ) -> tuple[Float[Array, "n action"], Tree]:
         """Actions in [-1, 1]."""
         ...

@@ -21,13 +21,18 @@ ADDED_LATER: dict[str, Any] = {
     "algorithm.encoder": "mlp",
     "algorithm.rl_batch": "transitions",
     "algorithm.context_source": "recent",
+    "algorithm.frame_stack": 3,
+    "algorithm.picture_filters": 32,
+    "algorithm.picture_features": 50,
+    "warm_start": None,
 }
 """Fields that files of earlier versions lack, with what these versions did."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A complete configuration: with it, and the same machine and versions, a run can be repeated to the bit."""
+    """A complete configuration: with it, what `warm_start` names, and the same machine and versions, a run can be
+    repeated to the bit."""
 
     name: str
     """Algorithm and task, such as pearl/cheetah-vel; also where runs are written below runs/."""
@@ -59,6 +64,9 @@ class Experiment:
     """Threads of the simulator; None: as many as there are physical cores."""
     device: Literal["cpu", "gpu"] | None = None
     """Where to learn; None: on a GPU if there is one."""
+    warm_start: str | None = None
+    """Whose networks to begin with: a run folder, of which the latest checkpoint is taken, a checkpoint, or a folder of
+    the original PEARL code. Nothing but networks is taken over, and it is not read again. None: fresh networks."""
 
     @property
     def environment_steps(self) -> int:

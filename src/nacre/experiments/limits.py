@@ -48,6 +48,9 @@ PEARL_BOUNDS = {
     "latent_size": _COUNT,
     "hidden_size": _COUNT,
     "encoder_hidden_size": _COUNT,
+    "frame_stack": _COUNT,
+    "picture_filters": _COUNT,
+    "picture_features": _COUNT,
     "initial_steps": _COUNT,
     "tasks_per_iteration": _COUNT,
     "prior_steps": _STEPS,
@@ -85,6 +88,7 @@ def validate(experiment: Experiment, family: TaskFamily) -> None:
     if not re.fullmatch(r"[a-z0-9-]+/[A-Za-z0-9][A-Za-z0-9._-]*", experiment.name):
         raise NacreError(f"name is {experiment.name!r}; allowed: an algorithm and a task, such as pearl/cheetah-vel")
     _check_task_list(experiment, family)
+    _check_pictures(family)
     _check_pearl(experiment.algorithm, family)
 
 
@@ -111,6 +115,19 @@ def _check_task_list(experiment: Experiment, family: TaskFamily) -> None:
     elif experiment.task_list == "published" and not family.has_published_tasks:
         raise NacreError(
             f"task_list is 'published'; allowed for {family.name}: 'seeded' or 'shared', as no list was published"
+        )
+
+
+def _check_pictures(family: TaskFamily) -> None:
+    if isinstance(family.observation_size, int):
+        return
+    from nacre.nn.convolution import SMALLEST_PICTURE  # here, as it imports JAX
+
+    height, width, _ = family.observation_size
+    if min(height, width) < SMALLEST_PICTURE:
+        raise NacreError(
+            f"The pictures of {family.name} are {height} pixels high and {width} wide; allowed: at least "
+            f"{SMALLEST_PICTURE} each, or the convolutions leave nothing of them"
         )
 
 

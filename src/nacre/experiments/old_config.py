@@ -62,6 +62,7 @@ FIELDS = {
     "n_train_tasks": "train_tasks",
     "n_eval_tasks": "test_tasks",
     "latent_size": "latent_size",
+    "path_to_weights": "warm_start",
     "net_size": "hidden_size",
     "algo_params.meta_batch": "meta_batch_size",
     "algo_params.num_iterations": "iterations",
@@ -112,7 +113,6 @@ WITHOUT_MEANING = {
 """Old keys that are accepted and ignored, with what to say about them."""
 
 FIXED = {
-    "path_to_weights": (None, "starting from another run's weights is not there yet"),
     "algo_params.recurrent": (
         False,
         "it never ran in the original code; pearl/cheetah-vel-recurrent is one that works",

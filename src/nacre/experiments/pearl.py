@@ -183,6 +183,27 @@ EXPERIMENTS += (
     ),
 )
 
+# From pictures; not published configurations. The point robot's picture shows all there is to see, so that none are
+# stacked. The half-cheetah's hyperparameters are the published ones, with fewer initial steps and iterations, so that
+# the pictures take up 4.2 GB.
+_QUICK = next(experiment for experiment in EXPERIMENTS if experiment.name == "pearl/point-robot-quick")
+EXPERIMENTS += (
+    replace(
+        _QUICK,
+        name="pearl/point-robot-pixels",
+        family="point-robot-pixels",
+        algorithm=replace(_QUICK.algorithm, frame_stack=1, picture_filters=16, batch_size=32),
+    ),
+    Experiment(
+        name="pearl/cheetah-vel-pixels",
+        family="cheetah-vel-pixels",
+        train_tasks=100,
+        test_tasks=30,
+        iterations=60,
+        algorithm=PearlConfig(initial_steps=400),
+    ),
+)
+
 DESCRIPTIONS = {
     "pearl/point-robot": "a point walks to a hidden goal in a square; dense reward",
     "pearl/sparse-point-robot": "a point searches a hidden goal on a half circle; reward only near it",
@@ -202,4 +223,6 @@ DESCRIPTIONS = {
     "pearl/cheetah-vel-rl-batch-context": "ablation: trained on the RL batch itself as context",
     "pearl/cheetah-vel-recurrent": "ablation: an LSTM reads whole episodes; RL batches of single transitions",
     "pearl/cheetah-vel-recurrent-episodes": "ablation: an LSTM reads whole episodes; RL batches of whole episodes too",
+    "pearl/point-robot-pixels": "point-robot-quick from pictures of 64 × 64 pixels",
+    "pearl/cheetah-vel-pixels": "cheetah-vel from stacks of 3 pictures of 64 × 64 pixels; wants a GPU",
 }

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from nacre.evaluation import Evaluation, evaluate_agent
+from nacre.evaluation import Evaluation
 from nacre.loading import Trained, read_trained
 from nacre.report.posterior import Posteriors, posteriors_after
-from nacre.runtime import SimulatorPool, Stream, prepare_jax, seed_of, training_protocol
+from nacre.run_evaluation import play_trials
+from nacre.runtime import training_protocol
 from nacre.types import Episode
 
 SNAPSHOTS = 4
@@ -48,26 +48,20 @@ def meta_test(run: Path, checkpoint: Path | str, say: Callable[[str], None]) -> 
         f"{run}: {trained.checkpoint.stem} plays {protocol.trials} trial(s) of "
         f"{protocol.minimum_episodes(family.horizon)} episodes on each of {len(tasks)} test tasks"
     )
-    simulators = SimulatorPool(family, experiment.threads)
-    with prepare_jax(None), contextlib.closing(simulators):
-        seed = seed_of(experiment, Stream.COMMAND_EVALUATION)
-        evaluation, episodes, belief = evaluate_agent(
-            trained.agent, trained.networks, simulators, tasks, protocol, seed
-        )
-        ends = np.array([np.cumsum(lengths) for lengths in _lengths(evaluation)])
-        shown, moments = _moments(ends, family.horizon)
-        course = np.unique(np.geomspace(1, ends[:, -1].min(), 16).astype(int))
-        course = np.repeat(course[:, None], len(ends), axis=1)
-        agent = trained.agent(protocol.capacity(family.horizon))
-        snapshots = posteriors_after(agent, trained.networks, belief, shown)
-        return MetaTest(
-            trained=trained,
-            evaluation=evaluation,
-            episodes=episodes,
-            snapshots=snapshots,
-            moments=moments,
-            course=posteriors_after(agent, trained.networks, belief, course),
-        )
+    evaluation, episodes, belief = play_trials(trained, tasks, protocol, experiment.seed)
+    ends = np.array([np.cumsum(lengths) for lengths in _lengths(evaluation)])
+    shown, moments = _moments(ends, family.horizon)
+    course = np.unique(np.geomspace(1, ends[:, -1].min(), 16).astype(int))
+    course = np.repeat(course[:, None], len(ends), axis=1)
+    agent = trained.agent(protocol.capacity(family.horizon))
+    return MetaTest(
+        trained=trained,
+        evaluation=evaluation,
+        episodes=episodes,
+        snapshots=posteriors_after(agent, trained.networks, belief, shown),
+        moments=moments,
+        course=posteriors_after(agent, trained.networks, belief, course),
+    )
 
 
 def _lengths(evaluation: Evaluation) -> list[tuple[int, ...]]:

@@ -255,7 +255,7 @@ def _episodes_picture(test: MetaTest) -> Picture:
     evaluation, family = test.evaluation, test.trained.family
     drawn = spread(evaluation.tasks, DRAWN_TASKS)
     trials, tasks = [test.episodes[index][0] for index in drawn], evaluation.tasks[drawn]
-    if isinstance(family, PointRobot | SparsePointRobot):
+    if isinstance(family, PointRobot | SparsePointRobot) and family.observation_size == 2:
         figure = trajectory_figure(trials, tasks)
         trajectory_panels(figure, trials, tasks)
         return picture(

@@ -11,6 +11,7 @@ from nacre.tasks.cheetah import CheetahDir, CheetahVel
 from nacre.tasks.family import TaskFamily, TaskList, TaskSplit, World, split_tasks
 from nacre.tasks.gymnasium import GymnasiumFamily
 from nacre.tasks.humanoid import HumanoidDir
+from nacre.tasks.pixels import CheetahVelPixels, PointRobotPixels
 from nacre.tasks.point import PointRobot, SparsePointRobot
 from nacre.tasks.rand_params import HopperRandParams, WalkerRandParams
 from nacre.tasks.simulator import Simulator
@@ -43,6 +44,8 @@ FAMILIES: dict[str, Callable[[], TaskFamily]] = {
         HumanoidDir,
         WalkerRandParams,
         HopperRandParams,
+        PointRobotPixels,
+        CheetahVelPixels,
     )
 }
 """Every family there is by name, and what makes it."""

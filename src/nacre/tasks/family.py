@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int
+from jaxtyping import Bool, Float64, Int, Real
 
 from nacre.errors import NacreError
 
 TaskList = Literal["published", "seeded", "shared"]
+
+ObservationSize = int | tuple[int, int, int]
+"""Of a vector of float32: how many numbers. Of a picture of uint8: height, width, and 3 colours."""
 
 
 @runtime_checkable
@@ -31,13 +34,13 @@ class World(Protocol):
         slots: Int[np.ndarray, " n"],
         tasks: Float64[np.ndarray, "n parameters"],
         generators: list[np.random.Generator],
-    ) -> tuple[Float32[np.ndarray, "n observation"], Float64[np.ndarray, "n reward_state"]]:
+    ) -> tuple[Real[np.ndarray, "n *observation"], Float64[np.ndarray, "n reward_state"]]:
         """Starts an episode in each of `slots`; returns observations and reward states."""
         ...
 
     def step(
         self, slots: Int[np.ndarray, " n"], actions: Float64[np.ndarray, "n action"]
-    ) -> tuple[Float32[np.ndarray, "n observation"], Float64[np.ndarray, "n reward_state"]]:
+    ) -> tuple[Real[np.ndarray, "n *observation"], Float64[np.ndarray, "n reward_state"]]:
         """Advances `slots` by one control step; actions are in [-1, 1]."""
         ...
 
@@ -58,7 +61,7 @@ class TaskFamily(abc.ABC):
     """
 
     name: str
-    observation_size: int
+    observation_size: ObservationSize
     action_size: int
     horizon: int
     """Control steps after which an episode is truncated."""
@@ -67,6 +70,14 @@ class TaskFamily(abc.ABC):
     has_sparse_reward: bool = False
     finite_tasks: tuple[tuple[float, ...], ...] | None = None
     """Every task there is, in order, in a family that has only a few; None where tasks are drawn from a continuum."""
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        return (self.observation_size,) if isinstance(self.observation_size, int) else self.observation_size
+
+    @property
+    def observation_dtype(self) -> type[np.float32] | type[np.uint8]:
+        return np.float32 if isinstance(self.observation_size, int) else np.uint8
 
     @property
     def has_published_tasks(self) -> bool:

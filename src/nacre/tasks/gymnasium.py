@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
-from jaxtyping import Float32, Float64, Int
+from jaxtyping import Float32, Float64, Int, Real, UInt8
 
 from nacre.errors import NacreError
 from nacre.tasks.family import TaskFamily, World
+from nacre.tasks.rendering import Renderer, signs_of
 from nacre.tasks.simulator import Simulator, action_space, check_tasks, observation_space
 
 SetTask = Callable[[gymnasium.Env, np.ndarray], None]
+
+RENDER_SIZE = 480, 480
+"""Width and height of what `render` returns, in pixels, as of Gymnasium's own MuJoCo environments."""
 
 
 class FamilyEnv(gymnasium.Env):
@@ -28,19 +33,40 @@ class FamilyEnv(gymnasium.Env):
     Raises (`reset`): NacreError: the task is not a row of finite numbers of the right length.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
 
-    def __init__(self, family: TaskFamily) -> None:
+    def __init__(self, family: TaskFamily | str, render_mode: str | None = None) -> None:
+        """
+        Args:
+            family: the family, or its name.
+            render_mode: "rgb_array": `render` returns pictures, which also show the goal or direction of the task.
+
+        Raises:
+            NacreError: there is no family of that name, or no such mode; the family, or this machine, cannot draw.
+        """
+        if isinstance(family, str):
+            from nacre.tasks import make_family  # here, because nacre.tasks imports this module
+
+            family = make_family(family)
+        if render_mode not in (None, "rgb_array"):
+            raise NacreError(f"render_mode is {render_mode!r}; allowed: None, 'rgb_array'")
         self.family = family
         self.observation_space = observation_space(family)
         self.action_space = action_space(family)
+        self.render_mode = render_mode
+        self._renderer: Renderer | None = None
         self._simulator = Simulator(family, n_slots=1, threads=1)
+        if render_mode is not None:
+            self._renderer = self._simulator.make_renderer(*RENDER_SIZE)
+        with contextlib.suppress(NacreError):  # a family that cannot be drawn
+            frames = {"render_fps": self._simulator.frames_per_second}
+            self.metadata = {**self.metadata, **frames}  # pyright: ignore[reportAttributeAccessIssue]
         self._task: np.ndarray | None = None
         self._task_was_drawn = False
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Float32[np.ndarray, " observation"], dict[str, Any]]:
+    ) -> tuple[Real[np.ndarray, "*observation"], dict[str, Any]]:
         super().reset(seed=seed)
         chosen = (options or {}).get("task")
         if chosen is not None:
@@ -53,20 +79,24 @@ class FamilyEnv(gymnasium.Env):
 
     def step(
         self, action: Float32[np.ndarray, " action"]
-    ) -> tuple[Float32[np.ndarray, " observation"], float, bool, bool, dict[str, Any]]:
+    ) -> tuple[Real[np.ndarray, "*observation"], float, bool, bool, dict[str, Any]]:
         observations, rewards, terminations, truncations, infos = self._simulator.step(np.asarray(action)[None])
         info = {"sparse_reward": float(infos["sparse_reward"][0])} if self.family.has_sparse_reward else {}
         return observations[0], float(rewards[0]), bool(terminations[0]), bool(truncations[0]), info
 
+    def render(self) -> UInt8[np.ndarray, "height width 3"] | None:
+        """The picture of what is now, 480 pixels wide and high; None where no render mode was asked for."""
+        if self._renderer is None:
+            gymnasium.logger.warn("render shows nothing unless the environment is made with render_mode='rgb_array'")
+            return None
+        if self._task is None:
+            raise gymnasium.error.ResetNeeded("Call reset before render.")
+        return self._renderer.draw(self._simulator.configurations()[0], signs_of(self.family, self._task[0]))
+
     def close(self) -> None:
+        if self._renderer is not None:
+            self._renderer.close()
         self._simulator.close()
-
-
-def make_environment(family: str) -> FamilyEnv:
-    """What `gymnasium.make` calls for the names of `nacre/environments.py`."""
-    from nacre.tasks import make_family  # here, because nacre.tasks imports this module
-
-    return FamilyEnv(make_family(family))
 
 
 class GymnasiumFamily(TaskFamily):

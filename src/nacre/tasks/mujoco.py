@@ -15,7 +15,7 @@ import mujoco
 import numpy as np
 from jaxtyping import Float32, Float64, Int
 
-from nacre.tasks.rendering import MujocoRenderer
+from nacre.tasks.mujoco_rendering import MujocoRenderer
 
 ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
 

@@ -1,19 +1,14 @@
-"""Pictures of worlds, drawn off screen: with OpenGL for MuJoCo's, with Pillow for points in the plane."""
+"""Pictures of worlds, drawn off screen. Points in the plane are drawn here, MuJoCo's bodies in `mujoco_rendering`."""
 
 from __future__ import annotations
 
-import os
-import platform
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float64, Int, UInt8
 
 from nacre.errors import NacreError
 from nacre.tasks.family import TaskFamily, World
-
-if TYPE_CHECKING:
-    import mujoco
 
 Picture = UInt8[np.ndarray, "height width 3"]
 
@@ -75,8 +70,13 @@ def check_drawable(family: TaskFamily, world: World) -> DrawableWorld:
 
 
 def signs_of(family: TaskFamily, task: Float64[np.ndarray, " parameters"]) -> Signs:
-    """The goal or direction of a task, in a family whose task parameters are named so."""
+    """The goal or direction of a task, in a family whose task parameters are named so.
+
+    They are `goal_x` and `goal_y`, `direction_x` and `direction_y`, or `direction` alone, which is along x.
+    """
     values = dict(zip(family.task_parameters, task, strict=True))
+    if "direction" in values:
+        values |= {"direction_x": values["direction"], "direction_y": 0.0}
 
     def vector(name: str) -> np.ndarray | None:
         names = f"{name}_x", f"{name}_y"
@@ -113,89 +113,7 @@ class PointRenderer:
         if signs.goal is not None:
             disc(signs.goal, self._goal_radius, GOAL_COLOUR)
         disc(configuration.clip(-self.VIEW, self.VIEW), self.POINT_RADIUS, BODY_COLOUR)
-        return np.array(canvas.resize(self._size, Image.Resampling.BOX))
+        return np.array(canvas.reduce(self._SUPERSAMPLING))
 
     def close(self) -> None:
         pass
-
-
-class MujocoRenderer:
-    """A model seen from the side by a camera that goes along with its first body, without shadows and reflections.
-
-    (MuJoCo's own tracking camera follows smoothly: its pictures would depend on those before.)
-    """
-
-    def __init__(self, model: mujoco.MjModel, width: int, height: int) -> None:
-        """Raises NacreError: there is no OpenGL that draws off screen."""
-        import mujoco
-
-        visual = model.vis
-        visual.global_.offwidth, visual.global_.offheight = width, height
-        visual.quality.offsamples = 4
-        self._model, self._data = model, mujoco.MjData(model)
-        self._renderer = _offscreen_renderer(model, width, height)
-        for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
-            self._renderer.scene.flags[flag] = False
-        self._camera = mujoco.MjvCamera()
-        self._camera.azimuth, self._camera.elevation, self._camera.distance = 90.0, -20.0, 3.5
-        self._camera.lookat[2] = 0.5
-
-    def draw(self, configuration: Float64[np.ndarray, " configuration"], signs: Signs = NO_SIGNS) -> Picture:
-        import mujoco
-
-        self._data.qpos[:] = configuration
-        mujoco.mj_kinematics(self._model, self._data)
-        mujoco.mj_comPos(self._model, self._data)
-        mujoco.mj_camlight(self._model, self._data)
-        self._camera.lookat[:2] = self._data.xpos[1, :2]
-        self._renderer.update_scene(self._data, self._camera)
-        if signs.goal is not None:
-            self._add(mujoco.mjtGeom.mjGEOM_CYLINDER, np.array([*signs.goal, 0.0]), np.array([0.25, 0.01, 0.0]))
-        if signs.direction is not None:
-            self._add_arrow(signs.direction)
-        return self._renderer.render()
-
-    def close(self) -> None:
-        self._renderer.close()
-
-    def _add(self, kind: Any, position: np.ndarray, size: np.ndarray) -> Any:
-        import mujoco
-
-        scene = self._renderer.scene
-        geom = scene.geoms[scene.ngeom]
-        colour = np.array([*GOAL_COLOUR, 1.0], np.float32)
-        mujoco.mjv_initGeom(geom, kind, size, position, np.eye(3).reshape(-1), colour)
-        scene.ngeom += 1
-        return geom
-
-    def _add_arrow(self, direction: np.ndarray) -> None:
-        """An arrow of one metre on the floor, from below the body that the camera follows."""
-        import mujoco
-
-        start = self._data.xpos[1] * [1.0, 1.0, 0.0] + [0.0, 0.0, 0.02]
-        end = start + np.array([*direction, 0.0])
-        arrow = mujoco.mjtGeom.mjGEOM_ARROW
-        geom = self._add(arrow, start, np.zeros(3))
-        mujoco.mjv_connector(geom, arrow, 0.04, start, end)
-
-
-def _offscreen_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
-    """MuJoCo's renderer with the OpenGL platform that MUJOCO_GL names; on Linux with EGL where it names none.
-
-    EGL needs no display, and MuJoCo's own default, GLFW, does. The choice is made here and not before MuJoCo is
-    imported, as it would then fail to import on a machine that has no EGL and only wants to train.
-    """
-    import mujoco
-    from mujoco import gl_context
-
-    try:
-        if platform.system() == "Linux" and not os.environ.get("MUJOCO_GL"):
-            from mujoco.egl import GLContext
-
-            gl_context.GLContext = GLContext  # pyright: ignore[reportAttributeAccessIssue]
-        return mujoco.Renderer(model, height, width)
-    except Exception as error:  # of PyOpenGL, EGL, MuJoCo and ctypes, with no base class in common
-        raise NacreError(
-            f"Nothing can be drawn, as OpenGL does not work here ({type(error).__name__}: {error}). Without a GPU, "
-            "Mesa draws: on Debian and Ubuntu, apt install libegl1 libgl1 libgl1-mesa-dri; see the page on videos."
-        ) from error

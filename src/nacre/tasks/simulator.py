@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
-from jaxtyping import Bool, Float, Float32, Float64
+from jaxtyping import Bool, Float, Float64, Real
 
 from nacre.errors import NacreError, SimulationError
 from nacre.tasks.family import TaskFamily
@@ -55,7 +55,7 @@ class Simulator(VectorEnv):
         self._started = False
         self._tasks = np.full((n_slots, len(family.task_parameters)), np.nan)
         self._generators: list[np.random.Generator] = []
-        self._observations = np.zeros((n_slots, family.observation_size), np.float32)
+        self._observations = np.zeros((n_slots, *family.observation_shape), family.observation_dtype)
         self._reward_states = np.zeros((n_slots, 0))
         self._ages = np.zeros(n_slots, np.int64)
         self._terminations = np.zeros(n_slots, bool)
@@ -64,9 +64,9 @@ class Simulator(VectorEnv):
     def reset(
         self,
         *,
-        seed: int | Sequence[int | None] | np.random.SeedSequence | None = None,
+        seed: int | Sequence[int | np.random.SeedSequence | None] | np.random.SeedSequence | None = None,
         options: dict[str, Any] | None = None,
-    ) -> tuple[Float32[np.ndarray, "n observation"], dict[str, Any]]:
+    ) -> tuple[Real[np.ndarray, "n *observation"], dict[str, Any]]:
         """Starts new episodes, in all slots or in those of a mask; returns the observations of all slots.
 
         Args:
@@ -99,7 +99,7 @@ class Simulator(VectorEnv):
     def step(
         self, actions: Float[np.ndarray, "n action"]
     ) -> tuple[
-        Float32[np.ndarray, "n observation"],
+        Real[np.ndarray, "n *observation"],
         Float64[np.ndarray, " n"],
         Bool[np.ndarray, " n"],
         Bool[np.ndarray, " n"],
@@ -184,7 +184,7 @@ class Simulator(VectorEnv):
         actions = actions.astype(np.float64)
         observations, following = self._world.step(slots, actions)
         # Copies: a world may hand out its own arrays, and a reward may be a view of a reward state.
-        observations, following = np.array(observations, np.float32), np.array(following, np.float64)
+        observations, following = np.array(observations, family.observation_dtype), np.array(following, np.float64)
         self._check_finite("observation", observations, slots)
         rewards = np.array(family.reward(previous, actions, following, tasks), np.float64)
         self._check_rewards("reward", rewards, slots)
@@ -237,7 +237,11 @@ class Simulator(VectorEnv):
             raise NacreError(f"Each of {self.num_envs} slots needs a task, and {len(checked)} were given.")
         self._tasks[slots] = checked[slots]
 
-    def _set_seeds(self, seed: int | Sequence[int | None] | np.random.SeedSequence | None, slots: np.ndarray) -> None:
+    def _set_seeds(
+        self,
+        seed: int | Sequence[int | np.random.SeedSequence | None] | np.random.SeedSequence | None,
+        slots: np.ndarray,
+    ) -> None:
         if not self._generators:
             self._generators = [np.random.default_rng() for _ in range(self.num_envs)]
         if seed is None:
@@ -258,9 +262,10 @@ class Simulator(VectorEnv):
 
 
 def observation_space(family: TaskFamily) -> gymnasium.spaces.Box:
-    """Every finite float32 vector of the family's observation size: the simulator lets no other pass."""
-    largest = np.finfo(np.float32).max
-    return gymnasium.spaces.Box(-largest, largest, (family.observation_size,), np.float32)
+    """Every picture of the family's size, or every finite float32 vector: the simulator lets no other pass."""
+    shape, dtype = family.observation_shape, family.observation_dtype
+    low, high = (0, 255) if dtype == np.uint8 else (np.finfo(np.float32).min, np.finfo(np.float32).max)
+    return gymnasium.spaces.Box(low, high, shape, dtype)
 
 
 def action_space(family: TaskFamily) -> gymnasium.spaces.Box:

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int32
+from jaxtyping import Array, Bool, Float, Int32, Real, UInt8
 
 from nacre.agents.pearl.config import PearlConfig
 from nacre.agents.pearl.networks import ActingNetworks, context_rows, context_width, infer_posterior, sample_latent
+from nacre.tasks.family import ObservationSize
 from nacre.types import Key, Transition
 
 
@@ -25,7 +26,11 @@ class PearlBelief(NamedTuple):
     episodes: Int32[Array, " n"]
     """Episodes finished since the posterior was last the prior."""
     begins: Bool[Array, " n"]
-    """Whether the next transition of the context is the first of its episode."""
+    """Whether the next transition is the first of its episode."""
+    pictures: UInt8[Array, "n height width stack"] | None = None
+    """Where observations are pictures: the latest of them, as the policy saw them, oldest first."""
+    features: Float[Array, "n features"] | None = None
+    """What the trunk made of them. The context keeps features too: parameters do not change within a trial."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ class PearlAgent:
     """
 
     config: PearlConfig
-    observation_size: int
+    observation_size: ObservationSize
     action_size: int
     capacity: int
     exploration_episodes: int
@@ -52,6 +57,11 @@ class PearlAgent:
     def begin_trial(self, params: ActingNetworks, key: Key, n: int) -> PearlBelief:
         """Prior beliefs with no context."""
         mean = jnp.zeros((n, self.config.latent_size))
+        pictures = features = None
+        if not isinstance(self.observation_size, int):
+            height, width, colours = self.observation_size
+            pictures = jnp.zeros((n, height, width, self.config.frame_stack * colours), jnp.uint8)
+            features = jnp.zeros((n, self.config.picture_features))
         return PearlBelief(
             mean=mean,
             variance=mean + (1.0 if self.config.probabilistic_context else 0.0),
@@ -60,6 +70,8 @@ class PearlAgent:
             context_count=jnp.zeros(n, jnp.int32),
             episodes=jnp.zeros(n, jnp.int32),
             begins=jnp.ones(n, bool),
+            pictures=pictures,
+            features=features,
         )
 
     def begin_episode(
@@ -73,11 +85,15 @@ class PearlAgent:
         self,
         params: ActingNetworks,
         belief: PearlBelief,
-        observation: Float[Array, "n observation"],
+        observation: Real[Array, "n *observation"],
         key: Key,
         deterministic: bool,
     ) -> tuple[Float[Array, "n action"], PearlBelief]:
         """pi(a | s, z): its mode, or a draw."""
+        if params.trunk is not None:
+            pictures = _with_latest(belief, observation)
+            observation = params.trunk(pictures)
+            belief = belief._replace(pictures=pictures, features=observation)
         inputs = jnp.concatenate([observation, belief.latent], axis=-1)
         action = params.policy.mode(inputs) if deterministic else params.policy.sample(inputs, key).action
         return action, belief
@@ -85,9 +101,15 @@ class PearlAgent:
     def observe(
         self, params: ActingNetworks, belief: PearlBelief, transition: Transition, mask: Bool[Array, " n"]
     ) -> PearlBelief:
-        """Appends the transition to the context."""
+        """Appends the transition, whose observation is the one last acted on, to the context."""
         if not self.keeps_context:
-            return belief
+            return belief._replace(begins=belief.begins & ~mask)
+        if params.trunk is not None:
+            following = belief._replace(begins=jnp.zeros_like(mask))
+            transition = transition._replace(
+                observation=belief.features,
+                next_observation=params.trunk(_with_latest(following, transition.next_observation)),
+            )
         trials = jnp.arange(len(mask))
         slot = jnp.where(mask, belief.context_count, self.capacity)  # out of range is dropped
         rows = context_rows(self.config, transition, belief.begins)
@@ -136,8 +158,19 @@ class PearlAgent:
         )
 
 
+def _with_latest(
+    belief: PearlBelief, picture: UInt8[Array, "n height width 3"]
+) -> UInt8[Array, "n height width stack"]:
+    """The stack that a new picture ends; the first picture of an episode also stands for those before it."""
+    assert belief.pictures is not None
+    colours = picture.shape[-1]
+    older = belief.pictures[..., colours:]
+    firsts = jnp.tile(picture, older.shape[-1] // colours)
+    return jnp.concatenate([jnp.where(belief.begins[:, None, None, None], firsts, older), picture], axis=-1)
+
+
 def evaluation_agent(
-    config: PearlConfig, observation_size: int, action_size: int, horizon: int, capacity: int
+    config: PearlConfig, observation_size: ObservationSize, action_size: int, horizon: int, capacity: int
 ) -> PearlAgent:
     """The agent as it is meta-tested, with room for `capacity` transitions of context in a trial.
 

@@ -27,6 +27,13 @@ class PearlConfig:
     sparse_reward_in_context: bool = False
     """The context, and the returns of evaluation, use the sparse reward; the RL losses keep the dense one."""
 
+    frame_stack: int = 3
+    """Where observations are pictures: how many of the latest the networks see, so that what moves is seen to move."""
+    picture_filters: int = 32
+    """Where observations are pictures: filters of each convolution of the trunk that all networks share."""
+    picture_features: int = 50
+    """Where observations are pictures: features that the trunk makes of them."""
+
     initial_steps: int = 2000
     """Environment steps collected in every train task before the first update."""
     tasks_per_iteration: int = 5
@@ -69,7 +76,7 @@ class PearlConfig:
     policy_learning_rate: float = 3e-4
     """Adam's learning rate for the policy."""
     critic_learning_rate: float = 3e-4
-    """Adam's learning rate for the two Q networks."""
+    """Adam's learning rate for the two Q networks, and for the trunk where observations are pictures."""
     value_learning_rate: float = 3e-4
     """Adam's learning rate for the value network."""
     encoder_learning_rate: float = 3e-4

@@ -10,7 +10,8 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from nacre.agents.pearl.config import PearlConfig
-from nacre.agents.pearl.networks import Encoder, PearlNetworks, drawn_context, infer_posterior, sample_latent
+from nacre.agents.pearl.networks import Encoder, PearlNetworks, drawn_context, infer_posterior, sample_latent, seen
+from nacre.nn.convolution import ConvolutionalTrunk
 from nacre.nn.gaussian import kl_to_standard_normal
 from nacre.nn.mlp import MLP
 from nacre.rl import soft_actor_critic as sac
@@ -18,6 +19,8 @@ from nacre.rl.policy import PolicySample, TanhGaussianPolicy
 from nacre.types import Key, Stretch, Transition, Tree
 
 Critics = tuple[MLP, MLP]
+Trunk = ConvolutionalTrunk | None
+"""There is one where observations are pictures."""
 
 
 class OptimiserStates(NamedTuple):
@@ -27,6 +30,8 @@ class OptimiserStates(NamedTuple):
     policy: optax.OptState
     critics: optax.OptState
     value: optax.OptState
+    trunk: Tree = None
+    """None where there is no trunk."""
 
 
 class Batch(NamedTuple):
@@ -52,6 +57,7 @@ class Trained(NamedTuple):
     networks: PearlNetworks
     target_value: MLP
     optimisers: OptimiserStates
+    target_trunk: Trunk = None
 
 
 class StepMetrics(NamedTuple):
@@ -104,6 +110,20 @@ def critic_and_encoder_loss(
     return loss, CriticAuxiliary(latent, mean, variance, kl, predictions, target)
 
 
+def look(trunk: Trunk, target_trunk: Trunk, batch: Batch) -> Batch:
+    """The batch with features in place of pictures.
+
+    The observations of the RL batch are the only way to the trunk, so that the critics alone train it: the context
+    encoder, and with it the KL, sees fixed features. Next observations are seen by the target trunk, which follows the
+    trunk as the target value network follows the value network.
+    """
+    if trunk is None or target_trunk is None:
+        return batch
+    following = jax.lax.stop_gradient(target_trunk(batch.rl.next_observation))
+    rl = batch.rl._replace(observation=trunk(batch.rl.observation), next_observation=following)
+    return batch._replace(rl=rl, context=seen(jax.lax.stop_gradient(trunk), batch.context))
+
+
 def policy_loss(
     policy: TanhGaussianPolicy, critics: Critics, config: PearlConfig, inputs: Float[Array, "rows input"], key: Key
 ) -> tuple[Float[Array, ""], tuple[PolicySample, Float[Array, " rows"]]]:
@@ -123,21 +143,33 @@ def value_loss(
 
 
 def gradient_step(trained: Trained, config: PearlConfig, batch: Batch, key: Key) -> tuple[Trained, StepMetrics]:
-    """Steps critics and encoder, then value and policy against the new critics, then the target value network.
+    """Steps critics, encoder and trunk, then value and policy against the new critics, then the targets.
 
-    The policy's actions come from its parameters before the step. Encoder and critics share one backward pass, and
-    value and policy share one pass through the new critics.
+    The policy's actions come from its parameters before the step. Trunk, encoder and critics share one backward pass;
+    value and policy share one pass through the new critics, and see the features of before the step.
     """
-    networks, target_value, optimisers = trained
+    networks, target_value, optimisers, target_trunk = trained
     latent_key, action_key = jax.random.split(key)
 
-    (_, critic), (encoder_gradient, critics_gradient) = jax.value_and_grad(critic_and_encoder_loss, has_aux=True)(
-        (networks.encoder, networks.critics), target_value, config, batch, latent_key
+    def critic_loss(
+        encoder: Encoder, critics: Critics, trunk: Trunk
+    ) -> tuple[Float[Array, ""], tuple[CriticAuxiliary, Float[Array, "meta_batch batch seen"]]]:
+        features = look(trunk, target_trunk, batch)
+        loss, auxiliary = critic_and_encoder_loss((encoder, critics), target_value, config, features, latent_key)
+        return loss, (auxiliary, features.rl.observation)
+
+    (_, (critic, observations)), gradients = jax.value_and_grad(critic_loss, argnums=(0, 1, 2), has_aux=True)(
+        networks.encoder, networks.critics, networks.trunk
     )
+    encoder_gradient, critics_gradient, trunk_gradient = gradients
     critics, critics_state = _adam(config.critic_learning_rate, critics_gradient, optimisers.critics, networks.critics)
     encoder, encoder_state = _adam(config.encoder_learning_rate, encoder_gradient, optimisers.encoder, networks.encoder)
 
-    inputs = policy_inputs(batch.rl.observation, critic.latent)
+    trunk, trunk_state = networks.trunk, optimisers.trunk
+    if trunk is not None:
+        trunk, trunk_state = _adam(config.critic_learning_rate, trunk_gradient, trunk_state, trunk)
+
+    inputs = policy_inputs(observations, critic.latent)
     (policy_loss_value, (sample, q_minimum)), policy_gradient = jax.value_and_grad(policy_loss, has_aux=True)(
         networks.policy, critics, config, inputs, action_key
     )
@@ -147,7 +179,9 @@ def gradient_step(trained: Trained, config: PearlConfig, batch: Batch, key: Key)
     policy, policy_state = _adam(config.policy_learning_rate, policy_gradient, optimisers.policy, networks.policy)
     value, value_state = _adam(config.value_learning_rate, value_gradient, optimisers.value, networks.value)
     rate = config.target_update_rate
-    target_value = jax.tree.map(lambda old, new: (1 - rate) * old + rate * new, target_value, value)
+    target_value, target_trunk = jax.tree.map(
+        lambda old, new: (1 - rate) * old + rate * new, (target_value, target_trunk), (value, trunk)
+    )
 
     squared_errors = ((critic.predictions - critic.target[None]) ** 2).sum(axis=0)
     metrics = StepMetrics(
@@ -164,14 +198,18 @@ def gradient_step(trained: Trained, config: PearlConfig, batch: Batch, key: Key)
         policy_mean=summarise(sample.mean),
         policy_log_std=summarise(sample.log_std),
     )
-    networks = PearlNetworks(encoder=encoder, policy=policy, critics=critics, value=value)
-    states = OptimiserStates(encoder_state, policy_state, critics_state, value_state)
-    return Trained(networks, target_value, states), metrics
+    networks = PearlNetworks(encoder=encoder, policy=policy, critics=critics, value=value, trunk=trunk)
+    states = OptimiserStates(encoder_state, policy_state, critics_state, value_state, trunk_state)
+    return Trained(networks, target_value, states, target_trunk), metrics
 
 
 def initial_optimisers(networks: PearlNetworks) -> OptimiserStates:
     """Zero moments for every network; they do not depend on the learning rates."""
-    return OptimiserStates(*(optax.adam(0.0).init(getattr(networks, name)) for name in OptimiserStates._fields))
+
+    def moments(network: Tree) -> Tree:
+        return None if network is None else optax.adam(0.0).init(network)
+
+    return OptimiserStates(*(moments(getattr(networks, name)) for name in OptimiserStates._fields))
 
 
 def policy_inputs(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -10,10 +10,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from nacre.agents.pearl.config import PearlConfig
+from nacre.nn.convolution import ConvolutionalTrunk
 from nacre.nn.gaussian import product_of_gaussians
 from nacre.nn.lstm import LSTM
 from nacre.nn.mlp import MLP, Precision
 from nacre.rl.policy import TanhGaussianPolicy
+from nacre.tasks.family import ObservationSize
 from nacre.types import Key, Stretch, Transition
 
 
@@ -43,6 +45,7 @@ class RecurrentEncoder(eqx.Module):
 
 
 Encoder = MLP | RecurrentEncoder
+Drawn = TypeVar("Drawn", bound=Transition | Stretch)
 
 
 class ActingNetworks(NamedTuple):
@@ -51,29 +54,41 @@ class ActingNetworks(NamedTuple):
 
     encoder: Encoder
     policy: TanhGaussianPolicy
+    trunk: ConvolutionalTrunk | None = None
 
 
 class PearlNetworks(eqx.Module):
-    """All that is trained."""
+    """All that is trained. Where observations are pictures, the others see the features of the trunk in their place."""
 
     encoder: Encoder
     policy: TanhGaussianPolicy
     critics: tuple[MLP, MLP]
     value: MLP
+    trunk: ConvolutionalTrunk | None = None
 
     @property
     def acting(self) -> ActingNetworks:
-        return ActingNetworks(self.encoder, self.policy)
+        return ActingNetworks(self.encoder, self.policy, self.trunk)
 
 
 def initial_networks(
-    config: PearlConfig, observation_size: int, action_size: int, *, key: Key, precision: Precision
+    config: PearlConfig, observation_size: ObservationSize, action_size: int, *, key: Key, precision: Precision
 ) -> PearlNetworks:
-    """Fresh networks: three hidden layers each, initialised as :class:`nacre.nn.mlp.MLP` says."""
+    """Fresh networks: three hidden layers each, initialised as :class:`nacre.nn.mlp.MLP` says, and the trunk."""
+    trunk = None
+    if not isinstance(observation_size, int):
+        height, width, colours = observation_size
+        trunk = ConvolutionalTrunk(
+            (height, width, config.frame_stack * colours),
+            config.picture_filters,
+            config.picture_features,
+            key=jax.random.fold_in(key, 1),
+            precision=precision,
+        )
     encoder_class = RecurrentEncoder if config.encoder == "recurrent" else MLP
     encoder_key, policy_key, first_key, second_key, value_key = jax.random.split(key, 5)
     hidden = (config.hidden_size,) * 3
-    state_size = observation_size + config.latent_size
+    state_size = seen_size(config, observation_size) + config.latent_size
     encoder_sizes = (
         context_width(config, observation_size, action_size),
         *(config.encoder_hidden_size,) * 3,
@@ -87,13 +102,28 @@ def initial_networks(
             MLP((state_size + action_size, *hidden, 1), key=second_key, precision=precision),
         ),
         value=MLP((state_size, *hidden, 1), key=value_key, precision=precision),
+        trunk=trunk,
     )
 
 
-def context_width(config: PearlConfig, observation_size: int, action_size: int) -> int:
+def seen_size(config: PearlConfig, observation_size: ObservationSize) -> int:
+    """How many numbers the networks see of an observation: its own, or the features of a picture."""
+    return observation_size if isinstance(observation_size, int) else config.picture_features
+
+
+def seen(trunk: ConvolutionalTrunk | None, drawn: Drawn) -> Drawn:
+    """What was drawn, with features in place of pictures; unchanged without a trunk."""
+    if trunk is None:
+        return drawn
+    if isinstance(drawn, Stretch):
+        return drawn._replace(transitions=seen(trunk, drawn.transitions))
+    return drawn._replace(observation=trunk(drawn.observation), next_observation=trunk(drawn.next_observation))
+
+
+def context_width(config: PearlConfig, observation_size: ObservationSize, action_size: int) -> int:
     """Width of one row of context."""
-    observations = 2 if config.next_observation_in_context else 1
-    return observation_size * observations + action_size + (2 if config.encoder == "recurrent" else 1)
+    observations = (2 if config.next_observation_in_context else 1) * seen_size(config, observation_size)
+    return observations + action_size + (2 if config.encoder == "recurrent" else 1)
 
 
 def context_rows(

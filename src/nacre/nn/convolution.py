@@ -1,0 +1,97 @@
+"""From pictures to features: the convolutional trunk that stands before the networks of agents that see pixels."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float32, UInt8
+
+from nacre.nn.mlp import Precision, matmul
+from nacre.types import Key
+
+LAYERS = ((4, 4), (3, 2), (3, 2))
+"""Size and stride of each convolution; none pads. Pictures of 64 × 64 become 16 × 16, 7 × 7 and 3 × 3."""
+SMALLEST_PICTURE = 28
+"""Height and width of which one position is left."""
+
+
+class Convolution(eqx.Module):
+    """A convolution as one matrix product, of the patches of its input with its filters.
+
+    On a CPU that is faster to differentiate than XLA's own convolution, and its precision is that of :func:`matmul`.
+    """
+
+    weight: Float32[Array, "patch filters"]
+    bias: Float32[Array, " filters"]
+    size: int = eqx.field(static=True)
+    stride: int = eqx.field(static=True)
+    precision: Precision = eqx.field(static=True)
+
+    def __init__(self, channels: int, filters: int, size: int, stride: int, *, key: Key, precision: Precision):
+        """Weights start uniform with variance 2 / patch (He et al. 2015), biases at 0."""
+        self.weight = jax.nn.initializers.he_uniform()(key, (size * size * channels, filters))
+        self.bias = jnp.zeros(filters)
+        self.size, self.stride, self.precision = size, stride, precision
+
+    def __call__(self, pictures: Float32[Array, "n height width channels"]) -> Float32[Array, "n rows columns filters"]:
+        rows, columns = (positions(length, self.size, self.stride) for length in pictures.shape[1:3])
+        patches = jnp.concatenate(
+            [
+                pictures[
+                    :, top : top + self.stride * rows : self.stride, left : left + self.stride * columns : self.stride
+                ]
+                for top, left in itertools.product(range(self.size), repeat=2)
+            ],
+            axis=-1,
+        )
+        outputs = matmul(patches.reshape(-1, patches.shape[-1]), self.weight, self.precision) + self.bias[None]
+        return outputs.reshape(*patches.shape[:3], -1)
+
+
+class ConvolutionalTrunk(eqx.Module):
+    """Three convolutions with ReLU, a linear layer, layer normalisation and tanh: a few features of a picture.
+
+    Bounded features of one scale are what keeps critics on a trunk of their own training stable (Yarats et al. 2021,
+    *Improving sample efficiency in model-free reinforcement learning from images*). As in :class:`nacre.nn.mlp.MLP`
+    the first and last layers stay in float32.
+    """
+
+    convolutions: tuple[Convolution, ...]
+    weight: Float32[Array, "fan_in features"]
+    bias: Float32[Array, " features"]
+
+    def __init__(self, shape: tuple[int, int, int], filters: int, features: int, *, key: Key, precision: Precision):
+        """`shape` is that of a picture: height and width, each at least SMALLEST_PICTURE, and channels."""
+        *lengths, channels = shape
+        if min(lengths) < SMALLEST_PICTURE:
+            raise ValueError(f"a picture of {lengths} pixels leaves nothing after the convolutions")
+        *keys, linear_key = jax.random.split(key, len(LAYERS) + 1)
+        convolutions = []
+        for (size, stride), layer_key in zip(LAYERS, keys, strict=True):
+            first: Precision = precision if convolutions else "float32"
+            convolutions.append(Convolution(channels, filters, size, stride, key=layer_key, precision=first))
+            lengths, channels = [positions(length, size, stride) for length in lengths], filters
+        self.convolutions = tuple(convolutions)
+        fan_in = math.prod(lengths) * filters
+        self.weight = jax.nn.initializers.he_uniform()(linear_key, (fan_in, features))
+        self.bias = jnp.zeros(features)
+
+    def __call__(self, pictures: UInt8[Array, "*batch height width channels"]) -> Float32[Array, "*batch features"]:
+        """Features within (-1, 1)."""
+        batch, shape = pictures.shape[:-3], pictures.shape[-3:]
+        hidden = pictures.reshape(-1, *shape).astype(jnp.float32) / 255
+        # Without the mean colour: most of a picture is background, which would drown what moves before it.
+        hidden = hidden - hidden.mean(axis=(1, 2), keepdims=True)
+        for convolution in self.convolutions:
+            hidden = jax.nn.relu(convolution(hidden))
+        features = matmul(hidden.reshape(len(hidden), -1), self.weight, "float32") + self.bias[None]
+        return jnp.tanh(jax.nn.standardize(features)).reshape(*batch, -1)
+
+
+def positions(length: int, size: int, stride: int) -> int:
+    """How often a patch of `size` fits in, moved by `stride`."""
+    return (length - size) // stride + 1

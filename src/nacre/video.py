@@ -1,0 +1,193 @@
+"""Videos of trials: what an agent did in an evaluation, with the task, the episode and its return written above."""
+
+from __future__ import annotations
+
+import functools
+import io
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import rich.console
+from jaxtyping import Float, Float64, UInt8
+from PIL import Image, ImageDraw, ImageFont
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from nacre.evaluation import Evaluation
+from nacre.files import make_folder, write_atomically
+from nacre.tasks.family import TaskFamily
+from nacre.tasks.rendering import Renderer, Signs, signs_of
+from nacre.tasks.simulator import Simulator
+from nacre.types import Episode
+
+Frame = UInt8[np.ndarray, "height width 3"]
+
+WIDTH, HEIGHT = 400, 300
+"""Of the picture of the world, in pixels."""
+CAPTION_HEIGHT = 72
+"""Of the text above it. Video in H.264 has even sizes."""
+MOST_FRAMES_PER_SECOND = 50
+"""A faster world is shown in every second or third of its steps, in its own time all the same."""
+PAUSE = 0.5
+"""Seconds for which the last picture of an episode stays."""
+MOST_PARAMETERS = 6
+"""A task of more parameters is shown by its number alone; the file of the evaluation has them all."""
+
+
+class RecordingSimulator(Simulator):
+    """A simulator that remembers what pictures of its episodes will need."""
+
+    def __init__(self, family: TaskFamily, n_slots: int, threads: int | None = None) -> None:
+        super().__init__(family, n_slots, threads)
+        self.recordings: list[list[list[Float64[np.ndarray, " configuration"]]]] = [[] for _ in range(n_slots)]
+        """By slot and episode: the configurations after its reset and after each of its steps."""
+
+    def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> Any:
+        result = super().reset(seed=seed, options=options)
+        mask = (options or {}).get("reset_mask")
+        configurations = self.configurations()
+        for slot in range(self.num_envs) if mask is None else np.flatnonzero(mask):
+            self.recordings[slot].append([configurations[slot]])
+        return result
+
+    def step(self, actions: Float[np.ndarray, "n action"]) -> Any:
+        result = super().step(actions)
+        configurations = self.configurations()
+        for slot in np.flatnonzero(result[-1]["active"]):
+            self.recordings[slot][-1].append(configurations[slot])
+        return result
+
+
+class Shot(NamedTuple):
+    """One picture of a video and how many frames it stays."""
+
+    lines: tuple[str, ...]
+    configuration: Float64[np.ndarray, " configuration"]
+    signs: Signs
+    frames: int
+
+
+def write_videos(
+    folder: Path,
+    simulator: RecordingSimulator,
+    renderer: Renderer,
+    evaluation: Evaluation,
+    episodes: list[list[list[Episode]]],
+    written: Callable[[int, Path], None],
+) -> None:
+    """Draws the first trial of each task into a file of its own, task-00.mp4 and so on, and shows how far it is.
+
+    Args:
+        folder: of the files. It is made; a video that is interrupted leaves nothing in it.
+        simulator: the one that the evaluation was played in.
+        renderer: draws its configurations, in WIDTH and HEIGHT.
+        evaluation: its results.
+        episodes: what was played, by task and trial, as `evaluate_agent` returns it.
+        written: is called with the number of a task and the file of its video when that is complete.
+
+    Raises:
+        NacreError: a file cannot be written.
+    """
+    make_folder(folder)
+    films = [shots_of(simulator, evaluation, task, trials[0]) for task, trials in enumerate(episodes)]
+    digits = max(2, len(str(len(films) - 1)))
+    console = rich.console.Console(highlight=False)
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("pictures ·"),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    with progress:
+        bar = progress.add_task("", total=sum(map(len, films)))
+        for task, shots in enumerate(films):
+            path = folder / f"task-{task:0{digits}d}.mp4"
+            progress.update(bar, description=path.name)
+            frames = _draw(shots, renderer, lambda: progress.advance(bar))
+            write_atomically(path, encode(frames, _pace(simulator)[1]))
+            if not console.is_terminal:
+                console.print(f"video {task + 1} of {len(films)}: {path}", markup=False, soft_wrap=True)
+            written(task, path)
+
+
+def shots_of(simulator: RecordingSimulator, evaluation: Evaluation, task: int, trial: list[Episode]) -> list[Shot]:
+    """The pictures of the first trial of a task, of which `trial` has the episodes."""
+    family, protocol = simulator.family, evaluation.protocol
+    signs = signs_of(family, evaluation.tasks[task])
+    name = _task_in_words(family, task, evaluation.tasks[task])
+    every, rate = _pace(simulator)
+    shots = []
+    recorded = simulator.recordings[task * protocol.trials]
+    for index, (episode, configurations) in enumerate(zip(trial, recorded, strict=True)):
+        doing = "explores" if index < protocol.exploration_episodes else "has adapted"
+        rewards = episode.sparse_rewards if protocol.sparse_returns else None
+        rewards = episode.rewards if rewards is None else rewards
+        steps = len(episode)
+        for step in [*range(0, steps, every), steps]:
+            lines = (
+                name,
+                f"episode {index + 1} of {len(trial)}: {doing}",
+                f"step {step} of {family.horizon} · return {math.fsum(rewards[:step]):.2f}",
+            )
+            frames = 1 + round(PAUSE * rate) if step == steps else 1
+            shots.append(Shot(lines, configurations[step], signs, frames))
+    return shots
+
+
+def encode(frames: Iterable[Frame], rate: Fraction) -> bytes:
+    """Frames of WIDTH and CAPTION_HEIGHT + HEIGHT as an MP4 file that browsers play (H.264, 4:2:0)."""
+    import av  # here: it takes as long as NumPy to import, and no other command needs it
+
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("libx264", rate=rate, options={"preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, CAPTION_HEIGHT + HEIGHT, "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+def draw_caption(lines: tuple[str, ...]) -> Frame:
+    """Text on grey, each line as large as the width allows, shape (CAPTION_HEIGHT, WIDTH, 3)."""
+    image = Image.new("RGB", (WIDTH, CAPTION_HEIGHT), "gainsboro")
+    pen = ImageDraw.Draw(image)
+    margin, distance, size = 8, 21, 15
+    for number, line in enumerate(lines):
+        width = _font(size).getlength(line)
+        fitting = _font(min(size, math.floor(size * (WIDTH - 2 * margin) / width)))
+        pen.text((margin, margin + number * distance), line, fill="black", font=fitting)
+    return np.array(image)
+
+
+def _draw(shots: list[Shot], renderer: Renderer, drawn: Callable[[], None]) -> Iterator[Frame]:
+    for lines, configuration, signs, frames in shots:
+        picture = np.concatenate([draw_caption(lines), renderer.draw(configuration, signs)])
+        yield from itertools.repeat(picture, frames)
+        drawn()
+
+
+def _pace(simulator: Simulator) -> tuple[int, Fraction]:
+    """Every how many steps there is a frame, and the frames per second that make the world's time real."""
+    every = math.ceil(simulator.frames_per_second / MOST_FRAMES_PER_SECOND)
+    return every, Fraction(simulator.frames_per_second / every).limit_denominator(1000)
+
+
+def _task_in_words(family: TaskFamily, number: int, task: Float64[np.ndarray, " parameters"]) -> str:
+    if len(task) > MOST_PARAMETERS:
+        return f"task {number}"
+    values = [f"{name} {value:.3f}" for name, value in zip(family.task_parameters, task, strict=True)]
+    return f"task {number}: {', '.join(values)}"
+
+
+@functools.cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
