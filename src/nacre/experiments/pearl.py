@@ -212,7 +212,7 @@ DESCRIPTIONS = {
     "pearl/ant-dir": "an ant runs in a hidden direction, forward or backward",
     "pearl/ant-random-dir": "an ant runs in one of two directions, drawn from the seed; tested on the same two",
     "pearl/ant-goal": "an ant runs to a hidden goal in a disc around it",
-    "pearl/ant-goal-long": "the same for 10 million steps, as in the paper's figure",
+    "pearl/ant-goal-long": "ant-goal for 10 million steps, as in the paper's figure",
     "pearl/humanoid-dir": "a humanoid walks in a hidden direction without falling",
     "pearl/walker-rand-params": "a walker whose masses, inertias, damping and friction vary runs forward",
     "pearl/hopper-rand-params": "a hopper whose masses, inertias, damping and friction vary runs forward",
