@@ -48,6 +48,14 @@ TINY = {
 """What makes of pearl/point-robot a run of seconds, almost all of them compilation."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def few_programs() -> Iterator[None]:
+    """Forgets the programs of a module's tests: XLA crashes where a process reaches the number of memory maps that Linux
+    allows it (vm.max_map_count, 65 530), and the programs of all modules together would."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="module")
 def quick_compilation() -> Iterator[None]:
     """For programs that are tiny and run a few times: compiling them well would take most of the time."""
