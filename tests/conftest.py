@@ -50,8 +50,8 @@ TINY = {
 
 @pytest.fixture(scope="module", autouse=True)
 def few_programs() -> Iterator[None]:
-    """Forgets the programs of a module's tests: XLA crashes where a process reaches the number of memory maps that Linux
-    allows it (vm.max_map_count, 65 530), and the programs of all modules together would."""
+    """Forgets the programs of a module's tests: XLA crashes where a process reaches the number of memory maps that
+    Linux allows it (vm.max_map_count, 65 530), and the programs of all modules together would."""
     yield
     jax.clear_caches()
 
