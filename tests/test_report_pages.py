@@ -416,6 +416,16 @@ def test_plain_runs_are_grouped_by_all_but_the_seed(tiny_run: Path, tmp_path: Pa
     ]
 
 
+def test_a_folder_of_seeds_stands_for_its_runs(tiny_run: Path, tmp_path: Path) -> None:
+    seeds = [with_seed(tiny_run, tmp_path / "group" / f"seed-{seed}", seed) for seed in (3, 12)]
+    group, alone = tmp_path / "group", with_seed(tiny_run, tmp_path / "alone", 4)
+    assert parse_groups([str(group), str(alone)]) == {"pearl/point-robot": [*seeds, alone]}
+    assert parse_groups([f"mine={group},{alone}"]) == {"mine": [*seeds, alone]}
+    page = write_report([group])
+    assert page == group / "report.html"
+    assert {"Adaptation of seed 3", "Adaptation of seed 12"} <= set(read(page).headings)
+
+
 # What is refused
 
 

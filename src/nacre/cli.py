@@ -165,7 +165,7 @@ class Evaluate:
 class Report:
     """Write one HTML page about runs: learning curve, adaptation to each test task, what was inferred, configuration.
 
-    Runs that differ only in the seed are drawn together.
+    Runs that differ only in the seed are drawn together. A folder of several seeds stands for all of them.
     """
 
     runs: Annotated[Positional[tuple[Path, ...]], arg(metavar="RUN...", help_behavior_hint="")] = ()
@@ -192,7 +192,7 @@ class Compare:
     """
 
     groups: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN|NAME=RUN,RUN...", help_behavior_hint="")] = ()
-    """Run folders, or groups of them."""
+    """Run folders, folders of several seeds, or groups of them."""
     out: Annotated[Path, arg(metavar="FILE")] = Path("compare.html")
     """The page. What was there is replaced."""
 
@@ -354,7 +354,7 @@ def _say_how_to_go_on(run: Path) -> None:
 
     seeds = find_seeds(run)
     if seeds:
-        print(f"Done. Meta-test a seed with: nacre evaluate {seeds[0]}; draw all with: nacre compare {run}/seed-*")
+        print(f"Done. Meta-test a seed with: nacre evaluate {seeds[0]}; draw all with: nacre report {run}")
     else:
         print(f"Done. Meta-test it with: nacre evaluate {run}")
 

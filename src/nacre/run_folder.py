@@ -10,7 +10,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -99,6 +99,11 @@ def find_seeds(folder: Path) -> list[Path]:
     except OSError as error:
         raise cannot("read", folder, error) from error
     return [path for _, path in sorted((int(match[1]), path) for match, path in matches if match)]
+
+
+def runs_in(folders: Iterable[Path]) -> list[Path]:
+    """Run folders: each folder itself, or the runs of several seeds that it holds."""
+    return [run for folder in folders for run in find_seeds(folder) or [folder]]
 
 
 def read_run(run: Path) -> tuple[Experiment, TaskSplit]:

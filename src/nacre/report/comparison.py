@@ -32,7 +32,7 @@ from nacre.report.html import Picture, Table, number, picture, writable, write_p
 from nacre.report.intervals import FEWEST_RUNS, Interval, difference_interval, interquartile_mean, interval
 from nacre.report.references import REFERENCES
 from nacre.report.run_report import protocol_in_words
-from nacre.run_folder import read_run
+from nacre.run_folder import read_run, runs_in
 
 COMPARISON = "compare.html"
 # Okabe and Ito's colours, which people with any of the common kinds of colour blindness tell apart.
@@ -65,7 +65,8 @@ class Group:
 def parse_groups(arguments: Sequence[str]) -> dict[str, list[Path]]:
     """Groups of runs by name, from `NAME=RUN,RUN,…` or plain run folders.
 
-    Plain ones are grouped by their configuration apart from the seed, and named by their experiment.
+    Plain ones are grouped by their configuration apart from the seed, and named by their experiment. A folder that
+    holds the runs of several seeds stands for all of them.
 
     Raises:
         NacreError: a name is empty or given twice, a group is empty, or a plain folder is not a run's.
@@ -76,14 +77,15 @@ def parse_groups(arguments: Sequence[str]) -> dict[str, list[Path]]:
     for place, argument in enumerate(arguments):
         name, equals, runs = argument.partition("=")
         if not equals or Path(argument).exists():
-            plain.append(Path(argument))
-            places.setdefault(plain[-1], place)
+            found = runs_in([Path(argument)])
+            plain += found
+            places.update((run, place) for run in found if run not in places)
             continue
         if not name or not all(runs.split(",")):
             raise NacreError(f"RUN_OR_GROUP is {argument!r}; allowed: a run folder, or NAME=RUN,RUN,…")
         if name in named:
             raise NacreError(f"the group {name!r} is given twice")
-        named[name] = [Path(run) for run in runs.split(",")]
+        named[name] = runs_in(map(Path, runs.split(",")))
         places[name] = place
     groups = group_by_configuration(plain)
     for name, group in zip(distinguishing_names([read_run(group[0])[0] for group in groups]), groups, strict=True):

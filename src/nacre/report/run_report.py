@@ -44,7 +44,7 @@ from nacre.report.trial_figures import (
     trajectory_figure,
     trajectory_panels,
 )
-from nacre.run_folder import EXPERIMENT, read_run
+from nacre.run_folder import EXPERIMENT, read_run, runs_in
 from nacre.runtime import training_protocol
 from nacre.tasks import make_family
 from nacre.tasks.family import TaskFamily
@@ -92,7 +92,7 @@ def write_report(
     would play them.
 
     Args:
-        runs: run folders, which may still be in training.
+        runs: run folders, which may still be in training, or folders that hold the runs of several seeds.
         out: the page; None: `report.html` in the first of the folders. What was there is replaced.
         checkpoint: of each run, as in :func:`nacre.load`.
         say: called with a sentence before each run is meta-tested.
@@ -106,10 +106,9 @@ def write_report(
     """
     if not runs:
         raise NacreError("RUN is missing; allowed: one run folder or more")
-    folders = [Path(run) for run in runs]
-    groups = [sorted(group, key=_seed) for group in group_by_configuration(folders)]
+    groups = [sorted(group, key=_seed) for group in group_by_configuration(runs_in(map(Path, runs)))]
     learnt = [read_runs(group) for group in groups]
-    page = writable(folders[0] / REPORT if out is None else Path(out))
+    page = writable(Path(runs[0]) / REPORT if out is None else Path(out))
     names = distinguishing_names([experiments[0] for experiments, _ in learnt])
     sections = [
         _section(name, experiments, curves, group, [meta_test(run, checkpoint, say) for run in group])
