@@ -412,9 +412,7 @@ def test_command_line(tiny: dict[str, int], tmp_path: Path, capsys: pytest.Captu
     main(["train", "pearl/point-robot", *flags, "--iterations=1", "--seed=8", "--seeds=2", f"--out={out}"])
     assert find_seeds(out) == [out / "seed-8", out / "seed-9"]
     last = capsys.readouterr().out.splitlines()[-1]
-    assert (
-        last == f"Done. Meta-test a seed with: nacre evaluate {out}/seed-8; draw all with: nacre report {out}"
-    )
+    assert last == f"Done. Meta-test a seed with: nacre evaluate {out}/seed-8; draw all with: nacre report {out}"
     main(["resume", str(out), "--iterations=2"])
     assert [len(columns(run)) for run in find_seeds(out)] == [2, 2]
     main(["evaluate", str(out / "seed-9")])
