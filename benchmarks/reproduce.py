@@ -229,10 +229,10 @@ def configuration(experiment: Experiment) -> list[str]:
     published = EXPERIMENTS[f"{kind}/{experiment.family}"]
     changed = differences(experiment, published)
     if not changed:
-        return [f"That of `{published.name}`, as published."]
+        return [f"That of `{published.name}`."]
     return [
-        f"That of `{published.name}`, as published, except for:\n",
-        "| field | published | here |",
+        f"That of `{published.name}`, except for:\n",
+        "| field | there | here |",
         "|---|---|---|",
         *(f"| `{field}` | {theirs} | {ours} |" for field, (ours, theirs) in changed.items()),
     ]

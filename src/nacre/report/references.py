@@ -100,3 +100,9 @@ REFERENCES: dict[str, tuple[PublishedCurve | Level, ...]] = {
     ),
 }
 """What there is to compare with, by task family. Nobody published numbers for the point robots."""
+
+# The same tasks and rewards, seen in pictures. Nobody's curves are of these.
+REFERENCES |= {
+    f"{family}-pixels": tuple(level for level in REFERENCES[family] if isinstance(level, Level))
+    for family in ("point-robot", "cheetah-vel")
+}
