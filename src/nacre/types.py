@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Real, UInt8
+from jaxtyping import Array, Bool, Float, Float32, Float64, Real, UInt8
 
 Metrics = Mapping[str, float]
 """Scalars of one iteration by column name."""
@@ -53,18 +53,24 @@ class Stretch(NamedTuple):
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode, from reset to termination or the horizon, on one task.
+    """One episode, from reset to termination or the horizon.
 
     Row `t` of `observations` and row `t + 1` are the observation before and after action `t`, so next observations
-    are not kept twice. `sparse_rewards` is None in families without a separate sparse reward.
+    are not kept twice. The same holds for `reward_states`.
     """
 
-    task: int
     observations: Float32[np.ndarray, "length_plus_1 observation"] | UInt8[np.ndarray, "length_plus_1 height width 3"]
     actions: Float32[np.ndarray, "length action"]
     rewards: Float32[np.ndarray, " length"]
     sparse_rewards: Float32[np.ndarray, " length"] | None
+    """None in families without a separate sparse reward."""
     terminated: bool
+    successes: Bool[np.ndarray, " length"] | None = None
+    """Whether each step was a success; None in families that define none."""
+    reward_states: Float64[np.ndarray, "length_plus_1 reward_state"] | None = None
+    """What rewards are computed from, if the play asked for it."""
+    tasks: Float64[np.ndarray, "length parameters"] | None = None
+    """The task in force at each step, if the play asked for it."""
 
     def __len__(self) -> int:
         return len(self.rewards)
@@ -78,10 +84,13 @@ Key = jax.Array
 class Visit:
     """What one visit to a task collected, in order.
 
-    The first `context_episodes` episodes are the task's new context data (they replace the old); an algorithm that
-    keeps no separate context passes 0.
+    Its episodes are one trial: consecutive, on one task. The first `context_episodes` of them are the task's new
+    context data (they replace the old); an algorithm that keeps no separate context passes 0.
     """
 
     task: int
+    """Index of the train task."""
     episodes: tuple[Episode, ...]
-    context_episodes: int
+    context_episodes: int = 0
+    relabelled: bool = False
+    """Whether it is a copy with other rewards of what was played: it adds no environment steps."""

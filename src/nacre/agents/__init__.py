@@ -1,0 +1,83 @@
+"""The algorithms there are, by name. Nothing of them is imported until it is needed, and their configurations need no
+JAX."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nacre.agents.pearl.config import PearlConfig
+from nacre.configuration import AlgorithmConfig
+from nacre.errors import NacreError
+
+if TYPE_CHECKING:
+    from nacre.interfaces import Learner
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """An algorithm as the house knows it."""
+
+    name: str
+    """Stands in JSON and in the first half of an experiment's name."""
+    config: type[AlgorithmConfig]
+    learner: str
+    """Where its :class:`nacre.interfaces.Learner` is, such as `my_package.learner:MyLearner`."""
+    experiments: str | None = None
+    """The module with its named experiments; None: they are registered one by one."""
+    report: str | None = None
+    """A module with `belief_pictures`, which draws what its agents infer; None: there is nothing to draw."""
+
+    def learner_class(self) -> type[Learner]:
+        """Imports the learner."""
+        module, _, name = self.learner.partition(":")
+        return getattr(importlib.import_module(module), name)
+
+    def report_module(self) -> Any | None:
+        """Imports the module that draws what its agents infer."""
+        return None if self.report is None else importlib.import_module(self.report)
+
+
+ALGORITHMS: dict[str, Algorithm] = {
+    algorithm.name: algorithm
+    for algorithm in (
+        Algorithm(
+            "pearl",
+            PearlConfig,
+            learner="nacre.agents.pearl.learner:PearlLearner",
+            experiments="nacre.experiments.pearl",
+            report="nacre.agents.pearl.report",
+        ),
+    )
+}
+"""Every algorithm by name."""
+
+
+def algorithm_of(config: AlgorithmConfig) -> Algorithm:
+    """The algorithm that a configuration configures.
+
+    Raises:
+        NacreError: there is none; the message says how to make one known.
+    """
+    for algorithm in ALGORITHMS.values():
+        if type(config) is algorithm.config:
+            return algorithm
+    raise NacreError(
+        f"{type(config).__name__} is the configuration of no algorithm that is known here: {', '.join(ALGORITHMS)}; "
+        "make yours known with nacre.register_algorithm"
+    )
+
+
+def register_algorithm(algorithm: Algorithm) -> None:
+    """Makes an algorithm of one's own known: to experiments, files, flags and run folders.
+
+    Raises:
+        NacreError: the name or the configuration class is taken by another algorithm.
+    """
+    known = ALGORITHMS.setdefault(algorithm.name, algorithm)
+    if known != algorithm:
+        raise NacreError(f"there is an algorithm {algorithm.name!r} already; choose another name")
+    for other in ALGORITHMS.values():
+        if other is not algorithm and other.config is algorithm.config:
+            raise NacreError(f"{algorithm.config.__name__} is the configuration of {other.name!r} already")

@@ -21,6 +21,21 @@ ObservationSize = int | tuple[int, int, int]
 """Of a vector of float32: how many numbers. Of a picture of uint8: height, width, and 3 colours."""
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """What networks and clocks need to know of a task family."""
+
+    observation: ObservationSize
+    action: int
+    horizon: int
+    task: int
+    """Numbers that describe a task."""
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        return (self.observation,) if isinstance(self.observation, int) else self.observation
+
+
 @runtime_checkable
 class World(Protocol):
     """The physics of N slots, without tasks' rewards, clocks or random numbers of its own.
@@ -72,8 +87,12 @@ class TaskFamily(abc.ABC):
     """Every task there is, in order, in a family that has only a few; None where tasks are drawn from a continuum."""
 
     @property
+    def sizes(self) -> Sizes:
+        return Sizes(self.observation_size, self.action_size, self.horizon, len(self.task_parameters))
+
+    @property
     def observation_shape(self) -> tuple[int, ...]:
-        return (self.observation_size,) if isinstance(self.observation_size, int) else self.observation_size
+        return self.sizes.observation_shape
 
     @property
     def observation_dtype(self) -> type[np.float32] | type[np.uint8]:

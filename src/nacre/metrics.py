@@ -1,0 +1,105 @@
+"""What gradient steps report: values by column name, from arrays per step to columns of progress.csv.
+
+An algorithm's step returns an ordered mapping from a column's name to a value of one of three kinds. The order is that
+of the columns. No algorithm is named here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from nacre.types import Metrics
+
+
+class PerTask(NamedTuple):
+    """A quantity of each task of a step. The column is its mean; a value that is not finite names its task."""
+
+    tasks: Int[Array, "*steps tasks"]
+    """Indices of train tasks."""
+    values: Float[Array, "*steps tasks"]
+
+
+class Summary(NamedTuple):
+    """Mean, mean square, maximum and minimum of a quantity over the rows of a step.
+
+    They become four columns, pooled over the steps of an iteration: `<name> Mean`, `Std`, `Max` and `Min`.
+    """
+
+    mean: Float[Array, "*steps"]
+    mean_square: Float[Array, "*steps"]
+    maximum: Float[Array, "*steps"]
+    minimum: Float[Array, "*steps"]
+
+
+def summarise(values: Float[Array, "..."]) -> Summary:
+    return Summary(values.mean(), (values**2).mean(), values.max(), values.min())
+
+
+StepMetrics = OrderedDict[str, Float[Array, "*steps"] | PerTask | Summary]
+"""Metrics of one gradient step; with a leading axis, of several. (JAX would sort the keys of a plain dict.)"""
+
+Totals = dict[str, dict[str, float]]
+"""Running sums and extremes by column name: plain numbers, so that a checkpoint can hold them."""
+
+
+class NonFinite(NamedTuple):
+    """The first quantity of some gradient steps that is not finite."""
+
+    quantity: str
+    step: int
+    """Counted from 0."""
+    task: int | None
+    """Index of the train task, if the quantity belongs to one."""
+
+
+def find_non_finite(metrics: StepMetrics) -> NonFinite | None:
+    """The first step with a value that is not finite, and the first such value in the order of the columns."""
+    first: NonFinite | None = None
+    for name, value in metrics.items():
+        leaves = [value.values] if isinstance(value, PerTask) else list(value) if isinstance(value, Summary) else [value]
+        for leaf in leaves:
+            rows = np.asarray(leaf)
+            bad = np.flatnonzero(~np.isfinite(rows).reshape(len(rows), -1).all(axis=1))
+            if len(bad) and (first is None or bad[0] < first.step):
+                step, task = int(bad[0]), None
+                if isinstance(value, PerTask):
+                    task = int(value.tasks[step][np.flatnonzero(~np.isfinite(rows[step]))[0]])
+                first = NonFinite(name, step, task)
+    return first
+
+
+def accumulate(totals: Totals | None, metrics: StepMetrics) -> Totals:
+    """Adds steps to the totals of an iteration; None begins an iteration."""
+    totals = {name: dict(entry) for name, entry in (totals or {}).items()}
+    for name, value in metrics.items():
+        entry = totals.setdefault(name, {"steps": 0.0, "sum": 0.0})
+        if isinstance(value, Summary):
+            entry["squares"] = entry.get("squares", 0.0) + math.fsum(value.mean_square)
+            entry["maximum"] = max(entry.get("maximum", -math.inf), float(np.max(value.maximum)))
+            entry["minimum"] = min(entry.get("minimum", math.inf), float(np.min(value.minimum)))
+        means = value.mean if isinstance(value, Summary) else value
+        means = value.values.mean(axis=1) if isinstance(value, PerTask) else means
+        entry["steps"] += len(means)
+        entry["sum"] += math.fsum(means)
+    return totals
+
+
+def columns(totals: Totals) -> Metrics:
+    """The columns of an iteration: plain means first, and then the summaries."""
+    row: dict[str, float] = {}
+    for name, entry in totals.items():
+        if "squares" not in entry:
+            row[name] = entry["sum"] / entry["steps"]
+    for name, entry in totals.items():
+        if "squares" in entry:
+            mean = entry["sum"] / entry["steps"]
+            row[f"{name} Mean"] = mean
+            row[f"{name} Std"] = math.sqrt(max(entry["squares"] / entry["steps"] - mean**2, 0.0))
+            row[f"{name} Max"] = entry["maximum"]
+            row[f"{name} Min"] = entry["minimum"]
+    return row
