@@ -54,6 +54,8 @@ class AlgorithmConfig(abc.ABC):
 
     added_later: ClassVar[Mapping[str, Any]] = {}
     """Fields that run folders of earlier versions lack, with the values that stand for what those versions did."""
+    tensorboard_groups: ClassVar[Mapping[str, str]] = {}
+    """The algorithm's own groups of columns in TensorBoard, by a regular expression that matches the whole name."""
 
     @abc.abstractmethod
     def environment_steps(self, train_tasks: int, iterations: int) -> int:
