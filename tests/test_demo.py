@@ -14,7 +14,8 @@ from probes import load_script
 from rich.console import Console
 
 from nacre import Experiment, Interrupted, make_experiment
-from nacre.evaluation import Evaluation, Protocol, TrialResult
+from nacre.evaluation import Evaluation, TrialResult
+from nacre.protocol import Protocol
 from nacre.types import Episode
 
 demo = load_script("examples/demo.py")

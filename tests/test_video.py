@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -14,7 +15,8 @@ import nacre
 from nacre import video
 from nacre.cli import main
 from nacre.errors import NacreError
-from nacre.evaluation import Evaluation, Protocol, TrialResult
+from nacre.evaluation import Evaluation, TrialResult
+from nacre.protocol import Protocol
 from nacre.tasks import make_family
 from nacre.types import Episode
 
@@ -195,6 +197,9 @@ def test_early_ends_sparse_returns_and_fast_worlds(monkeypatch: pytest.MonkeyPat
     ]
     assert [shot.lines[1] for shot in shots[2:4]] == ["episode 1 of 2: explores", "episode 2 of 2: has adapted"]
     np.testing.assert_allclose(shots[1].configuration, [0.0, 0.2], atol=1e-6)
+    unexplored = dataclasses.replace(protocol, exploration_episodes=0)
+    shots = video.shots_of(simulator, Evaluation(unexplored, tasks, (result, result)), 0, trial)
+    assert [shot.lines[1] for shot in shots[2:4]] == ["episode 1 of 2", "episode 2 of 2"]
     with pytest.raises(ValueError, match="zip"):  # it shows no other episodes than those of the result
         video.shots_of(simulator, Evaluation(protocol, tasks, (result, result)), 0, trial[:1])
 

@@ -272,7 +272,7 @@ def _final_returns(groups: Sequence[Group]) -> Table:
 
 
 def _at_common_steps(groups: Sequence[Group]) -> list[Table]:
-    """One table of the groups after the most environment steps that all of them have done; none if there are no such."""
+    """One table: the groups after the most environment steps that all of them have done. Empty if there is none."""
     first = max(run[STEPS][0] for group in groups for run in group.curves.values())
     common = min(run[STEPS][-1] for group in groups for run in group.curves.values())
     if len(groups) < 2 or common < first:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Literal
@@ -112,7 +113,7 @@ def _published(entry: dict[str, Any]) -> PublishedCurve | Level:
     return PublishedCurve(**{**entry, "points": _points(entry["points"])})
 
 
-def _points(rows: list[list[float]]) -> tuple[tuple[float, float], ...]:
+def _points(rows: Iterable[Sequence[float | int]]) -> tuple[tuple[float, float], ...]:
     return tuple((float(steps), float(value)) for steps, value in rows)
 
 

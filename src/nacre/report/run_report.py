@@ -179,18 +179,22 @@ def _highlights(experiment: Experiment, curves: Curves) -> list[tuple[str, str]]
 
 
 def _seed_part(seed: int, run: Path, test: MetaTest) -> SeedPart:
-    drawn_by = algorithm_of(test.trained.experiment.algorithm).report_module()
     return SeedPart(
         seed=seed,
         run=str(run),
         checkpoint=test.trained.checkpoint.stem,
-        pictures=[
-            _adaptation_picture(test),
-            *([] if drawn_by is None else drawn_by.belief_pictures(test)),
-            _episodes_picture(test),
-        ],
+        pictures=pictures_of(test, algorithm_of(test.trained.experiment.algorithm).report_module()),
         returns=_returns_table(test),
     )
+
+
+def pictures_of(test: MetaTest, algorithm: Any | None) -> list[Picture]:
+    """What is drawn of a meta-test.
+
+    `algorithm`: the module that draws beliefs, by `belief_pictures`; None: there is nothing to draw.
+    """
+    beliefs = [] if algorithm is None else algorithm.belief_pictures(test)
+    return [_adaptation_picture(test), *beliefs, _episodes_picture(test)]
 
 
 def _adaptation_picture(test: MetaTest) -> Picture:
