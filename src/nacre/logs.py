@@ -21,11 +21,10 @@ from tensorboardX.summary import scalar
 
 from nacre.errors import NacreError
 from nacre.files import cannot, sync_folder, write_atomically
+from nacre.protocol import TEST_RETURN
 from nacre.types import Metrics
 
 CSV = "progress.csv"
-TEST_RETURN = "AverageReturn_all_test_tasks"
-"""The column the papers plot: mean return of the last episode of a trial over all test tasks."""
 
 
 class ProgressLog:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+TEST_RETURN = "AverageReturn_all_test_tasks"
+"""The column that papers plot: mean return of the last episode of a trial over all test tasks."""
+TEST_SUCCESS = "AverageSuccess_all_test_tasks"
+"""The share of test trials whose last episode was a success."""
+
 
 @dataclass(frozen=True)
 class Protocol:

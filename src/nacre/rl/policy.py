@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from nacre.nn.gaussian import noise_of_trials
 from nacre.nn.mlp import MLP, Precision
 from nacre.types import Key
 
@@ -52,3 +53,10 @@ class TanhGaussianPolicy(eqx.Module):
         log_normal = -0.5 * noise**2 - log_std - 0.5 * jnp.log(2 * jnp.pi)
         log_probability = (log_normal - jnp.log(1 - action**2 + 1e-6)).sum(axis=-1)
         return PolicySample(action, log_probability, mean, log_std)
+
+    def act(self, rows: Float[Array, "rows input"], keys: Key, deterministic: bool) -> Float[Array, "rows action"]:
+        """The mode, or draws of which each is from the key of its row."""
+        mean, log_std = self.distribution(rows)
+        if deterministic:
+            return jnp.tanh(mean)
+        return jnp.tanh(mean + jnp.exp(log_std) * noise_of_trials(keys, mean.shape[-1]))

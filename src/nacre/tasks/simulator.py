@@ -141,6 +141,16 @@ class Simulator(VectorEnv):
             infos["sparse_reward"] = sparse_rewards
         return self._observations.copy(), rewards, self._terminations.copy(), self._truncations.copy(), infos
 
+    @property
+    def reward_states(self) -> Float64[np.ndarray, "n reward_state"]:
+        """What rewards are computed from, as the last reset or step left it."""
+        return self._reward_states.copy()
+
+    @property
+    def tasks(self) -> Float64[np.ndarray, "n parameters"]:
+        """The task of each slot."""
+        return self._tasks.copy()
+
     def configurations(self) -> Float64[np.ndarray, "n configuration"]:
         """All that a picture of each slot depends on, for a renderer that :meth:`make_renderer` made.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -10,9 +12,10 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from nacre.agents.pearl.config import PearlConfig
-from nacre.agents.pearl.networks import Encoder, PearlNetworks, drawn_context, infer_posterior, sample_latent, seen
+from nacre.agents.pearl.networks import Encoder, PearlNetworks, drawn_context, infer_posterior, seen
+from nacre.metrics import PerTask, StepMetrics, summarise
 from nacre.nn.convolution import ConvolutionalTrunk
-from nacre.nn.gaussian import kl_to_standard_normal
+from nacre.nn.gaussian import draw_normal, kl_to_standard_normal
 from nacre.nn.mlp import MLP
 from nacre.rl import soft_actor_critic as sac
 from nacre.rl.policy import PolicySample, TanhGaussianPolicy
@@ -42,15 +45,6 @@ class Batch(NamedTuple):
     context: Transition | Stretch
 
 
-class Summary(NamedTuple):
-    """Mean, mean square, maximum and minimum of a quantity over the rows of a step."""
-
-    mean: Float[Array, ""]
-    mean_square: Float[Array, ""]
-    maximum: Float[Array, ""]
-    minimum: Float[Array, ""]
-
-
 class Trained(NamedTuple):
     """All that a gradient step changes."""
 
@@ -58,23 +52,6 @@ class Trained(NamedTuple):
     target_value: MLP
     optimisers: OptimiserStates
     target_trunk: Trunk = None
-
-
-class StepMetrics(NamedTuple):
-    """Scalars of one gradient step; `task_*` have one entry per task of the meta-batch, to name a bad one."""
-
-    tasks: Int[Array, " meta_batch"]
-    task_critic_loss: Float[Array, " meta_batch"]
-    task_kl: Float[Array, " meta_batch"]
-    value_loss: Float[Array, ""]
-    policy_loss: Float[Array, ""]
-    latent_mean: Float[Array, ""]
-    latent_variance: Float[Array, ""]
-    q: Summary
-    v: Summary
-    log_probability: Summary
-    policy_mean: Summary
-    policy_log_std: Summary
 
 
 class CriticAuxiliary(NamedTuple):
@@ -96,7 +73,7 @@ def critic_and_encoder_loss(
     """
     encoder, critics = trained
     mean, variance = infer_posterior(encoder, config, *drawn_context(config, batch.context))
-    latent = sample_latent(mean, variance, key)
+    latent = draw_normal(mean, variance, jax.random.normal(key, mean.shape))
     kl = kl_to_standard_normal(mean, variance) if config.probabilistic_context else jnp.zeros(len(mean))
     next_inputs = policy_inputs(batch.rl.next_observation, jax.lax.stop_gradient(latent))
     target = sac.bellman_target(
@@ -183,24 +160,37 @@ def gradient_step(trained: Trained, config: PearlConfig, batch: Batch, key: Key)
         lambda old, new: (1 - rate) * old + rate * new, (target_value, target_trunk), (value, trunk)
     )
 
-    squared_errors = ((critic.predictions - critic.target[None]) ** 2).sum(axis=0)
-    metrics = StepMetrics(
-        tasks=batch.tasks,
-        task_critic_loss=squared_errors.reshape(len(batch.tasks), -1).mean(axis=1),
-        task_kl=critic.kl,
-        value_loss=value_loss_value,
-        policy_loss=policy_loss_value,
-        latent_mean=jnp.abs(critic.mean).mean(),
-        latent_variance=critic.variance.mean(),
-        q=summarise(critic.predictions[0]),
-        v=summarise(v),
-        log_probability=summarise(sample.log_probability),
-        policy_mean=summarise(sample.mean),
-        policy_log_std=summarise(sample.log_std),
-    )
+    losses = {"VF Loss": value_loss_value, "Policy Loss": policy_loss_value}
+    metrics = step_metrics(config, batch.tasks, critic, losses, sample, v)
     networks = PearlNetworks(encoder=encoder, policy=policy, critics=critics, value=value, trunk=trunk)
     states = OptimiserStates(encoder_state, policy_state, critics_state, value_state, trunk_state)
     return Trained(networks, target_value, states, target_trunk), metrics
+
+
+def step_metrics(
+    config: PearlConfig,
+    tasks: Int[Array, " meta_batch"],
+    critic: CriticAuxiliary,
+    losses: Mapping[str, Float[Array, ""]],
+    sample: PolicySample,
+    v: Float[Array, " rows"],
+) -> StepMetrics:
+    """What a step reports, as the original's columns (spec 2.6); the KL divergence is summed over the meta-batch."""
+    squared_errors = ((critic.predictions - critic.target[None]) ** 2).sum(axis=0)
+    metrics: StepMetrics = OrderedDict()
+    if config.probabilistic_context:
+        metrics["Z mean train"] = PerTask(tasks, jnp.abs(critic.mean).mean(axis=1))
+        metrics["Z variance train"] = PerTask(tasks, critic.variance.mean(axis=1))
+        metrics["KL Divergence"] = PerTask(tasks, len(tasks) * critic.kl)
+        metrics["KL Loss"] = config.kl_weight * critic.kl.sum()
+    metrics["QF Loss"] = PerTask(tasks, squared_errors.reshape(len(tasks), -1).mean(axis=1))
+    metrics.update(losses)
+    metrics["Q Predictions"] = summarise(critic.predictions[0])
+    metrics["V Predictions"] = summarise(v)
+    metrics["Log Pis"] = summarise(sample.log_probability)
+    metrics["Policy mu"] = summarise(sample.mean)
+    metrics["Policy log std"] = summarise(sample.log_std)
+    return metrics
 
 
 def initial_optimisers(networks: PearlNetworks) -> OptimiserStates:
@@ -227,10 +217,6 @@ def predict_q(
     """Both critics' Q(s, a, z)."""
     inputs = jnp.concatenate([inputs, actions], axis=-1)
     return jnp.stack([critic(inputs)[:, 0] for critic in critics])
-
-
-def summarise(values: Float[Array, "..."]) -> Summary:
-    return Summary(values.mean(), (values**2).mean(), values.max(), values.min())
 
 
 def _rows(array: Array) -> Array:
