@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nacre.experiments import EXPERIMENTS, Experiment
+from nacre.experiments import Experiment, make_experiment, named_experiments
 from nacre.report import REFERENCES, Curves, Level, PublishedCurve, read_curves
 from nacre.report.curves import FIRST_EPISODE, LAST_EPISODE, STEPS, cut_to_shortest
 from nacre.report.intervals import interquartile_mean, interval
@@ -58,12 +58,12 @@ def read_result(experiment: Experiment) -> Result | None:
 
 def is_ablation(experiment: Experiment) -> bool:
     """Whether the algorithm is not that of the published experiment of the family."""
-    return experiment.algorithm != EXPERIMENTS[f"pearl/{experiment.family}"].algorithm
+    return experiment.algorithm != make_experiment(f"pearl/{experiment.family}").algorithm
 
 
 def named(everything: bool) -> list[Experiment]:
     """The experiments that have a row: all but the quick ones, or those of the published configurations alone."""
-    listed = [experiment for name, experiment in EXPERIMENTS.items() if not name.endswith("-quick")]
+    listed = [entry.experiment for name, entry in named_experiments().items() if not name.endswith("-quick")]
     return [it for it in listed if everything or not (is_ablation(it) or it.family.endswith("-pixels"))]
 
 

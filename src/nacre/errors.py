@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
+import difflib
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -44,4 +45,13 @@ class Interrupted(Exception):
     def __init__(self, run: Path, signal: int) -> None:
         self.run = run
         self.signal = signal
-        super().__init__(f"Stopped and saved. Continue with: nacre resume {shlex.quote(str(run))}")
+        from nacre.extensions import command  # here, as it imports this module
+
+        super().__init__(f"Stopped and saved. Continue with: {command('resume', run)}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an error message: the names nearest to a mistaken one, or all if none is near."""
+    known = sorted(set(known))
+    near = difflib.get_close_matches(name, known, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"allowed: {', '.join(known)}"

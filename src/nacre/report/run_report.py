@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from nacre.errors import NacreError
 from nacre.evaluation import Evaluation
-from nacre.experiments import EXPERIMENTS, Experiment
+from nacre.experiments import Experiment, named_experiments
 from nacre.report.curves import (
     EPOCH,
     FIRST_EPISODE,
@@ -335,7 +335,8 @@ def _versions(seeds: Sequence[int], recorded: Sequence[dict[str, Any]]) -> Table
 
 def _configuration(experiment: Experiment) -> Table:
     """Every field, beside that of the named experiment where it differs."""
-    named = EXPERIMENTS.get(experiment.name)
+    entry = named_experiments().get(experiment.name)
+    named = entry.experiment if entry else None
     theirs = flat_fields(named) if named else {}
     rows = [
         [field, str(value), str(theirs[field]) if field in theirs and theirs[field] != value else ""]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
-from nacre.errors import NacreError
+from nacre.errors import NacreError, nearest
 from nacre.tasks.ant import AntDir, AntGoal, AntGoalWithoutForces, AntRandomDir
 from nacre.tasks.cheetah import CheetahDir, CheetahVel
 from nacre.tasks.family import TaskFamily, TaskList, TaskSplit, World, split_tasks
@@ -60,11 +59,13 @@ def make_family(name: str) -> TaskFamily:
     """The task family of that name.
 
     Raises:
-        NacreError: there is none; the message has the nearest names.
+        NacreError: there is none; the message has the nearest names, and says where others come from.
     """
     if name not in FAMILIES:
-        near = difflib.get_close_matches(name, FAMILIES) or list_families()
-        raise NacreError(f"There is no task family {name!r}; did you mean {' or '.join(near)}?")
+        raise NacreError(
+            f"unknown task family {name!r} (one of your own is registered first: nacre.register_family, or nacre "
+            f"--import MODULE): {nearest(name, FAMILIES)}"
+        )
     return FAMILIES[name]()
 
 
