@@ -328,8 +328,8 @@ def _no_transition(simulator: Simulator) -> Transition:
 
 @functools.lru_cache(maxsize=64)
 def _program(function: Callable[..., Any], agent: Agent, several: bool, **last: Any) -> Callable[..., Any]:
-    """`function(agent, params, belief, ...)`, compiled; the belief is donated. For several seeds at once the arrays have
-    a leading axis of seeds, except the time."""
+    """`function(agent, params, belief, ...)`, compiled; the belief is donated. For several seeds at once arrays have a
+    leading axis of seeds, except the time."""
 
     def call(params: Tree, belief: Tree, *arrays: Any) -> Any:
         return function(agent, params, belief, *arrays, **last)
