@@ -18,10 +18,21 @@ REWARD_STATES = {
     "humanoid-dir": 87,
     "walker-rand-params": 18,
     "hopper-rand-params": 12,
+    "point-robot-pixels": 2,
+    "cheetah-vel-pixels": 1,
+    "ant-goal-without-forces": 87,
 }
 """Every family, and the size of its reward state."""
 ALL = list(REWARD_STATES)
-PUBLISHED = ["point-robot", "sparse-point-robot", "cheetah-vel", "cheetah-dir", "ant-dir"]
+PUBLISHED = [
+    "point-robot",
+    "sparse-point-robot",
+    "cheetah-vel",
+    "cheetah-dir",
+    "ant-dir",
+    "point-robot-pixels",
+    "cheetah-vel-pixels",
+]
 """Those whose task list the original code always draws the same."""
 
 
@@ -172,6 +183,33 @@ def test_cheetah_rewards_by_hand():
     np.testing.assert_allclose(direction, [-2 - 0.05, 2 - 0.025])
 
 
+def test_point_successes_by_hand():
+    state = np.array([[0.3, 0.4], [0.85, 0.0], [0.7, 0.0], [0.79, 0.0]])
+    goal = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.6, 0.0]])
+    for name, at in (("point-robot", "end"), ("sparse-point-robot", "any"), ("point-robot-pixels", "end")):
+        family = make_family(name)
+        assert (family.has_success, family.success_at) == (True, at)
+        successes = family.success(np.zeros((4, 2)), np.zeros((4, 2)), state, goal)
+        np.testing.assert_array_equal(successes, [False, True, False, True])
+
+
+@pytest.mark.parametrize("name", ["cheetah-vel", "cheetah-vel-pixels"])
+def test_cheetah_successes_by_hand(name):
+    family = make_family(name)
+    assert (family.has_success, family.success_at) == (True, "end")
+    previous, following = np.full((4, 1), 1.0), np.array([[1.1], [1.1], [1.1], [0.9]])  # 2 m/s, and -2 m/s
+    successes = family.success(previous, np.zeros((4, 6)), following, np.array([[1.8], [2.29], [1.6], [2.0]]))
+    np.testing.assert_array_equal(successes, [True, True, False, False])
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if "point" not in name and name != "cheetah-vel"])
+def test_families_whose_success_nobody_defined(name):
+    family = make_family(name)
+    assert not family.has_success
+    with pytest.raises(NotImplementedError, match=f"{name} does not say what a success is"):
+        family.success(None, None, None, None)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_rewards_are_the_same_function_in_numpy_and_jax_and_for_any_leading_axes(name):
     family = make_family(name)
@@ -180,6 +218,7 @@ def test_rewards_are_the_same_function_in_numpy_and_jax_and_for_any_leading_axes
     action = generator.uniform(-1, 1, (3, 4, family.action_size)).astype(np.float32)
     task = family.sample_tasks(generator, 12).reshape(3, 4, -1).astype(np.float32)
     rewards = [family.reward] + ([family.sparse_reward] if family.has_sparse_reward else [])
+    rewards += [family.success] if family.has_success else []
     for reward in rewards:
         batched = reward(previous, action, following, task)
         assert batched.shape == (3, 4)

@@ -54,6 +54,15 @@ class Counting(TaskFamily):
         return CountingWorld(n_slots)
 
 
+class Succeeding(Counting):
+    """A success is every second step."""
+
+    has_success = True
+
+    def success(self, previous, action, following, task):
+        return following[..., 0] % 2 == 0
+
+
 def counting(tasks):
     simulator = Simulator(Counting(), len(tasks))
     simulator.reset(seed=0, options={"tasks": np.array(tasks, float)[:, None]})
@@ -444,3 +453,13 @@ def test_closing_ends_the_threads():
     assert running() == before
     with pytest.raises(gymnasium.error.ClosedEnvironmentError):
         step(simulator)
+
+
+def test_successes_are_of_the_slots_that_were_stepped():
+    simulator = Simulator(Succeeding(), 2)
+    simulator.reset(seed=0, options={"tasks": np.array([[2.0], [9.0]])})
+    successes = [step(simulator)[4]["success"] for _ in range(4)]
+    # Slot 0 is over after two steps, and rests.
+    np.testing.assert_array_equal(successes, [[False, False], [True, True], [False, False], [False, True]])
+    assert {row.dtype for row in successes} == {np.dtype(bool)}
+    assert "success" not in step(counting([2]))[4]

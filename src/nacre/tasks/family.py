@@ -54,8 +54,8 @@ class TaskFamily(abc.ABC):
 
     Actions are in [-1, 1] everywhere in nacre; a world maps them to its actuators' ranges.
 
-    `reward`, `sparse_reward` and `terminated` take *reward states*: the few quantities a reward depends on, as the
-    world measured them before and after the action (a cheetah's root x in metres, a point's position). They are
+    `reward`, `sparse_reward`, `success` and `terminated` take *reward states*: the few quantities a reward depends on,
+    as the world measured them before and after the action (a cheetah's root x in metres, a point's position). They are
     written with operators that NumPy and JAX share, so the same function serves stepping and relabelling, for any
     leading axes.
     """
@@ -68,6 +68,10 @@ class TaskFamily(abc.ABC):
     task_parameters: tuple[str, ...]
     """The names of a task's parameters, in order."""
     has_sparse_reward: bool = False
+    has_success: bool = False
+    """Whether `success` says something."""
+    success_at: Literal["any", "end"] = "any"
+    """An episode is a success if any of its steps was one, or if its last step was."""
     finite_tasks: tuple[tuple[float, ...], ...] | None = None
     """Every task there is, in order, in a family that has only a few; None where tasks are drawn from a continuum."""
 
@@ -103,6 +107,10 @@ class TaskFamily(abc.ABC):
     def sparse_reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
         """The reward an agent may see in its context where it differs from the one it is trained on."""
         raise NotImplementedError(f"{self.name} has no sparse reward")
+
+    def success(self, previous: Any, action: Any, following: Any, task: Any) -> Bool[Any, "..."]:
+        """Whether the task is achieved after this transition (see `success_at`); pure as `reward` is."""
+        raise NotImplementedError(f"{self.name} does not say what a success is")
 
     def terminated(self, previous: Any, action: Any, following: Any, task: Any) -> Bool[np.ndarray, "..."]:
         """Whether the task ended with this transition. Never, unless a family says otherwise."""

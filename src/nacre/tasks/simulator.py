@@ -108,7 +108,7 @@ class Simulator(VectorEnv):
         """Advances every slot whose episode is running by one control step.
 
         Returns observations, rewards, terminations, truncations (only where not terminated) and infos: `active`,
-        the slots that were stepped, and `sparse_reward` where the family has one, each of shape (N,).
+        the slots that were stepped, and if the family has them `sparse_reward` and `success`, each of shape (N,).
         """
         self._check_open()
         if not self._started:
@@ -123,15 +123,18 @@ class Simulator(VectorEnv):
         if active.all():
             # Nothing is gathered or scattered in the usual case: with 20 slots of cheap physics that would show.
             results = self._step_slots(self._all_slots, actions, self._tasks, self._reward_states)
-            self._observations, self._reward_states, rewards, self._terminations, sparse_rewards = results
+            self._observations, self._reward_states, rewards, self._terminations, sparse_rewards, successes = results
             self._ages += 1
             self._truncations = (self._ages >= self.family.horizon) & ~self._terminations
         else:
             rewards, sparse_rewards = np.zeros(self.num_envs), np.zeros(self.num_envs)
+            successes = np.zeros(self.num_envs, bool)
             slots = np.flatnonzero(active)
             if slots.size:
                 results = self._step_slots(slots, actions[slots], self._tasks[slots], self._reward_states[slots])
-                observations, reward_states, rewards[slots], terminated, sparse_rewards[slots] = results
+                observations, reward_states, rewards[slots], terminated, sparse_rewards[slots], successes[slots] = (
+                    results
+                )
                 self._observations[slots] = observations
                 self._reward_states[slots] = reward_states
                 self._ages[slots] += 1
@@ -139,6 +142,8 @@ class Simulator(VectorEnv):
                 self._truncations[slots] = (self._ages[slots] >= self.family.horizon) & ~terminated
         if self.family.has_sparse_reward:
             infos["sparse_reward"] = sparse_rewards
+        if self.family.has_success:
+            infos["success"] = successes
         return self._observations.copy(), rewards, self._terminations.copy(), self._truncations.copy(), infos
 
     def configurations(self) -> Float64[np.ndarray, "n configuration"]:
@@ -171,10 +176,10 @@ class Simulator(VectorEnv):
 
     def _step_slots(
         self, slots: np.ndarray, actions: np.ndarray, tasks: np.ndarray, previous: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Steps `slots`; returns observations, reward states, rewards, terminations and sparse rewards of those.
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Steps `slots`; returns their observations, reward states, rewards, terminations, sparse rewards and successes.
 
-        Sparse rewards are the rewards in a family that has no others.
+        Sparse rewards are the rewards in a family that has no others; without successes there are none.
         """
         family = self.family
         # One reduction answers in the usual case whether actions are in range and finite; no comparison holds for NaN.
@@ -193,7 +198,10 @@ class Simulator(VectorEnv):
             sparse_rewards = np.array(family.sparse_reward(previous, actions, following, tasks), np.float64)
             self._check_rewards("sparse reward", sparse_rewards, slots)
         terminated = np.array(family.terminated(previous, actions, following, tasks), bool)
-        return observations, following, rewards, terminated, sparse_rewards
+        successes = np.zeros(len(slots), bool)
+        if family.has_success:
+            successes = np.array(family.success(previous, actions, following, tasks), bool)
+        return observations, following, rewards, terminated, sparse_rewards, successes
 
     def _check_open(self) -> None:
         if self.closed:
