@@ -177,7 +177,7 @@ class Simulator(VectorEnv):
     def _step_slots(
         self, slots: np.ndarray, actions: np.ndarray, tasks: np.ndarray, previous: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Steps `slots`; returns their observations, reward states, rewards, terminations, sparse rewards and successes.
+        """Observations, reward states, rewards, terminations, sparse rewards and successes of stepping `slots`.
 
         Sparse rewards are the rewards in a family that has no others; without successes there are none.
         """
