@@ -20,8 +20,8 @@ from nacre.files import make_folder, write_atomically
 from nacre.loading import Trained, read_trained
 from nacre.run_folder import versions
 from nacre.runtime import Stream, prepare_jax, seed_of, training_protocol
-from nacre.tasks.family import TaskFamily
-from nacre.tasks.simulator import Simulator, check_tasks
+from nacre.tasks.family import TaskFamily, check_tasks
+from nacre.tasks.simulator import Simulator
 from nacre.types import Episode, Tree
 from nacre.video import HEIGHT, WIDTH, RecordingSimulator, write_videos
 

@@ -12,9 +12,9 @@ from gymnasium.spaces import Box
 from jaxtyping import Float32, Float64, Int, Real, UInt8
 
 from nacre.errors import NacreError
-from nacre.tasks.family import TaskFamily, World
+from nacre.tasks.family import TaskFamily, World, check_tasks, draw_tasks
 from nacre.tasks.rendering import Renderer, signs_of
-from nacre.tasks.simulator import Simulator, action_space, check_tasks, observation_space
+from nacre.tasks.simulator import Simulator, action_space, observation_space
 
 SetTask = Callable[[gymnasium.Env, np.ndarray], None]
 
@@ -72,7 +72,7 @@ class FamilyEnv(gymnasium.Env):
         if chosen is not None:
             self._task, self._task_was_drawn = check_tasks(self.family, [chosen]), False
         elif self._task is None or (self._task_was_drawn and seed is not None):
-            self._task, self._task_was_drawn = self.family.sample_tasks(self.np_random, 1), True
+            self._task, self._task_was_drawn = draw_tasks(self.family, self.np_random, 1), True
         episode_seed = int(self.np_random.integers(2**63))
         observations, _ = self._simulator.reset(seed=episode_seed, options={"tasks": self._task})
         return observations[0], {"task": self._task[0].copy()}

@@ -14,7 +14,7 @@ from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float, Float64, Real
 
 from nacre.errors import NacreError, SimulationError
-from nacre.tasks.family import TaskFamily
+from nacre.tasks.family import TaskFamily, check_family, check_tasks
 from nacre.tasks.rendering import Renderer, check_drawable
 
 
@@ -37,8 +37,9 @@ class Simulator(VectorEnv):
         """`threads` step the slots, the calling one included; None means as many as there are physical cores.
 
         Raises:
-            NacreError: no slots or no threads.
+            NacreError: no slots or no threads; the family has impossible sizes.
         """
+        check_family(family)
         if n_slots < 1:
             raise NacreError(f"A simulator needs at least 1 slot, and {n_slots} were asked for.")
         if threads is not None and threads < 1:
@@ -278,27 +279,6 @@ def observation_space(family: TaskFamily) -> gymnasium.spaces.Box:
 
 def action_space(family: TaskFamily) -> gymnasium.spaces.Box:
     return gymnasium.spaces.Box(-1.0, 1.0, (family.action_size,), np.float32)
-
-
-def check_tasks(family: TaskFamily, tasks: Any) -> Float64[np.ndarray, "n parameters"]:
-    """`tasks` as an array of task parameters.
-
-    Raises:
-        NacreError: they are not numbers, or not finite, or not as many per task as the family has parameters.
-    """
-    names = ", ".join(family.task_parameters)
-    try:
-        array = np.asarray(tasks, np.float64)
-    except (TypeError, ValueError):
-        raise NacreError(f"A task of {family.name} is a row of numbers ({names}); {tasks!r} was given.") from None
-    if array.ndim != 2 or array.shape[1] != len(family.task_parameters):
-        raise NacreError(
-            f"Tasks of {family.name} have shape (tasks, {len(family.task_parameters)}), for {names}; "
-            f"{array.shape} was given."
-        )
-    if not np.isfinite(array).all():
-        raise NacreError(f"The parameters of a task of {family.name} ({names}) must be finite.")
-    return array
 
 
 def physical_cores() -> int:
