@@ -117,7 +117,7 @@ def play_together(plays: Sequence[Play], simulator: Simulator) -> list[Played]:
         trials, beliefs = _play(plays, simulator)
     except SimulationError as error:
         part, slot = divmod(error.slot, n)
-        raise SimulationError(error.quantity, slot, error.task, part=part) from error
+        raise error.moved(slot=slot, part=part) from error
     return [Played(trials[part * n : (part + 1) * n], belief) for part, belief in enumerate(beliefs)]
 
 

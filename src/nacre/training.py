@@ -327,7 +327,7 @@ class _Run:
         }
         names = " and ".join(name for name, task in tasks.items() if np.array_equal(task, parameters))
         place = f"This is {names}{self.of_seed}, in iteration {self.iteration} ({phase}); {self._last_good()}."
-        return SimulationError(error.quantity, error.slot, error.task, place, error.part)
+        return error.moved(place=place)
 
     def save_if_new(self) -> None:
         if self.saved != checkpoint_label(*self.point):

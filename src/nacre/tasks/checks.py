@@ -7,8 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from nacre.errors import NacreError
+
+LARGEST = 1e9
+"""How large a reward, an observation or a reward state may be. They are kept as float32, whose largest number is
+3.4e38: the bound leaves room for a reward scale, for the square of an error, and for the square that Adam makes of its
+gradient."""
 
 
 def call(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -61,6 +67,20 @@ def numbers(function: Callable[..., Any], what: str, value: Any, *shape: int | s
             f"{name_of(function)} returned {what} of shape {array.shape}; allowed: the shape {_described(shape)}."
         )
     return array
+
+
+def truths(function: Callable[..., Any], value: Any, n: int) -> Bool[np.ndarray, " n"]:
+    """What `function` returned as `n` truth values, a copy.
+
+    Raises:
+        NacreError: it is of another shape, or not of bool.
+    """
+    array = np.array(value) if isinstance(value, bool | np.bool_) else numbers(function, "values", value, n)
+    if array.dtype != bool or array.shape != (n,):
+        raise NacreError(
+            f"{name_of(function)} returned {shortened(value)}; allowed: an array of bool of shape {_described((n,))}."
+        )
+    return array.copy()
 
 
 def several(function: Callable[..., Any], value: Any, *names: str) -> tuple[Any, ...]:
