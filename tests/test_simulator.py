@@ -480,8 +480,8 @@ def test_a_reward_that_is_too_large_to_learn_from_is_named(value):
     with pytest.raises(SimulationError) as error:
         step(simulator)
     assert str(error.value) == (
-        f"The reward of simulator slot 1 is {value:g}, which is too large to learn from; its task is terminates_after = "
-        "7."
+        f"The reward of simulator slot 1 is {value:g}, which is too large to learn from; its task is "
+        "terminates_after = 7."
     )
     assert (error.value.quantity, error.value.slot, error.value.value) == ("reward", 1, value)
 
