@@ -1,4 +1,4 @@
-"""The command line: nacre list | train | resume | import | evaluate | report | compare.
+"""The command line: nacre list | train | resume | repair | import | evaluate | report | compare.
 
 Which flags `train` has depends on the algorithm of the experiment that is named among them. So arguments are read
 twice: first for names that can be found without knowing any flag (`--import`, EXPERIMENT, `--config`), and then with
@@ -86,6 +86,25 @@ class Resume:
         from nacre.training import resume
 
         _say_how_to_go_on(resume(self.run, self.iterations))
+
+
+@dataclass(frozen=True)
+class Repair:
+    """Drop from a run's replay the episodes that nothing can be learned from, so that it can be resumed."""
+
+    run: Run
+    """The run folder, or the folder in which several seeds are."""
+
+    def __call__(self) -> None:
+        from nacre.repair import repair_run
+
+        dropped = repair_run(self.run, say=print)
+        if dropped:
+            print(
+                f"{dropped} episode(s) dropped; its checkpoints are as they were. Go on with: nacre resume {self.run}"
+            )
+        else:
+            print(f"Nothing to repair in the replay of {self.run}")
 
 
 @dataclass(frozen=True)
@@ -306,6 +325,7 @@ def _tyro(arguments: list[str], experiment: Experiment) -> Any:
         Annotated[List, subcommand("list")]
         | Annotated[Train, subcommand("train", default=Train(experiment))]
         | Annotated[Resume, subcommand("resume")]
+        | Annotated[Repair, subcommand("repair")]
         | Annotated[Import, subcommand("import")]
         | Annotated[Evaluate, subcommand("evaluate")]
         | Annotated[Report, subcommand("report")]

@@ -67,7 +67,7 @@ def play_together(plays: Sequence[Play], simulator: Simulator) -> list[Played]:
         return _play(plays, simulator)
     except SimulationError as error:
         part, slot = divmod(error.slot, n)
-        raise SimulationError(error.quantity, slot, error.task, part=part) from error
+        raise error.moved(slot=slot, part=part) from error
 
 
 def _terms(play: Play) -> tuple[Any, ...]:

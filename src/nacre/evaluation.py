@@ -150,7 +150,7 @@ def evaluate_split(
     protocol: Protocol,
     seed: np.random.SeedSequence,
 ) -> Schedule[SplitEvaluation]:
-    """Meta-tests an agent on the test tasks and on as many train tasks: what every algorithm reports of an iteration."""
+    """Meta-tests an agent on the test tasks and on as many train tasks: what every algorithm reports."""
     train, test = split.train, split.test
     pick = np.random.default_rng(child(seed, 0))
     picked = pick.choice(len(train), size=min(len(train), len(test)), replace=False)

@@ -33,10 +33,15 @@ class Agent(Protocol):
     depend on no other's key. `mask` says which trials a call concerns: the beliefs of the others come back unchanged.
     """
 
-    sees_sparse_reward: bool
-    """Whether it reads the sparse reward of what it observes."""
-    sees_task: bool
-    """Whether it is given the true task. Only a reference that has nothing to infer is."""
+    @property
+    def sees_sparse_reward(self) -> bool:
+        """Whether it reads the sparse reward of what it observes."""
+        ...
+
+    @property
+    def sees_task(self) -> bool:
+        """Whether it is given the true task. Only a reference that has nothing to infer is."""
+        ...
 
     def begin_trial(self, params: Tree, keys: Key, tasks: Float32[Array, "n parameters"] | None) -> Tree:
         """The beliefs of n agents that have seen nothing of their tasks; `tasks` is None unless `sees_task`."""

@@ -6,14 +6,18 @@ checkpoint costs what is new and not what is stored.
 
 from __future__ import annotations
 
+import math
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from nacre.errors import NacreError
 from nacre.files import leftovers, make_folder, read_npz, remove, write_npz
+from nacre.tasks.checks import LARGEST
 from nacre.types import Episode, Visit
 
 FORMAT = 2
@@ -66,10 +70,67 @@ def read_segments(folder: Path, count: int) -> Iterator[tuple[Visit, ...]]:
     """The visits of iterations 0 to `count - 1`, one tuple per iteration, exactly as they were appended.
 
     Raises:
-        NacreError: a segment is missing or damaged; the message names it.
+        NacreError: a segment is missing or damaged, or holds a number that nothing can be learned from; the message
+            names it.
     """
     for iteration in range(count):
-        yield _read_segment(_segment(folder, iteration), iteration)
+        visits = read_segment(folder, iteration)
+        for fault in find_faults(visits):
+            raise NacreError(
+                f"{_segment(folder, iteration)} holds {fault}. Drop the episode with: nacre repair "
+                f"{shlex.quote(str(folder.parent))}"
+            )
+        yield visits
+
+
+def read_segment(folder: Path, iteration: int) -> tuple[Visit, ...]:
+    """The visits of an iteration, whatever the numbers in them.
+
+    Raises:
+        NacreError: the segment is missing or damaged; the message names it.
+    """
+    return _read_segment(_segment(folder, iteration), iteration)
+
+
+def find_segments(folder: Path) -> list[int]:
+    """The iterations that have a segment, in order."""
+    matches = [re.fullmatch(r"segment_(\d{6,})", path.stem) for path in folder.glob("*.npz")]
+    return sorted(int(match[1]) for match in matches if match)
+
+
+class Fault(NamedTuple):
+    """A number in an episode that nothing can be learned from."""
+
+    visit: int
+    episode: int
+    """Counted in its visit."""
+    task: int
+    quantity: str
+    value: float
+
+    def __str__(self) -> str:
+        article = "an" if self.quantity[0] in "ao" else "a"
+        problem = "too large to learn from" if math.isfinite(self.value) else "not finite"
+        return (
+            f"{article} {self.quantity} of {self.value:g}, which is {problem} (train task {self.task}, visit "
+            f"{self.visit} of the iteration, episode {self.episode} of the visit)"
+        )
+
+
+def find_faults(visits: Sequence[Visit]) -> Iterator[Fault]:
+    """Episodes with a number that is not finite or larger than `LARGEST`, one fault of each.
+
+    The simulator lets none pass. Runs of earlier versions may have some.
+    """
+    for number, visit in enumerate(visits):
+        for index, episode in enumerate(visit.episodes):
+            for quantity in ("observations", "actions", "rewards", "sparse_rewards"):
+                array = getattr(episode, quantity)
+                if array is None or array.size == 0 or (array.max() <= LARGEST and array.min() >= -LARGEST):
+                    continue
+                value = float(array[~((array <= LARGEST) & (array >= -LARGEST))][0])
+                yield Fault(number, index, visit.task, quantity.removesuffix("s").replace("_", " "), value)
+                break
 
 
 def drop_segments_from(folder: Path, iteration: int) -> None:

@@ -182,7 +182,7 @@ class Run:
             f"This is {names}{self._seed_in_words}, in iteration {self.position.iteration} ({activity}); "
             f"{self._last_good()}."
         )
-        return SimulationError(error.quantity, error.slot, error.task, place, error.part)
+        return error.moved(place=place)
 
     def save_if_new(self) -> None:
         if self.saved != self.position:

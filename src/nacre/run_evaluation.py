@@ -21,7 +21,8 @@ from nacre.loading import Trained, read_trained
 from nacre.protocol import Protocol
 from nacre.run_folder import versions
 from nacre.runtime import Stream, prepare_jax, seed_of
-from nacre.tasks.simulator import Simulator, check_tasks
+from nacre.tasks.family import check_tasks
+from nacre.tasks.simulator import Simulator
 from nacre.video import HEIGHT, WIDTH, RecordingSimulator, write_videos
 
 EVALUATIONS = "evaluations"

@@ -199,8 +199,8 @@ class _Group:
             self.console.message(f"going on from {each}")
         if any(run.label and begun_by_earlier_version(run.folder) for run in left):
             self.console.message(
-                "An earlier version of nacre began this run. Its results count, but from here on the random numbers are "
-                "those of this version, so the run becomes another than it would have become there."
+                "An earlier version of nacre began this run. Its results count, but from here on the random numbers "
+                "are those of this version, so the run becomes another than it would have become there."
             )
 
     def _iterate(self, runs: Sequence[Run]) -> None:
