@@ -96,7 +96,7 @@ def initial_networks(
     )
     return PearlNetworks(
         encoder=encoder_class(encoder_sizes, key=encoder_key, precision=precision),
-        policy=TanhGaussianPolicy(state_size, action_size, config.hidden_size, key=policy_key, precision=precision),
+        policy=TanhGaussianPolicy(state_size, action_size, hidden, key=policy_key, precision=precision),
         critics=(
             MLP((state_size + action_size, *hidden, 1), key=first_key, precision=precision),
             MLP((state_size + action_size, *hidden, 1), key=second_key, precision=precision),
