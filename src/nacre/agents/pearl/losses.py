@@ -17,11 +17,11 @@ from nacre.metrics import PerTask, StepMetrics, summarise
 from nacre.nn.convolution import ConvolutionalTrunk
 from nacre.nn.gaussian import draw_normal, kl_to_standard_normal
 from nacre.nn.mlp import MLP
-from nacre.rl import soft_actor_critic as sac
+from nacre.nn.optimise import adam_state, adam_step, follow
+from nacre.rl import sac, sac_with_value
 from nacre.rl.policy import PolicySample, TanhGaussianPolicy
 from nacre.types import Key, Stretch, Transition, Tree
 
-Critics = tuple[MLP, MLP]
 Trunk = ConvolutionalTrunk | None
 """There is one where observations are pictures."""
 
@@ -64,7 +64,7 @@ class CriticAuxiliary(NamedTuple):
 
 
 def critic_and_encoder_loss(
-    trained: tuple[Encoder, Critics], target_value: MLP, config: PearlConfig, batch: Batch, key: Key
+    trained: tuple[Encoder, sac.Critics], target_value: MLP, config: PearlConfig, batch: Batch, key: Key
 ) -> tuple[Float[Array, ""], CriticAuxiliary]:
     """Bellman errors of both critics plus the weighted KL: the only losses that reach the encoder.
 
@@ -82,8 +82,8 @@ def critic_and_encoder_loss(
         target_value(next_inputs)[:, 0],
         config.discount,
     )
-    predictions = predict_q(critics, policy_inputs(batch.rl.observation, latent), _rows(batch.rl.action))
-    loss = sac.critic_loss(predictions, target) + config.kl_weight * kl.sum()
+    predictions = sac.predict_q(critics, policy_inputs(batch.rl.observation, latent), _rows(batch.rl.action))
+    loss = sac.squared_error(predictions, target) + config.kl_weight * kl.sum()
     return loss, CriticAuxiliary(latent, mean, variance, kl, predictions, target)
 
 
@@ -102,12 +102,12 @@ def look(trunk: Trunk, target_trunk: Trunk, batch: Batch) -> Batch:
 
 
 def policy_loss(
-    policy: TanhGaussianPolicy, critics: Critics, config: PearlConfig, inputs: Float[Array, "rows input"], key: Key
+    policy: TanhGaussianPolicy, critics: sac.Critics, config: PearlConfig, inputs: Float[Array, "rows input"], key: Key
 ) -> tuple[Float[Array, ""], tuple[PolicySample, Float[Array, " rows"]]]:
     """The policy's loss on fresh actions, and what the value loss shares with it: those actions and their min Q."""
     sample = policy.sample(inputs, key)
-    q_minimum = predict_q(critics, inputs, sample.action).min(axis=0)
-    loss = sac.policy_loss(sample, q_minimum, config.policy_mean_penalty, config.policy_log_std_penalty)
+    q_minimum = sac.predict_q(critics, inputs, sample.action).min(axis=0)
+    loss = sac_with_value.policy_loss(sample, q_minimum, config.policy_mean_penalty, config.policy_log_std_penalty)
     return loss, (sample, q_minimum)
 
 
@@ -116,7 +116,7 @@ def value_loss(
 ) -> tuple[Float[Array, ""], Float[Array, " rows"]]:
     """The value network's loss, and its predictions."""
     predictions = value(inputs)[:, 0]
-    return sac.value_loss(predictions, q_minimum, sample.log_probability), predictions
+    return sac_with_value.value_loss(predictions, q_minimum, sample.log_probability), predictions
 
 
 def gradient_step(trained: Trained, config: PearlConfig, batch: Batch, key: Key) -> tuple[Trained, StepMetrics]:
@@ -129,7 +129,7 @@ def gradient_step(trained: Trained, config: PearlConfig, batch: Batch, key: Key)
     latent_key, action_key = jax.random.split(key)
 
     def critic_loss(
-        encoder: Encoder, critics: Critics, trunk: Trunk
+        encoder: Encoder, critics: sac.Critics, trunk: Trunk
     ) -> tuple[Float[Array, ""], tuple[CriticAuxiliary, Float[Array, "meta_batch batch seen"]]]:
         features = look(trunk, target_trunk, batch)
         loss, auxiliary = critic_and_encoder_loss((encoder, critics), target_value, config, features, latent_key)
@@ -139,12 +139,16 @@ def gradient_step(trained: Trained, config: PearlConfig, batch: Batch, key: Key)
         networks.encoder, networks.critics, networks.trunk
     )
     encoder_gradient, critics_gradient, trunk_gradient = gradients
-    critics, critics_state = _adam(config.critic_learning_rate, critics_gradient, optimisers.critics, networks.critics)
-    encoder, encoder_state = _adam(config.encoder_learning_rate, encoder_gradient, optimisers.encoder, networks.encoder)
+    critics, critics_state = adam_step(
+        config.critic_learning_rate, critics_gradient, optimisers.critics, networks.critics
+    )
+    encoder, encoder_state = adam_step(
+        config.encoder_learning_rate, encoder_gradient, optimisers.encoder, networks.encoder
+    )
 
     trunk, trunk_state = networks.trunk, optimisers.trunk
     if trunk is not None:
-        trunk, trunk_state = _adam(config.critic_learning_rate, trunk_gradient, trunk_state, trunk)
+        trunk, trunk_state = adam_step(config.critic_learning_rate, trunk_gradient, trunk_state, trunk)
 
     inputs = policy_inputs(observations, critic.latent)
     (policy_loss_value, (sample, q_minimum)), policy_gradient = jax.value_and_grad(policy_loss, has_aux=True)(
@@ -153,12 +157,9 @@ def gradient_step(trained: Trained, config: PearlConfig, batch: Batch, key: Key)
     (value_loss_value, v), value_gradient = jax.value_and_grad(value_loss, has_aux=True)(
         networks.value, inputs, q_minimum, sample
     )
-    policy, policy_state = _adam(config.policy_learning_rate, policy_gradient, optimisers.policy, networks.policy)
-    value, value_state = _adam(config.value_learning_rate, value_gradient, optimisers.value, networks.value)
-    rate = config.target_update_rate
-    target_value, target_trunk = jax.tree.map(
-        lambda old, new: (1 - rate) * old + rate * new, (target_value, target_trunk), (value, trunk)
-    )
+    policy, policy_state = adam_step(config.policy_learning_rate, policy_gradient, optimisers.policy, networks.policy)
+    value, value_state = adam_step(config.value_learning_rate, value_gradient, optimisers.value, networks.value)
+    target_value, target_trunk = follow((target_value, target_trunk), (value, trunk), config.target_update_rate)
 
     losses = {"VF Loss": value_loss_value, "Policy Loss": policy_loss_value}
     metrics = step_metrics(config, batch.tasks, critic, losses, sample, v)
@@ -197,7 +198,7 @@ def initial_optimisers(networks: PearlNetworks) -> OptimiserStates:
     """Zero moments for every network; they do not depend on the learning rates."""
 
     def moments(network: Tree) -> Tree:
-        return None if network is None else optax.adam(0.0).init(network)
+        return None if network is None else adam_state(network)
 
     return OptimiserStates(*(moments(getattr(networks, name)) for name in OptimiserStates._fields))
 
@@ -211,20 +212,5 @@ def policy_inputs(
     return _rows(jnp.concatenate([observations, repeated], axis=-1))
 
 
-def predict_q(
-    critics: Critics, inputs: Float[Array, "rows input"], actions: Float[Array, "rows action"]
-) -> Float[Array, "2 rows"]:
-    """Both critics' Q(s, a, z)."""
-    inputs = jnp.concatenate([inputs, actions], axis=-1)
-    return jnp.stack([critic(inputs)[:, 0] for critic in critics])
-
-
 def _rows(array: Array) -> Array:
     return array.reshape(-1, array.shape[-1])
-
-
-def _adam(learning_rate: float, gradient: Tree, state: optax.OptState, parameters: Tree) -> tuple[Tree, optax.OptState]:
-    """One step of Adam with its default moments; returns the new parameters and state."""
-    with jax.numpy_dtype_promotion("standard"):  # optax raises a Python float to an integer array's power
-        updates, state = optax.adam(learning_rate).update(gradient, state)
-    return optax.apply_updates(parameters, updates), state

@@ -106,7 +106,7 @@ def initial_networks(config: PearlConfig, sizes: Sizes, *, key: Key, precision: 
     )
     return PearlNetworks(
         encoder=encoder_class(config)(encoder_sizes, key=encoder_key, precision=precision),
-        policy=TanhGaussianPolicy(state_size, sizes.action, config.hidden_size, key=policy_key, precision=precision),
+        policy=TanhGaussianPolicy(state_size, sizes.action, hidden, key=policy_key, precision=precision),
         critics=(
             MLP((state_size + sizes.action, *hidden, 1), key=first_key, precision=precision),
             MLP((state_size + sizes.action, *hidden, 1), key=second_key, precision=precision),
