@@ -23,7 +23,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from nacre import Experiment, Interrupted, NacreError, make_experiment, resume, train
-from nacre.experiments import EXPERIMENTS
+from nacre.experiments import named_experiments
 from nacre.files import make_folder, write_atomically
 from nacre.logs import CSV, read_progress_csv
 from nacre.report import Curves, Level, PublishedCurve, learning_curve, read_runs, references_of, write_curves
@@ -71,7 +71,7 @@ def write_results(runs: Sequence[Path], results: Path | None = None) -> Path:
     """
     experiments, curves = read_runs(runs)
     experiment = experiments[0]
-    if experiment.name not in EXPERIMENTS:
+    if experiment.name not in named_experiments():
         raise NacreError(f"{runs[0]} is a run of {experiment.name}, which is not a named experiment")
     folder = RESULTS / experiment.name if results is None else results
     make_folder(folder)
@@ -143,7 +143,7 @@ def command(experiments: Sequence[Experiment]) -> str:
     """The command that trains these experiments."""
     experiment = experiments[0]
     flags: list[str] = []
-    for field, (value, _) in differences(experiment, EXPERIMENTS[experiment.name]).items():
+    for field, (value, _) in differences(experiment, make_experiment(experiment.name)).items():
         flag = field.replace("_", "-")
         flags.append(f"--{'' if value else 'no-'}{flag}" if isinstance(value, bool) else f"--{flag} {value}")
     seeds = " ".join(str(each.seed) for each in experiments)
@@ -226,7 +226,7 @@ def level_comparison(levels: Sequence[Level], curves: Curves) -> list[str]:
 def configuration(experiment: Experiment) -> list[str]:
     """What is not as in the published configuration."""
     kind = experiment.name.partition("/")[0]
-    published = EXPERIMENTS[f"{kind}/{experiment.family}"]
+    published = make_experiment(f"{kind}/{experiment.family}")
     changed = differences(experiment, published)
     if not changed:
         return [f"That of `{published.name}`."]

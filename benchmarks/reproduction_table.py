@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nacre.experiments import EXPERIMENTS, Experiment
+from nacre.experiments import Experiment, named_experiments
 from nacre.report import REFERENCES, Curves, Level, PublishedCurve, read_curves
 from nacre.report.curves import FIRST_EPISODE, LAST_EPISODE, STEPS, cut_to_shortest
 from nacre.report.intervals import interquartile_mean, interval
@@ -58,8 +58,8 @@ def read_result(experiment: Experiment) -> Result | None:
 
 def is_ablation(experiment: Experiment) -> bool:
     """Whether the configuration is not that of the algorithm's own experiment of the family."""
-    published = EXPERIMENTS.get(f"{kind(experiment)}/{experiment.family}", experiment)
-    return experiment.algorithm != published.algorithm
+    published = named_experiments().get(f"{kind(experiment)}/{experiment.family}")
+    return published is not None and experiment.algorithm != published.experiment.algorithm
 
 
 def kind(experiment: Experiment) -> str:
@@ -69,7 +69,7 @@ def kind(experiment: Experiment) -> str:
 
 def named(everything: bool) -> list[Experiment]:
     """The experiments that have a row: all but the quick ones, or those of the published configurations alone."""
-    listed = [experiment for name, experiment in EXPERIMENTS.items() if not name.endswith("-quick")]
+    listed = [entry.experiment for name, entry in named_experiments().items() if not name.endswith("-quick")]
     if everything:
         return listed
     curves = (it for entries in REFERENCES.values() for it in entries if isinstance(it, PublishedCurve))

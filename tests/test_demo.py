@@ -81,7 +81,6 @@ def test_the_sentence_fits_the_numbers(last: float, verdict: str, capsys: pytest
     ends = [1.0, 0.5, last]
     episodes = [
         Episode(
-            task=0,
             observations=np.array([[0, 9], [0.25, end]], np.float32),
             actions=np.zeros((1, 2), np.float32),
             rewards=np.array([-end], np.float32),

@@ -22,7 +22,7 @@ def make_episode(generator: np.random.Generator, task: int, length: int, sparse:
 
     rewards = draw(length)
     if length:
-        rewards[0] = np.nan
+        rewards[0] = -0.0
     return Episode(
         task=task,
         observations=draw(length + 1, 3),

@@ -33,7 +33,7 @@ from nacre.agents.pearl.networks import (
 from nacre.collect import carry_out, run_trials
 from nacre.errors import NacreError
 from nacre.evaluation import Protocol, evaluate_agent
-from nacre.experiments import EXPERIMENTS, from_json, make_experiment, to_json, validate
+from nacre.experiments import from_json, make_experiment, named_experiments, to_json, validate
 from nacre.nn.lstm import LSTM, LSTMState
 from nacre.replay import ReplayBuffer
 from nacre.tasks import make_family
@@ -328,7 +328,7 @@ def test_defects_5_and_6_training_reads_whole_episodes_of_the_context_as_acting_
 
 
 def test_recurrent_experiments_train_on_contexts_as_long_as_meta_testing_has_them() -> None:
-    recurrent = [experiment for experiment in EXPERIMENTS.values() if experiment.algorithm.encoder == "recurrent"]
+    recurrent = [it for it, _ in named_experiments().values() if it.algorithm.encoder == "recurrent"]
     assert len(recurrent) == 2
     for experiment in recurrent:
         config, horizon = experiment.algorithm, make_family(experiment.family).horizon
@@ -460,7 +460,7 @@ def test_impossible_combinations(overrides: dict[str, Any], message: str) -> Non
 
 
 def test_files_of_before_the_ablations_mean_what_they_meant() -> None:
-    experiment = EXPERIMENTS["pearl/cheetah-vel"]
+    experiment = make_experiment("pearl/cheetah-vel")
     content = to_json(experiment)
     for field in ("encoder", "rl_batch", "context_source"):
         del content["algorithm"][field]

@@ -186,7 +186,7 @@ def test_reference_curves_are_means_over_seeds_of_results(tmp_path: Path, monkey
 def walk(start: tuple[float, float], steps: int = 5) -> Episode:
     actions = np.tile(np.array([1, 0], np.float32), (steps, 1))
     observations = np.array([(start[0] + 0.1 * step, start[1]) for step in range(steps + 1)], np.float32)
-    return Episode(0, observations, actions, np.zeros(steps, np.float32), None, terminated=False)
+    return Episode(observations, actions, np.zeros(steps, np.float32), None, terminated=False)
 
 
 def test_trajectories_lead_from_rings_and_get_lighter_with_the_episode(axes: Axes) -> None:

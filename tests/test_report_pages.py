@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -25,7 +26,7 @@ from nacre import cli, run_evaluation
 from nacre.agents.pearl.agent import PearlBelief
 from nacre.agents.pearl.report import posteriors_after, shown_parameters, widest_dimensions
 from nacre.errors import NacreError
-from nacre.evaluation import Evaluation, TrialResult, evaluate_agent
+from nacre.evaluation import Evaluation, MetaTest, TrialResult
 from nacre.loading import read_trained
 from nacre.protocol import Protocol
 from nacre.report import parse_groups, write_comparison, write_report
@@ -40,8 +41,7 @@ from nacre.report.trial_figures import (
     spread,
     success_of_episodes,
 )
-from nacre.report.trials import protocol_in_words, success_by_episode
-from nacre.runtime import SimulatorPool
+from nacre.report.trials import protocol_in_words
 from nacre.types import Episode
 
 LAST = "AverageReturn_all_test_tasks"
@@ -123,10 +123,7 @@ def test_posteriors_are_those_that_the_agent_had(tiny_run: Path) -> None:
 
     def beliefs_after(episodes: int) -> PearlBelief:
         protocol = Protocol("custom", trials=1, steps=0, episodes=episodes, exploration_episodes=1)
-        simulators = SimulatorPool(trained.family, 1)
-        seed = np.random.SeedSequence(5)
-        agents = lambda _: trained.agent(capacity)  # noqa: E731 - the same capacity, so that arrays compare
-        return evaluate_agent(agents, trained.parameters, simulators, trained.split.test, protocol, seed)[2]
+        return run_evaluation.play_trials(trained, trained.split.test, protocol, seed=5).belief
 
     end = beliefs_after(3)
     counts = np.array([[0, 0], [20, 20], [40, 60]])
@@ -190,9 +187,9 @@ def test_nothing_is_grey_if_nothing_is_explored() -> None:
 
 
 def test_success_is_the_share_of_trials_by_task_and_episode() -> None:
-    assert success_by_episode(evaluation([[0.5], [2.0], [1.0]])) is None
+    assert evaluation([[0.5], [2.0], [1.0]]).successes_by_episode is None
     measured = evaluation([[0.5], [2.0], [1.0]], success=True)
-    success = success_by_episode(measured)
+    success = measured.successes_by_episode
     assert success is not None
     np.testing.assert_array_equal(success, [[0, 0, 1], [0, 0, 1], [0, 0, 0.5]])
     axes = Figure().subplots()
@@ -219,7 +216,7 @@ def test_rewards_are_drawn_by_episode_dense_or_sparse() -> None:
         n = len(rewards)
         sparse = np.array(rewards, np.float32) + 100
         zeros = np.zeros((n + 1, 1), np.float32)
-        return Episode(0, zeros, zeros[1:], np.array(rewards, np.float32), sparse, terminated=True)
+        return Episode(zeros, zeros[1:], np.array(rewards, np.float32), sparse, terminated=True)
 
     trials = [[episode([1, 2, 3]), episode([4])], [episode([5, 6])]]
     for sparse, offset in ((False, 0), (True, 100)):
@@ -445,14 +442,15 @@ def test_success_stands_beside_return_if_all_runs_have_it(
 ) -> None:
     one, two = (with_success(with_seed(tiny_run, tmp_path / f"{s}", s), share) for s, share in ((1, 0.5), (2, 1.0)))
 
-    def play(*arguments: object) -> tuple:
-        """The same trials; all that is above the median is a success."""
-        evaluation, *rest = run_evaluation.play_trials(*arguments)
+    def play(*arguments: Any) -> MetaTest:
+        """The same trials: episode 2 is always a success, episode 3 on the first task, and episode 1 never."""
+        test = run_evaluation.play_trials(*arguments)
+        evaluation = test.evaluation
         trials = tuple(
             tuple(dataclasses.replace(trial, successes=(False, True, index == 0)) for trial in of_task)
             for index, of_task in enumerate(evaluation.trials)
         )
-        return dataclasses.replace(evaluation, trials=trials), *rest
+        return test._replace(evaluation=dataclasses.replace(evaluation, trials=trials))
 
     monkeypatch.setattr("nacre.report.trials.play_trials", play)
     share = "{}\N{NARROW NO-BREAK SPACE}%".format
@@ -510,7 +508,7 @@ def test_an_algorithm_without_beliefs_and_exploration_has_a_report(tmp_path: Pat
     family = nacre.make_family("point-robot")
     tasks = np.array([[0.5, 0.5], [-0.5, 0.0]])
     episode = Episode(
-        0, np.zeros((3, 2), np.float32), np.zeros((2, 2), np.float32), -np.ones(2, np.float32), None, terminated=False
+        np.zeros((3, 2), np.float32), np.zeros((2, 2), np.float32), -np.ones(2, np.float32), None, terminated=False
     )
     results = tuple((TrialResult((-2.0,), (2,), None),) * 2 for _ in tasks)
     played = Evaluation(experiment.algorithm.protocol(20), tasks, results)

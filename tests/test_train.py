@@ -21,7 +21,7 @@ from nacre import tasks, training
 from nacre.agents.pearl import statistics
 from nacre.agents.pearl.learner import PearlLearner
 from nacre.errors import NonFiniteError, SimulationError
-from nacre.experiments import EXPERIMENTS, make_experiment
+from nacre.experiments import make_experiment, named_experiments
 from nacre.logs import ProgressLog
 from nacre.run_folder import read_run
 from nacre.tasks.point import PointRobot, PointWorld
@@ -195,7 +195,7 @@ def test_compiles_once(tiny: dict[str, int], tmp_path: Path, monkeypatch: pytest
     assert later == [[], [], []]
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", named_experiments())
 def test_chunks_divide_an_iteration(name: str) -> None:
     """A shorter last chunk would be a second program to compile."""
     experiment = make_experiment(name)

@@ -145,7 +145,7 @@ def test_a_full_disk_is_said_and_leaves_no_part_of_a_video(
 def test_a_family_that_cannot_be_drawn_is_told_before_anything_is_played(
     run_copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nacre.run_evaluation.evaluate_agent", lambda *_: pytest.fail("it was played"))
+    monkeypatch.setattr("nacre.run_evaluation.meta_test", lambda *_: pytest.fail("it was played"))
     monkeypatch.delattr("nacre.tasks.point.PointWorld.make_renderer")
     with pytest.raises(NacreError, match="The family point-robot cannot be drawn: its world has no"):
         nacre.evaluate(run_copy, video=True)
@@ -181,7 +181,7 @@ def test_early_ends_sparse_returns_and_fast_worlds(monkeypatch: pytest.MonkeyPat
     def episode(row: np.ndarray) -> Episode:
         sparse = row.astype(np.float32)
         nothing = np.zeros((len(row), 2), np.float32)
-        return Episode(0, np.zeros((len(row) + 1, 2), np.float32), nothing, 0 * sparse, sparse, False)
+        return Episode(np.zeros((len(row) + 1, 2), np.float32), nothing, 0 * sparse, sparse, False)
 
     protocol = Protocol("own", 2, 0, 2, exploration_episodes=1, sparse_returns=True)
     result = (TrialResult((0.0,), (4,), None),)

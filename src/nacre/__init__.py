@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from nacre import environments
 
 if TYPE_CHECKING:
+    from nacre.agents import Algorithm, register_algorithm
     from nacre.errors import Interrupted, NacreError, NonFiniteError, SimulationError
     from nacre.evaluation import Evaluation
-    from nacre.experiments import Experiment, make_experiment
+    from nacre.experiments import Experiment, make_experiment, register_experiment
     from nacre.loading import LoadedAgent, load
     from nacre.old_runs import import_old_run
     from nacre.run_evaluation import evaluate
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from nacre.training import resume, train
 
 __all__ = [
+    "Algorithm",
     "Evaluation",
     "Experiment",
     "Interrupted",
@@ -34,12 +36,15 @@ __all__ = [
     "load",
     "make_experiment",
     "make_family",
+    "register_algorithm",
+    "register_experiment",
     "register_family",
     "resume",
     "train",
 ]
 
 _MODULES = {
+    "Algorithm": "nacre.agents",
     "Evaluation": "nacre.evaluation",
     "Experiment": "nacre.experiments",
     "Interrupted": "nacre.errors",
@@ -52,6 +57,8 @@ _MODULES = {
     "load": "nacre.loading",
     "make_experiment": "nacre.experiments",
     "make_family": "nacre.tasks",
+    "register_algorithm": "nacre.agents",
+    "register_experiment": "nacre.experiments",
     "register_family": "nacre.tasks",
     "resume": "nacre.training",
     "train": "nacre.training",

@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -111,21 +111,40 @@ def load_checkpoint(path: Path, like: Tree) -> tuple[Tree, dict[str, Any]]:
     return _restore(path, manifest["leaves"], arrays, like), manifest["progress"]
 
 
-def load_part(path: Path, part: str, like: Tree) -> Tree:
+def load_selected(path: Path, like: Tree, select: Callable[[Tree], Tree]) -> Tree:
     """Reads a part of the state that a checkpoint holds, and only that.
 
     Args:
         path: the file.
-        part: where in the state it is, such as `.trained.networks`.
-        like: a pytree of its structure, or its shapes (from `jax.eval_shape`).
+        like: the shapes of the whole state (from `jax.eval_shape`).
+        select: picks the part out of a state. It computes nothing.
 
     Raises:
         NacreError: as :func:`load_checkpoint`.
     """
     leaves = _manifest(path, read_npz(path, only="manifest"))["leaves"]
-    wanted = [name for name, _ in _stored_leaves(like, part) if name in leaves]
-    arrays = {name: read_npz(path, only=name)[name] for name in wanted}
-    return _restore(path, leaves, arrays, like, part)
+    named = jax.tree_util.tree_map_with_path(lambda leaf_path, leaf: _Named(_name(leaf_path), leaf), like)
+    part = select(named)
+    wanted = [leaf for leaf in jax.tree.leaves(part, is_leaf=_is_named) if _is_stored(leaf.name, leaf.leaf)]
+    for leaf in wanted:
+        _check_leaf(path, leaf.name, leaf.leaf, leaves)
+    arrays = {leaf.name: read_npz(path, only=leaf.name)[leaf.name] for leaf in wanted}
+
+    def restore(leaf: _Named) -> Any:
+        return _from_numpy(arrays[leaf.name], leaves[leaf.name]) if leaf.name in arrays else leaf.leaf
+
+    return jax.tree.map(restore, part, is_leaf=_is_named)
+
+
+class _Named(NamedTuple):
+    """A leaf of a state, with its name in checkpoints."""
+
+    name: str
+    leaf: Any
+
+
+def _is_named(value: Any) -> bool:
+    return isinstance(value, _Named)
 
 
 def read_part(path: Path, part: str) -> dict[str, np.ndarray]:
@@ -197,26 +216,30 @@ def _manifest(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     return manifest
 
 
-def _restore(path: Path, stored: dict[str, Any], arrays: dict[str, np.ndarray], like: Tree, part: str = "") -> Tree:
+def _restore(path: Path, stored: dict[str, Any], arrays: dict[str, np.ndarray], like: Tree) -> Tree:
     """The tree `like`, with its leaves from `arrays`; `stored` are the facts about them from the manifest."""
-    for name, leaf in _stored_leaves(like, part):
-        if name not in stored or name not in arrays:
-            raise NacreError(f"{path} is of another experiment: it has no {name}")
-        found = f"{stored[name]['dtype']}{tuple(stored[name]['shape'])}"
-        if found != f"{leaf.dtype}{leaf.shape}":
-            raise NacreError(
-                f"{path} is of another experiment: {name} is {found} in it and {leaf.dtype}{leaf.shape} here"
-            )
+    complete = {name: facts for name, facts in stored.items() if name in arrays}
+    for name, leaf in _stored_leaves(like):
+        _check_leaf(path, name, leaf, complete)
 
     def restore(leaf_path: tuple[Any, ...], leaf: Any) -> Any:
-        name = _name(leaf_path, part)
+        name = _name(leaf_path)
         return _from_numpy(arrays[name], stored[name]) if name in arrays else leaf
 
     return jax.tree_util.tree_map_with_path(restore, like)
 
 
-def _name(path: tuple[Any, ...], part: str = "") -> str:
-    return "state" + part + jax.tree_util.keystr(path)
+def _check_leaf(path: Path, name: str, leaf: Any, stored: dict[str, Any]) -> None:
+    """Raises NacreError if what is stored under a name is not a leaf of this dtype and shape."""
+    if name not in stored:
+        raise NacreError(f"{path} is of another experiment: it has no {name}")
+    found = f"{stored[name]['dtype']}{tuple(stored[name]['shape'])}"
+    if found != f"{leaf.dtype}{leaf.shape}":
+        raise NacreError(f"{path} is of another experiment: {name} is {found} in it and {leaf.dtype}{leaf.shape} here")
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return "state" + jax.tree_util.keystr(path)
 
 
 def _is_stored(name: str, leaf: Any) -> bool:
@@ -227,8 +250,8 @@ def _is_stored(name: str, leaf: Any) -> bool:
     raise TypeError(f"{name} is {type(leaf).__name__}; every leaf of a state has to be a JAX array")
 
 
-def _stored_leaves(state: Tree, part: str = "") -> list[tuple[str, Any]]:
-    named = [(_name(path, part), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
+def _stored_leaves(state: Tree) -> list[tuple[str, Any]]:
+    named = [(_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
     return [(name, leaf) for name, leaf in named if _is_stored(name, leaf)]
 
 

@@ -1,9 +1,16 @@
-"""The command line: nacre list | train | resume | import | evaluate | report | compare."""
+"""The command line: nacre list | train | resume | repair | import | evaluate | report | compare.
+
+Which flags `train` has depends on the algorithm of the experiment that is named among them. So arguments are read
+twice: first for names that can be found without knowing any flag (`--import`, EXPERIMENT, `--config`), and then with
+the types and defaults of that experiment.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
 import signal
 import sys
 import warnings
@@ -16,7 +23,8 @@ import tyro
 from tyro.conf import Positional, arg, subcommand
 
 from nacre.errors import Interrupted, NacreError
-from nacre.experiments import DESCRIPTIONS, EXPERIMENTS, Experiment, make_experiment
+from nacre.experiments import Experiment, make_experiment, named_experiments
+from nacre.extensions import command, import_modules, load_plugins
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,42 +41,26 @@ class List:
     """Show the named experiments and the task families."""
 
     def __call__(self) -> None:
-        from rich.table import Table
+        from nacre.listing import listing
 
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        table.add_column("experiment", no_wrap=True)
-        for column in ("tasks", "iterations", "env steps", "gradient steps"):
-            table.add_column(column, justify="right", no_wrap=True)
-        table.add_column("what it is")
-        for name, experiment in EXPERIMENTS.items():
-            config = experiment.algorithm
-            table.add_row(
-                name,
-                f"{experiment.train_tasks} + {experiment.test_tasks}",
-                str(experiment.iterations),
-                f"{experiment.environment_steps:,}".replace(",", " "),
-                f"{experiment.iterations * config.updates_per_iteration:,}".replace(",", " "),
-                DESCRIPTIONS[name],
-            )
-        _print_table(table)
-        families = dict.fromkeys(experiment.family for experiment in EXPERIMENTS.values())
-        print("\ntasks: train + test. Task families:", ", ".join(families))
-        print("Train one with: nacre train EXPERIMENT; its flags: nacre train EXPERIMENT --help")
+        print(*listing(shutil.get_terminal_size().columns if sys.stdout.isatty() else None), sep="\n")
 
 
 @dataclass(frozen=True)
 class Train:
-    """Meta-train a named experiment, or one from a configuration file of the original PEARL code.
+    """Meta-train a named experiment, or one from a file.
 
-    Every field of the configuration is a flag; the defaults shown are those of EXPERIMENT, if it is given before
-    --help.
+    Every field of the configuration is a flag. Name EXPERIMENT beside --help to see its flags and defaults.
     """
 
     experiment: Experiment
     experiment_name: Annotated[Positional[str], arg(metavar="EXPERIMENT", help_behavior_hint="(see: nacre list)")] = ""
     """Which named experiment to train."""
-    config: Annotated[Path | None, arg(metavar="FILE.json", help_behavior_hint="")] = None
-    """A configuration file of the original PEARL code, in place of EXPERIMENT."""
+    config: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """An experiment from a file: a run's experiment.json, or TOML of the same shape, whole or in part (a part of
+    EXPERIMENT, or of the named experiment that it calls `name`); or a configuration of an old code base."""
+    ignore_unknown: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Leave out keys of FILE that are not known."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """The run folder, new or empty. By default runs/<algorithm>/<task>/seed-<seed>-<time>."""
     seeds: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
@@ -97,11 +89,30 @@ class Resume:
 
 
 @dataclass(frozen=True)
+class Repair:
+    """Drop from a run's replay the episodes that nothing can be learned from, so that it can be resumed."""
+
+    run: Run
+    """The run folder, or the folder in which several seeds are."""
+
+    def __call__(self) -> None:
+        from nacre.repair import repair_run
+
+        dropped = repair_run(self.run, say=print)
+        if dropped:
+            print(
+                f"{dropped} episode(s) dropped; its checkpoints are as they were. Go on with: nacre resume {self.run}"
+            )
+        else:
+            print(f"Nothing to repair in the replay of {self.run}")
+
+
+@dataclass(frozen=True)
 class Import:
-    """Make a run of what the original PEARL code left in a folder, so that its agent can be evaluated."""
+    """Make a run of what an old code base left in a folder, so that its agent can be evaluated."""
 
     folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
-    """It holds context_encoder.pth, policy.pth, qf1.pth, qf2.pth, vf.pth and target_vf.pth."""
+    """It holds the networks and the configuration of a run."""
     config: Annotated[Path | None, arg(metavar="FILE.json", help_behavior_hint="(default: FOLDER/variant.json)")] = None
     """The original run's configuration."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
@@ -203,9 +214,9 @@ class Compare:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line and ends the process where something went wrong.
+    """Runs the command line and ends the process if something goes wrong.
 
-    Exit codes: 2 for what the user can mend (one sentence on stderr), 128 + signal where a signal ended it.
+    Exit codes: 2 for what the user can mend (one sentence on stderr), 128 + signal if a signal ended it.
     """
     warnings.formatwarning = lambda message, *_, **__: f"nacre: warning: {message}\n"
     try:
@@ -227,17 +238,86 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _parse(arguments: list[str]) -> Callable[[], None]:
     """The command that the arguments ask for, ready to be called."""
+    arguments, modules = _take_out("--import", arguments)
+    load_plugins()
+    import_modules(modules)
     if arguments == ["--version"]:
         return _print_version
-    if arguments[:1] != ["train"]:
-        return _tyro(arguments, EXPERIMENTS["pearl/cheetah-vel"])
-    # Twice: first to learn which experiment it is, then with that experiment's values as the flags' defaults.
-    without_help = [argument for argument in arguments if argument not in ("--help", "-h")]
-    first = _tyro(without_help, EXPERIMENTS["pearl/cheetah-vel"])
-    experiment, messages = _named(first, asks_for_help=without_help != arguments)
-    for message in messages:
-        print(f"{first.config}: {message}")
-    return _tyro(arguments, experiment)
+    if arguments[:1] == ["train"]:
+        return _parse_train(arguments)
+    return _tyro(arguments or ["--help"], _any_experiment())
+
+
+def _parse_train(arguments: list[str]) -> Train:
+    """`train`, with the named experiment's types and values as the flags' types and defaults."""
+    name, file = _find_experiment(arguments[1:]), _find_value("--config", arguments)
+    named = None if name is None else make_experiment(name)
+    if file is None:
+        train = _tyro(arguments, named or _any_experiment())
+        if named is None and train.experiment_name:  # after flags that hid it
+            make_experiment(train.experiment_name)
+        if named is None:
+            raise NacreError(f"EXPERIMENT is missing; allowed: {', '.join(named_experiments())}")
+        return train
+    from nacre.experiments.configuration_files import read_configuration
+
+    read = read_configuration(Path(file), named, "--ignore-unknown" in arguments)
+    for message in read.messages:
+        print(f"{file}: {message}")
+    train = _tyro(arguments, read.experiment)
+    read.validate(train.experiment)
+    return train
+
+
+def _any_experiment() -> Experiment:
+    """Whose flags are shown if none is named."""
+    return next(iter(named_experiments().values())).experiment
+
+
+def _take_out(flag: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments without a flag that may be given several times, and its values.
+
+    Raises:
+        NacreError: the last of them has no value.
+    """
+    rest, values = [], []
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument == flag:
+            value = next(remaining, None)
+            if value is None:
+                raise NacreError(f"{flag} has no value; allowed: the name of a module")
+            values.append(value)
+        elif argument.startswith(f"{flag}="):
+            values.append(argument.removeprefix(f"{flag}="))
+        else:
+            rest.append(argument)
+    return rest, values
+
+
+def _find_value(flag: str, arguments: Sequence[str]) -> str | None:
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if argument == flag:
+            return following
+        if argument.startswith(f"{flag}="):
+            return argument.removeprefix(f"{flag}=")
+    return None
+
+
+def _find_experiment(arguments: Sequence[str]) -> str | None:
+    """EXPERIMENT among arguments whose flags are not known yet; if it is mistyped, what stands where it should be.
+
+    What follows a flag may be its value, so a name that follows none is preferred.
+    """
+    words = [
+        (argument, previous.startswith("--") and "=" not in previous)
+        for previous, argument in zip(["", *arguments], arguments, strict=False)
+        if not argument.startswith("-")
+    ]
+    named = named_experiments()
+    free = [word for word, after_flag in words if not after_flag]
+    known = [*filter(named.__contains__, free), *(word for word, _ in words if word in named)]
+    return next(iter([*known, *(word for word in free if "/" in word), *free]), None)
 
 
 def _tyro(arguments: list[str], experiment: Experiment) -> Any:
@@ -245,6 +325,7 @@ def _tyro(arguments: list[str], experiment: Experiment) -> Any:
         Annotated[List, subcommand("list")]
         | Annotated[Train, subcommand("train", default=Train(experiment))]
         | Annotated[Resume, subcommand("resume")]
+        | Annotated[Repair, subcommand("repair")]
         | Annotated[Import, subcommand("import")]
         | Annotated[Evaluate, subcommand("evaluate")]
         | Annotated[Report, subcommand("report")]
@@ -254,30 +335,52 @@ def _tyro(arguments: list[str], experiment: Experiment) -> Any:
         commands,  # pyright: ignore[reportArgumentType]
         args=arguments,
         prog="nacre",
-        description="Meta-reinforcement learning by task inference. nacre --version tells the version.",
+        description="Meta-reinforcement learning by task inference. --version tells the version. --import MODULE makes "
+        "task families, algorithms and experiments known that the module registers; it may be given several times.",
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+        registry=_common_flags_first(),
     )
+
+
+_COMMON = (
+    "seed",
+    "iterations",
+    "device",
+    "threads",
+    "precision",
+    "warm_start",
+    "task_list",
+    "train_tasks",
+    "test_tasks",
+)
+
+
+def _common_flags_first() -> tyro.constructors.ConstructorRegistry:
+    """Makes --help show the fields of an experiment that are set most often before the others."""
+    registry = tyro.constructors.ConstructorRegistry()
+    rank = {name: position for position, name in enumerate(_COMMON)}
+    asking = False
+
+    @registry.struct_rule
+    def order(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.StructConstructorSpec | None:
+        nonlocal asking
+        if asking or info.type is not Experiment:
+            return None
+        asking = True  # so that the rule for dataclasses answers, and not this one again
+        spec = tyro.constructors.ConstructorRegistry.get_struct_spec(info)
+        asking = False
+        if not isinstance(spec, tyro.constructors.StructConstructorSpec):
+            return None
+        fields = sorted(spec.fields, key=lambda field: rank.get(field.name, len(rank)))
+        return dataclasses.replace(spec, fields=tuple(fields))
+
+    return registry
 
 
 def _print_version() -> None:
     import nacre
 
     print("nacre", nacre.__version__)
-
-
-def _named(command: Train, asks_for_help: bool) -> tuple[Experiment, list[str]]:
-    """The experiment that a command names, before its flags; and what to say about it."""
-    if command.config is not None:
-        if command.experiment_name:
-            raise NacreError(f"EXPERIMENT is {command.experiment_name!r} beside --config; allowed: one of the two")
-        from nacre.experiments.old_config import read_old_config
-
-        return read_old_config(command.config)
-    if not command.experiment_name:
-        if asks_for_help:
-            return EXPERIMENTS["pearl/cheetah-vel"], []
-        raise NacreError(f"EXPERIMENT is missing; allowed: {', '.join(EXPERIMENTS)}")
-    return make_experiment(command.experiment_name), []
 
 
 def _parse_tasks(text: str) -> Any:
@@ -354,9 +457,9 @@ def _say_how_to_go_on(run: Path) -> None:
 
     seeds = find_seeds(run)
     if seeds:
-        print(f"Done. Meta-test a seed with: nacre evaluate {seeds[0]}; draw all with: nacre report {run}")
+        print(f"Done. Meta-test a seed with: {command('evaluate', seeds[0])}; draw all with: {command('report', run)}")
     else:
-        print(f"Done. Meta-test it with: nacre evaluate {run}")
+        print(f"Done. Meta-test it with: {command('evaluate', run)}")
 
 
 if __name__ == "__main__":

@@ -22,13 +22,10 @@ from tensorboardX.summary import scalar
 
 from nacre.errors import NacreError
 from nacre.files import cannot, sync_folder, write_atomically
+from nacre.protocol import TEST_RETURN, TEST_SUCCESS
 from nacre.types import Metrics
 
 CSV = "progress.csv"
-TEST_RETURN = "AverageReturn_all_test_tasks"
-"""The column the papers plot: mean return of the last episode of a trial over all test tasks."""
-TEST_SUCCESS = "AverageSuccess_all_test_tasks"
-"""The share of test trials whose last episode is a success; only in families that say what a success is."""
 LARGEST = 1e100
 """No quantity of a run is larger, and sums of squares of larger ones overflow."""
 

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from nacre.checkpoint import checkpoint_label, save_checkpoint
-from nacre.collect import key_of
 from nacre.errors import NacreError
 from nacre.experiments import Experiment, validate
 from nacre.experiments.old_config import read_old_config
 from nacre.old_networks import read_old_networks
 from nacre.run_folder import CHECKPOINTS, create_run_folder
 from nacre.runtime import Stream, learner_for, prepare_jax, seed_of
+from nacre.seeds import key_of
 from nacre.tasks import make_family, split_tasks
-from nacre.warm_start import settle_warm_start, take_networks
+from nacre.warm_start import resolve_warm_start, take_networks
 
 VARIANT = "variant.json"
 """Where the original code left a run's configuration."""
@@ -64,7 +64,7 @@ def import_old_run(
     validate(experiment, family)
     learner = learner_for(experiment, family)
     with prepare_jax(None):
-        experiment = settle_warm_start(experiment, learner)
+        experiment = resolve_warm_start(experiment, learner)
         split = split_tasks(
             family, experiment.train_tasks, experiment.test_tasks, experiment.seed, experiment.task_list
         )

@@ -13,16 +13,16 @@ import numpy as np
 from jaxtyping import Float64
 from numpy.typing import ArrayLike
 
+from nacre.collect import play_together, run_schedules
 from nacre.errors import NacreError
-from nacre.evaluation import Evaluation, Protocol, evaluate_agent
-from nacre.experiments import Experiment
+from nacre.evaluation import Evaluation, MetaTest, meta_test
 from nacre.files import make_folder, write_atomically
 from nacre.loading import Trained, read_trained
+from nacre.protocol import Protocol
 from nacre.run_folder import versions
-from nacre.runtime import Stream, prepare_jax, seed_of, training_protocol
-from nacre.tasks.family import TaskFamily
-from nacre.tasks.simulator import Simulator, check_tasks
-from nacre.types import Episode, Tree
+from nacre.runtime import Stream, prepare_jax, seed_of
+from nacre.tasks.family import check_tasks
+from nacre.tasks.simulator import Simulator
 from nacre.video import HEIGHT, WIDTH, RecordingSimulator, write_videos
 
 EVALUATIONS = "evaluations"
@@ -88,7 +88,7 @@ def evaluate_run(
     The videos are in a folder of the same name without the suffix, and the file names those that are complete.
     """
     task_set, parameters = _choose_tasks(trained, tasks)
-    protocol = _choose_protocol(trained.experiment, trained.family, trials, episodes, deterministic)
+    protocol = _choose_protocol(trained.protocol, trials, episodes, deterministic)
     experiment = trained.experiment if seed is None else dataclasses.replace(trained.experiment, seed=seed)
     if not 0 <= experiment.seed < 2**32:
         raise NacreError(f"seed is {seed}; allowed: at least 0 and less than 2**32")
@@ -132,15 +132,12 @@ def play_trials(
     protocol: Protocol,
     seed: int,
     simulator: Simulator | None = None,
-) -> tuple[Evaluation, list[list[list[Episode]]], Tree]:
+) -> MetaTest:
     """Lets a trained agent adapt to tasks; with the experiment's seed this is what `nacre evaluate RUN` plays.
 
     Args:
         seed: of resets, z and actions.
         simulator: with a slot for each trial; None: one is made and closed.
-
-    Returns:
-        what :func:`nacre.evaluation.evaluate_agent` does.
     """
     experiment = dataclasses.replace(trained.experiment, seed=seed)
     if simulator is None:
@@ -150,7 +147,8 @@ def play_trials(
         closing = contextlib.nullcontext(simulator)
     with prepare_jax(None), closing as chosen:
         source = seed_of(experiment, Stream.COMMAND_EVALUATION)
-        return evaluate_agent(trained.agent, trained.networks, lambda n_slots: chosen, tasks, protocol, source)
+        schedule = meta_test(trained.agent, trained.parameters, trained.family, tasks, protocol, source)
+        return run_schedules([schedule], lambda plays: play_together(plays, chosen))[0]
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -170,10 +168,7 @@ def _choose_tasks(trained: Trained, tasks: Any) -> tuple[TaskSet, Float64[np.nda
     return "own", parameters
 
 
-def _choose_protocol(
-    experiment: Experiment, family: TaskFamily, trials: int | None, episodes: int | None, deterministic: bool
-) -> Protocol:
-    own = training_protocol(experiment, family)
+def _choose_protocol(own: Protocol, trials: int | None, episodes: int | None, deterministic: bool) -> Protocol:
     protocol = own
     if trials is not None:
         if trials < 1:
@@ -182,10 +177,12 @@ def _choose_protocol(
     if episodes is not None:
         exploration = own.exploration_episodes
         if episodes <= exploration:
-            raise NacreError(
-                f"episodes is {episodes}; allowed: at least {exploration + 1}, as the first {exploration} of a trial "
-                "explore, and only later ones show what adaptation brings"
+            reason = (
+                f", as the first {exploration} of a trial explore, and only later ones show what adaptation brings"
+                if own.explores
+                else ""
             )
+            raise NacreError(f"episodes is {episodes}; allowed: at least {exploration + 1}{reason}")
         explored = exploration if own.stochastic_steps else 0
         protocol = dataclasses.replace(protocol, steps=0, episodes=episodes - explored)
     if not deterministic:

@@ -24,7 +24,8 @@ from nacre.files import cannot, make_folder, write_atomically
 from nacre.tasks import make_family
 from nacre.tasks.family import TaskSplit
 
-FORMAT = 1
+FORMAT = 2
+"""2: random numbers by trial and time. 1: an earlier version, whose runs are read all the same."""
 EXPERIMENT = "experiment.json"
 CHECKPOINTS = "checkpoints"
 REPLAY = "replay"
@@ -159,6 +160,11 @@ def sole_user(run: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def begun_by_earlier_version(run: Path) -> bool:
+    """Whether the random numbers of a run were those of an earlier version of nacre."""
+    return _read(run)["format"] < FORMAT
 
 
 def write_variant(folder: Path, experiment: Experiment) -> None:

@@ -86,7 +86,7 @@ def write_videos(
         simulator: the one that the evaluation was played in.
         renderer: draws its configurations, in WIDTH and HEIGHT.
         evaluation: its results.
-        episodes: what was played, by task and trial, as `evaluate_agent` returns it.
+        episodes: what was played, by task and trial, as `play_trials` returns it.
         written: is called with the number of a task and the file of its video when that is complete.
 
     Raises:

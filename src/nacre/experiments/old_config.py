@@ -7,13 +7,16 @@ messages about the keys that changed or lost their meaning. `docs/old-configs.md
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from nacre.agents.pearl.config import PearlConfig
-from nacre.errors import NacreError
-from nacre.experiments.experiment import Experiment, nearest, override
+from nacre.errors import NacreError, nearest
+from nacre.experiments.configuration_files import naming, read_values, without_unknown
+from nacre.experiments.experiment import Experiment, override
+from nacre.experiments.limits import validate
 from nacre.tasks import TaskFamily, TaskList, make_family
 
 OLD_DEFAULTS: dict[str, Any] = {
@@ -136,22 +139,67 @@ FAMILIES = (
 """What env_name may be."""
 
 
-def read_old_config(path: str | Path) -> tuple[Experiment, list[str]]:
+def read_old_config(path: str | Path, ignore_unknown: bool = False) -> tuple[Experiment, list[str]]:
     """Reads a configuration file of the original code.
+
+    Args:
+        path: the file.
+        ignore_unknown: whether keys that are not known are left out, with a message for each.
 
     Returns:
         the experiment (its values are not validated yet), and one message for each key of the file that was
         translated into something else than a field, or has no meaning any more.
 
     Raises:
-        NacreError: the file cannot be read, a key is unknown, or a value asks for something that is not there.
+        NacreError: the file cannot be read, keys are unknown, or a value asks for something that is not there; the
+            message names the file, and keys as they are in it.
     """
-    given = _flatten(_read_json(Path(path)))
+    content = read_values(Path(path))
+    try:
+        return _translate(content, ignore_unknown)
+    except NacreError as error:
+        raise naming(Path(path), NacreError(_in_old_words(str(error)))) from None
+
+
+def validate_old(path: str | Path, read: Experiment, changed: Experiment) -> None:
+    """Checks what became of an old configuration.
+
+    Args:
+        path: the file.
+        read: the experiment that it gave.
+        changed: the same, perhaps with other values.
+
+    Raises:
+        NacreError: a value is impossible; if it is the file's, the message names the file, and keys as they are in it.
+    """
+    wrong = _find_wrong(changed)
+    if wrong is not None:
+        of_file = wrong == _find_wrong(read)
+        raise naming(Path(path), NacreError(_in_old_words(wrong))) if of_file else NacreError(wrong)
+
+
+def _find_wrong(experiment: Experiment) -> str | None:
+    try:
+        validate(experiment, make_family(experiment.family))
+    except NacreError as error:
+        return str(error)
+    return None
+
+
+def _in_old_words(message: str) -> str:
+    """A message with the old keys in place of our fields, which stand at its beginning or have an underscore or a
+    prefix to tell them from words."""
+    old = {field: key for key, field in FIELDS.items()}
+    names = "|".join(sorted(old, key=len, reverse=True))
+    marked = "|".join(name for name in sorted(old, key=len, reverse=True) if "_" in name)
+    pattern = rf"(?<![\w.])(?:algorithm\.({names})|^({names})|({marked}))(?!\w)"
+    return re.sub(pattern, lambda match: old[match[match.lastindex or 0]], message)
+
+
+def _translate(content: Any, ignore_unknown: bool) -> tuple[Experiment, list[str]]:
     known = [*_flatten(OLD_DEFAULTS), *FIELDS, *WITHOUT_MEANING, *FIXED]
     known += ["env_params.goal_radius", "env_params.forward_backward"]
-    for key in given:
-        if key not in known:
-            raise NacreError(f"{path}: unknown key {key!r}: {nearest(key, known)}")
+    given, unknown = without_unknown(_flatten(content), known, ignore_unknown)
     values = _flatten(OLD_DEFAULTS) | given
     family = make_family(_family(values))
     _check_supported(family, values)
@@ -159,6 +207,7 @@ def read_old_config(path: str | Path) -> tuple[Experiment, list[str]]:
     fields = {field: values[key] for key, field in FIELDS.items() if key in values}
     fields["task_list"] = _task_list(family, values)
     messages = [f"{key} has no meaning any more: {why}" for key, why in WITHOUT_MEANING.items() if key in given]
+    messages = unknown + messages
     if values["algo_params.sparse_rewards"] in (0, 1):  # one published file says 1 for true
         fields["sparse_reward_in_context"] = bool(values["algo_params.sparse_rewards"])
     if family.name == "ant-random-dir":
@@ -176,21 +225,7 @@ def read_old_config(path: str | Path) -> tuple[Experiment, list[str]]:
         messages.append("util_params.use_gpu true has no meaning any more: a GPU is used if there is one")
 
     defaults = Experiment(f"pearl/{family.name}", family.name, PearlConfig(), train_tasks=2, test_tasks=2)
-    try:
-        return override(defaults, fields), messages
-    except NacreError as error:
-        raise NacreError(f"{path}: {error}") from None
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise NacreError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise NacreError(f"{path} is not text") from None
-    except json.JSONDecodeError as error:
-        raise NacreError(f"{path} is not JSON: {error}") from None
+    return override(defaults, fields), messages
 
 
 def _flatten(config: Any) -> dict[str, Any]:

@@ -14,7 +14,8 @@ import numpy as np
 from nacre.errors import NacreError
 from nacre.experiments import Experiment
 from nacre.files import write_atomically
-from nacre.logs import CSV, TEST_RETURN, TEST_SUCCESS, read_progress_csv
+from nacre.logs import CSV, read_progress_csv
+from nacre.protocol import TEST_RETURN, TEST_SUCCESS
 from nacre.run_folder import read_run
 
 EPOCH = "Epoch"

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from nacre.agents import algorithm_of
 from nacre.errors import NacreError
-from nacre.experiments import EXPERIMENTS, Experiment
+from nacre.experiments import Experiment, named_experiments
 from nacre.report.curves import (
     EPOCH,
     FIRST_EPISODE,
@@ -45,7 +45,7 @@ from nacre.report.trial_figures import (
     trajectory_figure,
     trajectory_panels,
 )
-from nacre.report.trials import MetaTest, play_test_trials, protocol_in_words, protocol_of, success_by_episode
+from nacre.report.trials import RunTest, play_test_trials, protocol_in_words, protocol_of
 from nacre.run_folder import EXPERIMENT, read_run, runs_in
 from nacre.tasks.point import PointRobot, SparsePointRobot
 
@@ -132,7 +132,7 @@ def curve_in_words(curves: Curves) -> str:
 
 
 def _section(
-    name: str, experiments: Sequence[Experiment], curves: Curves, runs: Sequence[Path], tests: Sequence[MetaTest]
+    name: str, experiments: Sequence[Experiment], curves: Curves, runs: Sequence[Path], tests: Sequence[RunTest]
 ) -> Section:
     references = references_of(experiments[0].family)
     figure = Figure(figsize=(9, 4.6), layout="constrained")
@@ -178,7 +178,7 @@ def _highlights(experiment: Experiment, curves: Curves) -> list[tuple[str, str]]
     return [*found, (number(final(STEPS), 0), "environment steps"), (str(len(curves)), seeds)]
 
 
-def _seed_part(seed: int, run: Path, test: MetaTest) -> SeedPart:
+def _seed_part(seed: int, run: Path, test: RunTest) -> SeedPart:
     return SeedPart(
         seed=seed,
         run=str(run),
@@ -188,7 +188,7 @@ def _seed_part(seed: int, run: Path, test: MetaTest) -> SeedPart:
     )
 
 
-def pictures_of(test: MetaTest, algorithm: Any | None) -> list[Picture]:
+def pictures_of(test: RunTest, algorithm: Any | None) -> list[Picture]:
     """What is drawn of a meta-test.
 
     `algorithm`: the module that draws beliefs, by `belief_pictures`; None: there is nothing to draw.
@@ -197,9 +197,9 @@ def pictures_of(test: MetaTest, algorithm: Any | None) -> list[Picture]:
     return [_adaptation_picture(test), *beliefs, _episodes_picture(test)]
 
 
-def _adaptation_picture(test: MetaTest) -> Picture:
+def _adaptation_picture(test: RunTest) -> Picture:
     evaluation, names = test.evaluation, test.trained.family.task_parameters
-    returns, success = evaluation.returns_by_episode, success_by_episode(evaluation)
+    returns, success = evaluation.returns_by_episode, evaluation.successes_by_episode
     rows, heights = [["returns", "tasks"]], [3.6]
     if success is not None:
         rows, heights = [*rows, ["success", "success"]], [*heights, 2.2]
@@ -226,7 +226,7 @@ def _listed(values: np.ndarray) -> str:
     return ", ".join(number(value) for value in values.mean(axis=0))
 
 
-def _episodes_picture(test: MetaTest) -> Picture:
+def _episodes_picture(test: RunTest) -> Picture:
     evaluation, family = test.evaluation, test.trained.family
     drawn = spread(evaluation.tasks, DRAWN_TASKS)
     trials, tasks = [test.episodes[index][0] for index in drawn], evaluation.tasks[drawn]
@@ -253,10 +253,10 @@ def _task_in_words(names: Sequence[str], task: np.ndarray) -> str:
     return ", ".join(words if len(words) <= 2 else [words[0], "…"])
 
 
-def _returns_table(test: MetaTest) -> Table:
+def _returns_table(test: RunTest) -> Table:
     """A row per task, with the returns of its episodes and, if the family says what a success is, their successes."""
     evaluation, names = test.evaluation, test.trained.family.task_parameters
-    returns, success = evaluation.returns_by_episode, success_by_episode(evaluation)
+    returns, success = evaluation.returns_by_episode, evaluation.successes_by_episode
     episodes = range(1, 1 + returns.shape[1])
     shown = names[:4]  # of dozens of physical parameters, enough to tell tasks apart
     columns = [[number(value) for value in [*values, values.mean()]] for values in returns.T]
@@ -319,7 +319,8 @@ def _versions(seeds: Sequence[int], recorded: Sequence[dict[str, Any]]) -> Table
 
 def _configuration(experiment: Experiment) -> Table:
     """Every field, and that of the named experiment if it differs."""
-    named = EXPERIMENTS.get(experiment.name)
+    entry = named_experiments().get(experiment.name)
+    named = entry.experiment if entry else None
     theirs = flat_fields(named) if named else {}
     rows = [
         [field, str(value), str(theirs[field]) if field in theirs and theirs[field] != value else ""]

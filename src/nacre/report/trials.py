@@ -6,9 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Float64
-
 from nacre.evaluation import Evaluation
 from nacre.experiments import Experiment
 from nacre.loading import Trained, read_trained
@@ -20,8 +17,8 @@ from nacre.types import Episode, Tree
 
 
 @dataclass(frozen=True)
-class MetaTest:
-    """What a trained agent did on the test tasks of its run."""
+class RunTest:
+    """A run, and what its agent did on the test tasks."""
 
     trained: Trained
     evaluation: Evaluation
@@ -31,7 +28,7 @@ class MetaTest:
     """Of all trials at their end, tasks one after another."""
 
 
-def play_test_trials(run: Path, checkpoint: Path | str, say: Callable[[str], None]) -> MetaTest:
+def play_test_trials(run: Path, checkpoint: Path | str, say: Callable[[str], None]) -> RunTest:
     """Lets the agent of a run adapt to its test tasks, by the run's own protocol and with its seed.
 
     Args:
@@ -43,13 +40,12 @@ def play_test_trials(run: Path, checkpoint: Path | str, say: Callable[[str], Non
         NacreError: as :func:`nacre.loading.read_trained`.
     """
     trained = read_trained(run, checkpoint)
-    experiment, family, tasks = trained.experiment, trained.family, trained.split.test
-    protocol = experiment.algorithm.protocol(family.horizon)
+    protocol, tasks = trained.protocol, trained.split.test
     say(
         f"{run}: {trained.checkpoint.stem} plays {protocol.trials} trial(s) of "
-        f"{protocol.minimum_episodes(family.horizon)} episodes on each of {len(tasks)} test tasks"
+        f"{protocol.minimum_episodes(trained.family.horizon)} episodes on each of {len(tasks)} test tasks"
     )
-    return MetaTest(trained, *play_trials(trained, tasks, protocol, experiment.seed))
+    return RunTest(trained, *play_trials(trained, tasks, protocol, trained.experiment.seed))
 
 
 def protocol_of(experiment: Experiment) -> Protocol:
@@ -62,18 +58,3 @@ def protocol_in_words(experiment: Experiment) -> str:
     family = make_family(experiment.family)
     may_terminate = type(family).terminated is not TaskFamily.terminated
     return protocol_of(experiment).in_words(family.horizon, experiment.test_tasks, may_terminate)
-
-
-def success_by_episode(evaluation: Evaluation) -> Float64[np.ndarray, "n episodes"] | None:
-    """Per task and episode of a trial, as far as all trials go: the share of trials that were a success in it.
-
-    None: the task family does not say what a success is.
-    """
-    episodes = evaluation.returns_by_episode.shape[1]
-    rates = []
-    for trials in evaluation.trials:
-        successes = [trial.successes[:episodes] for trial in trials if trial.successes is not None]
-        if len(successes) < len(trials):
-            return None
-        rates.append(np.mean(successes, axis=0))
-    return np.array(rates, np.float64)

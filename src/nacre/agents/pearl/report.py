@@ -21,7 +21,7 @@ from nacre.evaluation import Evaluation
 from nacre.report.figures import tidy
 from nacre.report.html import Picture, number, picture
 from nacre.report.trial_figures import in_words, task_shades
-from nacre.report.trials import MetaTest
+from nacre.report.trials import RunTest
 from nacre.types import Key
 
 PARAMETERS_SHOWN = 2
@@ -29,7 +29,7 @@ SNAPSHOTS = 4
 """The most posteriors of a trial that are shown in full."""
 
 
-def belief_pictures(test: MetaTest) -> list[Picture]:
+def belief_pictures(test: RunTest) -> list[Picture]:
     """The posteriors at a few points of the trials; and their widths in the course of a trial, if they have any."""
     ends = np.array([np.cumsum(lengths) for lengths in _lengths(test.evaluation)])
     pictures = [_posterior_picture(test, ends)]
@@ -150,7 +150,7 @@ def posterior_widths(axes: Axes, course: Posteriors, context_size: int) -> None:
     tidy(axes)
 
 
-def _posterior_picture(test: MetaTest, ends: Int[np.ndarray, "trials episodes"]) -> Picture:
+def _posterior_picture(test: RunTest, ends: Int[np.ndarray, "trials episodes"]) -> Picture:
     tasks = np.repeat(test.evaluation.tasks, test.evaluation.protocol.trials, axis=0)
     names = test.trained.family.task_parameters
     transitions, moments = _moments(ends, test.trained.family.horizon)
@@ -170,7 +170,7 @@ def _posterior_picture(test: MetaTest, ends: Int[np.ndarray, "trials episodes"])
     )
 
 
-def _width_picture(test: MetaTest, ends: Int[np.ndarray, "trials episodes"]) -> Picture:
+def _width_picture(test: RunTest, ends: Int[np.ndarray, "trials episodes"]) -> Picture:
     points = np.unique(np.geomspace(1, ends[:, -1].min(), 16).astype(int))
     course = _posteriors(test, np.repeat(points[:, None], len(ends), axis=1))
     figure = Figure(figsize=(9, 3), layout="constrained")
@@ -188,7 +188,7 @@ def _width_picture(test: MetaTest, ends: Int[np.ndarray, "trials episodes"]) -> 
     )
 
 
-def _posteriors(test: MetaTest, transitions: Int[np.ndarray, "points trials"]) -> Posteriors:
+def _posteriors(test: RunTest, transitions: Int[np.ndarray, "points trials"]) -> Posteriors:
     agent = test.trained.agent(test.evaluation.protocol.capacity(test.trained.family.horizon))
     return posteriors_after(agent, test.trained.parameters, test.belief, transitions)
 
