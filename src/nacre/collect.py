@@ -282,7 +282,7 @@ class _Recorder:
     def trials(self, has_sparse_reward: bool) -> list[list[Episode]]:
         """The episodes of each slot."""
         first = self._rows[0]
-        columns = Transition._make(map(np.stack, zip(*(row.transition for row in self._rows), strict=True)))
+        columns: Any = Transition._make(map(np.stack, zip(*(row.transition for row in self._rows), strict=True)))
         successes = None if first.success is None else _stacked([row.success for row in self._rows])
         states = None if first.reward_states is None else _stacked([row.reward_states for row in self._rows])
         tasks = None if first.tasks is None else _stacked([row.tasks for row in self._rows])

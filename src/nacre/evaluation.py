@@ -54,24 +54,29 @@ class Evaluation:
     @property
     def final_successes(self) -> Float64[np.ndarray, " n"] | None:
         """Per task: the share of trials whose last episode was a success; None in families without successes."""
-        if self.trials[0][0].successes is None:
-            return None
-        return np.array([np.mean([(trial.successes or ())[-1] for trial in trials]) for trials in self.trials])
+        successes = self._successes
+        return (
+            None if successes is None else np.array([[trial[-1] for trial in trials] for trials in successes]).mean(1)
+        )
 
     @property
     def successes_by_episode(self) -> Float64[np.ndarray, "n episodes"] | None:
         """Per task and episode of a trial: the share of trials in which it was a success; cut as the returns are."""
-        if self.trials[0][0].successes is None:
+        successes, episodes = self._successes, self._common_episodes
+        if successes is None:
             return None
-        episodes = self._common_episodes
-        return np.array(
-            [np.mean([(trial.successes or ())[:episodes] for trial in trials], axis=0) for trials in self.trials]
-        )
+        return np.array([[trial[:episodes] for trial in trials] for trials in successes]).mean(axis=1)
 
     @property
     def steps(self) -> int:
         """Environment steps of all trials."""
         return sum(sum(trial.lengths) for trials in self.trials for trial in trials)
+
+    @property
+    def _successes(self) -> list[list[tuple[bool, ...]]] | None:
+        """By task and trial."""
+        found = [[trial.successes for trial in trials if trial.successes is not None] for trials in self.trials]
+        return found if found[0] else None
 
     @property
     def _common_episodes(self) -> int:

@@ -245,7 +245,7 @@ class LoadedAgent:
         rewards = self._rows("reward", reward)
         transition = Transition(
             observation=self._acted.observation,
-            action=self._acted.action,
+            action=self._acted.action,  # pyright: ignore[reportArgumentType]
             reward=rewards,
             sparse_reward=rewards if sparse_reward is None else self._rows("sparse_reward", sparse_reward),
             next_observation=self._observations("next_observation", next_observation),
