@@ -158,6 +158,7 @@ class Phase(NamedTuple):
     """Gradient steps, at most; 0: the phase collects."""
 
 
+@runtime_checkable
 class Memory(Protocol):
     """What a learner keeps of the data that were collected. A replay keeps all, an on-policy method the latest."""
 
