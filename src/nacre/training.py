@@ -22,7 +22,7 @@ from nacre.errors import Interrupted, NacreError, SimulationError
 from nacre.experiments import Experiment, validate
 from nacre.gradient_steps import update_seeds
 from nacre.interfaces import Phase
-from nacre.logs import Console, TensorBoard
+from nacre.logs import EVALUATE, Console, TensorBoard
 from nacre.run import Run, iterations_begun
 from nacre.run_folder import (
     begun_by_earlier_version,
@@ -132,10 +132,6 @@ def _sole_user(runs: Sequence[Path]) -> Iterator[None]:
         yield
 
 
-EVALUATE = "evaluate"
-"""What every iteration ends with."""
-
-
 class _Group:
     """The runs that a process trains: one, or several seeds of an experiment, step by step together."""
 
@@ -169,7 +165,11 @@ class _Group:
             _signals(self.console.stopping) as self.signals,
         ):
             self.boards = {
-                run.folder: boards.enter_context(contextlib.closing(TensorBoard(run.folder, run.position.iteration)))
+                run.folder: boards.enter_context(
+                    contextlib.closing(
+                        TensorBoard(run.folder, run.position.iteration, run.experiment.algorithm.tensorboard_groups)
+                    )
+                )
                 for run in left
             }
             self._announce(left)

@@ -60,6 +60,11 @@ def number(value: float | int, decimals: int = 1) -> str:
     return text.replace(",", "\N{NARROW NO-BREAK SPACE}").replace("-", "\N{MINUS SIGN}")
 
 
+def percent(share: float) -> str:
+    """A share for people."""
+    return f"{number(100 * share, 0)}\N{NARROW NO-BREAK SPACE}%" if math.isfinite(share) else number(share)
+
+
 def span(values: Sequence[float] | np.ndarray, decimals: int = 1) -> str:
     """The mean of numbers, and their range if they differ."""
     mean, low, high = (number(float(each), decimals) for each in (np.mean(values), np.min(values), np.max(values)))
