@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from nacre.errors import NacreError
-from nacre.files import leftovers, make_folder, read_npz, remove, write_npz
+from nacre.files import leftovers, read_npz, remove, write_npz
 from nacre.types import Episode, Visit
 
 FORMAT = 1
@@ -23,7 +23,7 @@ def append_segment(folder: Path, iteration: int, visits: Sequence[Visit]) -> Pat
     """Writes the visits of an iteration, atomically. A segment of that iteration that is already there is replaced.
 
     Args:
-        folder: the run's `replay` folder; made if it is not there.
+        folder: the run's `replay` folder, which is there as long as the run is.
         iteration: counted from 0.
         visits: in the order in which the replay received them.
 
@@ -35,7 +35,6 @@ def append_segment(folder: Path, iteration: int, visits: Sequence[Visit]) -> Pat
     sparse = [episode.sparse_rewards for episode in episodes if episode.sparse_rewards is not None]
     if sparse and len(sparse) != len(episodes):
         raise ValueError("either all episodes of an iteration have sparse rewards or none has")
-    make_folder(folder)
     path = _segment(folder, iteration)
     arrays = {
         "nacre_journal": np.array([FORMAT, iteration]),

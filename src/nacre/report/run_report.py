@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from nacre.errors import NacreError
 from nacre.evaluation import Evaluation
 from nacre.experiments import EXPERIMENTS, Experiment
+from nacre.files import writable
 from nacre.report.curves import (
     EPOCH,
     FIRST_EPISODE,
@@ -29,7 +30,7 @@ from nacre.report.curves import (
     read_runs,
 )
 from nacre.report.figures import learning_curve
-from nacre.report.html import Picture, Table, number, picture, span, writable, write_page
+from nacre.report.html import Picture, Table, number, picture, span, write_page
 from nacre.report.meta_test import MetaTest, meta_test
 from nacre.report.references import REFERENCES, Level, PublishedCurve
 from nacre.report.trial_figures import (
