@@ -25,7 +25,7 @@ from nacre.agents.pearl.config import PearlConfig
 from nacre.errors import NacreError
 from nacre.experiments import make_experiment
 from nacre.logs import Console, ProgressLog, TensorBoard, read_progress_csv, tensorboard_tag
-from nacre.run_folder import create_run_folder, default_run_folder, extend_run, read_run, versions
+from nacre.run_folder import create_run_folder, default_run_folder, read_run, rewrite_experiment, versions
 from nacre.tasks.family import TaskSplit
 
 ROW = {"Epoch": 0.0, "(Previous) Eval Time (s)": 0.1 + 0.2, "Q, quoted": -1e-300}
@@ -380,19 +380,17 @@ def test_run_folder_round_trip(tmp_path: Path) -> None:
     assert list(variant) == sorted(variant)
 
 
-def test_extend_run(tmp_path: Path) -> None:
+def test_rewrite_experiment(tmp_path: Path) -> None:
     create_run_folder(tmp_path, EXPERIMENT, SPLIT)
     before = json.loads((tmp_path / "experiment.json").read_text())
     extended = make_experiment("pearl/cheetah-vel", train_tasks=3, test_tasks=2, iterations=700)
-    assert extend_run(tmp_path, 700) == extended
+    rewrite_experiment(tmp_path, extended)
     experiment, split = read_run(tmp_path)
     assert experiment == extended
     assert np.array_equal(split.train, SPLIT.train)
     before["experiment"]["iterations"] = 700
     assert json.loads((tmp_path / "experiment.json").read_text()) == before
     assert json.loads((tmp_path / "variant.json").read_text())["iterations"] == 700
-    with pytest.raises(NacreError, match="iterations is 0; allowed: at least 1"):
-        extend_run(tmp_path, 0)
 
 
 def test_default_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

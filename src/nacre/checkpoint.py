@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from nacre.errors import NacreError
-from nacre.files import leftovers, make_folder, read_npz, remove, write_atomically, write_npz
+from nacre.files import leftovers, read_npz, remove, set_aside, write_atomically, write_npz
 from nacre.types import Tree
 
 FORMAT = 1
@@ -41,7 +42,7 @@ def save_checkpoint(folder: Path, label: str, state: Tree, progress: dict[str, A
     up by resuming from before them), and temporary files of a killed writer. The best checkpoint stays.
 
     Args:
-        folder: the run's `checkpoints` folder; made if it is not there.
+        folder: the run's `checkpoints` folder, which is there as long as the run is.
         label: as :func:`checkpoint_label` gives it.
         state: a pytree of JAX arrays, typed PRNG keys among them; functions among its leaves are passed over.
         progress: the run's counters, JSON values.
@@ -59,34 +60,59 @@ def save_checkpoint(folder: Path, label: str, state: Tree, progress: dict[str, A
     manifest = {"format": FORMAT, "progress": progress, "leaves": leaves}
     text = json.dumps(manifest, allow_nan=True)  # a return may be NaN; Python's JSON reads it back
 
-    make_folder(folder)
     checkpoint = folder / f"{label}.npz"
     write_npz(checkpoint, {"manifest": np.frombuffer(text.encode(), np.uint8), **arrays})
     labelled = _checkpoints(folder)
-    position = labelled.index(checkpoint)
-    remove([*labelled[: max(0, position + 1 - keep)], *labelled[position + 1 :], *leftovers(folder)])
+    remove(labelled[labelled.index(checkpoint) + 1 :])
+    remove_superfluous(checkpoint, keep)
     return checkpoint
+
+
+def remove_superfluous(checkpoint: Path, keep: int) -> None:
+    """Of the checkpoints up to one, removes all but the latest `keep`; and temporary files of a killed writer.
+
+    Raises:
+        NacreError: they cannot be removed.
+    """
+    labelled = _checkpoints(checkpoint.parent)
+    earlier = labelled[: labelled.index(checkpoint)]
+    remove([*earlier[: max(0, len(earlier) + 1 - keep)], *leftovers(checkpoint.parent)])
 
 
 def save_best(checkpoint: Path, metric: str) -> bool:
     """Copies a checkpoint to `best.npz` if `progress[metric]` is higher than that of the best so far.
 
+    A damaged `best.npz` is kept under another name, with a warning: nobody can say how good it was.
+
     Returns:
         whether it was.
 
     Raises:
-        NacreError: the copy cannot be written; the old best is untouched.
+        NacreError: the copy cannot be written, or the old best cannot be read; it is untouched.
     """
     best = checkpoint.with_name(BEST)
     score = float(read_progress(checkpoint)[metric])
-    try:
-        best_score = float(read_progress(best)[metric])
-    except (NacreError, KeyError):  # there is none yet, or it is damaged
-        best_score = -math.inf
-    if not score > best_score:
+    if not score > _best_score(best, metric):
         return False
     write_atomically(best, checkpoint.read_bytes())
     return True
+
+
+def _best_score(best: Path, metric: str) -> float:
+    """What the best checkpoint so far has reached; minus infinity if there is none that can be read."""
+    if not best.exists():
+        return -math.inf
+    try:
+        return float(read_progress(best)[metric])
+    except KeyError:
+        damage = f"{best} does not say what its {metric} is"
+    except NacreError as error:
+        if isinstance(error.__cause__, OSError):  # the file may be good: it could not be read
+            raise
+        damage = str(error)
+    aside = set_aside(best)
+    warnings.warn(f"{damage}; it is kept as {aside.name}, and the best is chosen anew from here on", stacklevel=3)
+    return -math.inf
 
 
 def load_checkpoint(path: Path, like: Tree) -> tuple[Tree, dict[str, Any]]:

@@ -145,13 +145,25 @@ class Evaluate:
     """Of resets, z and actions."""
     video: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Also draw the first trial of each task, all its episodes, into an MP4 file."""
+    out: Annotated[Path | None, arg(metavar="FILE.json", help_behavior_hint="(default: a new file in RUN)")] = None
+    """The file of the result. What was there is replaced."""
 
     def __call__(self) -> None:
         from nacre.loading import read_trained
         from nacre.run_evaluation import evaluate_run
 
         trained = read_trained(self.run, self.checkpoint)
-        evaluation, path = evaluate_run(
+
+        def show(evaluation: Evaluation) -> None:
+            _print_evaluation(evaluation, trained.family.task_parameters)
+            protocol = evaluation.protocol
+            print(
+                f"\n{trained.checkpoint.stem}, protocol {protocol.name}: {protocol.trials} trial(s) per task, the "
+                f"first {protocol.exploration_episodes} episode(s) of each without adaptation",
+                flush=True,
+            )
+
+        _, path = evaluate_run(
             trained,
             self.run,
             _parse_tasks(self.tasks),
@@ -160,15 +172,11 @@ class Evaluate:
             deterministic=not self.stochastic,
             seed=self.seed,
             video=self.video,
+            out=self.out,
+            show=show,
         )
-        _print_evaluation(evaluation, trained.family.task_parameters)
-        protocol = evaluation.protocol
-        print(
-            f"\n{trained.checkpoint.stem}, protocol {protocol.name}: {protocol.trials} trial(s) per task, the first "
-            f"{protocol.exploration_episodes} episode(s) of each without adaptation"
-        )
-        print(f"Written to {path}")
-        if self.video:
+        print("Not written" if path is None else f"Written to {path}")
+        if self.video and path is not None:
             print(f"Videos of the first trial of each task: {path.with_suffix('')}{os.sep}")
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nacre.errors import NacreError
-from nacre.files import leftovers, make_folder, read_npz, remove, write_npz
+from nacre.files import leftovers, read_npz, remove, write_npz
 from nacre.tasks.checks import LARGEST
 from nacre.types import Episode, Visit
 
@@ -31,7 +31,7 @@ def append_segment(folder: Path, iteration: int, visits: Sequence[Visit]) -> Pat
     """Writes the visits of an iteration, atomically. A segment of that iteration that is already there is replaced.
 
     Args:
-        folder: the run's `replay` folder; made if it is not there.
+        folder: the run's `replay` folder, which is there as long as the run is.
         iteration: counted from 0.
         visits: in the order in which the replay received them.
 
@@ -40,7 +40,6 @@ def append_segment(folder: Path, iteration: int, visits: Sequence[Visit]) -> Pat
         ValueError: only some of the episodes have sparse rewards, or another quantity that families may lack.
     """
     episodes = [episode for visit in visits for episode in visit.episodes]
-    make_folder(folder)
     path = _segment(folder, iteration)
     arrays = {
         "nacre_journal": np.array([FORMAT, iteration]),

@@ -21,7 +21,8 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[re
 from tensorboardX.summary import scalar
 
 from nacre.errors import NacreError
-from nacre.files import cannot, sync_folder, write_atomically
+from nacre.files import append_durably, cannot, write_atomically
+from nacre.locks import check_place
 from nacre.protocol import TEST_RETURN, TEST_SUCCESS
 from nacre.types import Metrics
 
@@ -63,30 +64,32 @@ class ProgressLog:
             )
         values = [row[column] for column in self._columns]
         writer.writerow([value if isinstance(value, int) else float(value) for value in values])
-        try:
-            with open(self._path, "ab") as file:
-                file.write(text.getvalue().encode())
-                file.flush()
-                os.fsync(file.fileno())
-            if is_new:
-                sync_folder(self._path.parent)
-        except OSError as error:
-            raise cannot("write", self._path, error) from error
+        append_durably(self._path, text.getvalue().encode(), is_new=is_new)
+
+    def check(self, rows: int) -> list[str]:
+        """The complete lines, the header among them.
+
+        Raises:
+            NacreError: there are fewer than `rows` complete rows, or the file cannot be read.
+        """
+        lines = _complete_lines(self._path) if self._path.exists() else []
+        if len(lines) - 1 < rows and rows > 0:
+            raise NacreError(f"{self._path} is damaged: it has {max(0, len(lines) - 1)} complete rows of {rows}")
+        return lines
 
     def truncate(self, rows: int) -> None:
         """Keeps the header and the first `rows` rows, and drops later and partial ones.
 
         Raises:
-            NacreError: there are fewer complete rows, or the file cannot be read or written.
+            NacreError: as :meth:`check`, or the file cannot be written.
         """
-        lines = _complete_lines(self._path) if self._path.exists() else []
-        if len(lines) - 1 < rows and rows > 0:
-            raise NacreError(f"{self._path} is damaged: it has {max(0, len(lines) - 1)} complete rows of {rows}")
+        lines = self.check(rows)
         kept = lines[: rows + 1] if rows else []
         if not kept:
             self._columns = None
-        if self._path.exists():
-            write_atomically(self._path, "".join(kept).encode())
+        content = "".join(kept).encode()
+        if self._path.exists() and self._path.read_bytes() != content:
+            write_atomically(self._path, content)
 
 
 def read_progress_csv(path: Path) -> dict[str, np.ndarray]:
@@ -166,6 +169,7 @@ class TensorBoard:
         """
         self._folder = folder
         self._groups = groups or {}
+        check_place(folder)
         try:
             self._writer = EventsWriter(str(folder / "events"), f".{os.getpid()}")
             start = SessionLog(status=SessionLog.SessionStatus.START)
@@ -178,8 +182,9 @@ class TensorBoard:
         """Writes every column of a row.
 
         Raises:
-            NacreError: the disk is full or the like.
+            NacreError: the disk is full or the like, or the run folder was moved or removed.
         """
+        check_place(self._folder)
         try:
             for column, value in row.items():
                 summary = scalar(tensorboard_tag(column, self._groups), value)

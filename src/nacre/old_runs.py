@@ -11,14 +11,11 @@ from nacre.errors import NacreError
 from nacre.experiments import Experiment, validate
 from nacre.experiments.old_config import read_old_config
 from nacre.old_networks import read_old_networks
-from nacre.run_folder import CHECKPOINTS, create_run_folder
+from nacre.run_folder import CHECKPOINTS, VARIANT, new_run
 from nacre.runtime import Stream, learner_for, prepare_jax, seed_of
 from nacre.seeds import key_of
 from nacre.tasks import make_family, split_tasks
 from nacre.warm_start import resolve_warm_start, take_networks
-
-VARIANT = "variant.json"
-"""Where the original code left a run's configuration."""
 
 
 def import_old_run(
@@ -48,7 +45,7 @@ def import_old_run(
             do not fit it, or the run folder cannot be used.
     """
     folder = Path(folder)
-    path = folder / VARIANT if config is None else Path(config)
+    path = folder / VARIANT if config is None else Path(config)  # where the original code left it
     if not folder.is_dir():
         raise NacreError(f"{folder} is not a folder")
     if not path.exists():
@@ -68,13 +65,16 @@ def import_old_run(
         split = split_tasks(
             family, experiment.train_tasks, experiment.test_tasks, experiment.seed, experiment.task_list
         )
-        run = create_run_folder(None if out is None else Path(out), experiment, split)
-        if not family.has_published_tasks:
-            say(_lost_tasks(experiment))
         state = learner.initial_state(key_of(seed_of(experiment, Stream.NETWORKS)))
         state = state._replace(trained=take_networks(state.trained, experiment))
         progress = {"iterations": 0, "updates": 0, "totals": None, "seconds": 0.0}
-        save_checkpoint(run / CHECKPOINTS, checkpoint_label(0), state, progress, keep=1)
+
+        def fill(run: Path) -> None:
+            save_checkpoint(run / CHECKPOINTS, checkpoint_label(0), state, progress, keep=1)
+
+        with new_run(None if out is None else Path(out), experiment, split, fill) as run:
+            if not family.has_published_tasks:
+                say(_lost_tasks(experiment))
     return run
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from nacre import journal
 from nacre.errors import NacreError
 from nacre.journal import Fault
-from nacre.run_folder import REPLAY, find_seeds, read_run, sole_user
+from nacre.run_folder import REPLAY, locked_runs, read_run
 from nacre.types import Visit
 
 
@@ -34,35 +34,34 @@ def repair_run(run: Path | str, *, say: Callable[[str], None] = lambda message: 
         NacreError: the folder is no run, another process trains it, a segment is damaged, or a train task would be
             left without any episode. Nothing is changed then.
     """
-    folder = Path(run)
-    return sum(_repair(each, say) for each in find_seeds(folder) or [folder])
+    with locked_runs(Path(run)) as runs:
+        return sum(_repair(each, say) for each in runs)
 
 
 def _repair(run: Path, say: Callable[[str], None]) -> int:
     read_run(run)  # which says what is wrong if it is none
     folder = run / REPLAY
-    with sole_user(run):
-        repaired: dict[int, tuple[tuple[Visit, ...], list[Fault]]] = {}
-        had: Counter[int] = Counter()
-        left: Counter[int] = Counter()
-        for iteration in journal.find_segments(folder):
-            visits = journal.read_segment(folder, iteration)
-            faults = list(journal.find_faults(visits))
-            kept = _without(visits, faults) if faults else visits
-            had += _episodes(visits)
-            left += _episodes(kept)
-            if faults:
-                repaired[iteration] = kept, faults
-        for task in had:
-            if not left[task]:
-                raise NacreError(
-                    f"{folder} cannot be repaired: all episodes of train task {task} hold numbers that nothing can be "
-                    "learned from; train anew"
-                )
-        for iteration, (visits, faults) in repaired.items():
-            path = journal.append_segment(folder, iteration, visits)
-            for fault in faults:
-                say(f"{path}: dropped the episode with {fault}")
+    repaired: dict[int, tuple[tuple[Visit, ...], list[Fault]]] = {}
+    had: Counter[int] = Counter()
+    left: Counter[int] = Counter()
+    for iteration in journal.find_segments(folder):
+        visits = journal.read_segment(folder, iteration)
+        faults = list(journal.find_faults(visits))
+        kept = _without(visits, faults) if faults else visits
+        had += _episodes(visits)
+        left += _episodes(kept)
+        if faults:
+            repaired[iteration] = kept, faults
+    for task in had:
+        if not left[task]:
+            raise NacreError(
+                f"{folder} cannot be repaired: all episodes of train task {task} hold numbers that nothing can be "
+                "learned from; train anew"
+            )
+    for iteration, (visits, faults) in repaired.items():
+        path = journal.append_segment(folder, iteration, visits)
+        for fault in faults:
+            say(f"{path}: dropped the episode with {fault}")
     return sum(len(faults) for _, faults in repaired.values())
 
 

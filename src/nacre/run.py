@@ -21,6 +21,7 @@ from nacre.checkpoint import (
     latest_checkpoint,
     load_checkpoint,
     read_progress,
+    remove_superfluous,
     save_best,
     save_checkpoint,
 )
@@ -223,7 +224,7 @@ class Run:
         return sum(phase.steps for phase in self.phases[: self.position.phase]) + self.position.steps
 
     def _restore(self, shapes: Tree) -> None:
-        """Takes the latest intact checkpoint, and drops from journal and log what came after it."""
+        """Takes the latest intact checkpoint. Nothing is written: what is needed may prove to be damaged."""
         path, damages = latest_checkpoint(self.folder / CHECKPOINTS)
         for damage in damages:
             warnings.warn(damage, stacklevel=4)
@@ -234,15 +235,23 @@ class Run:
         self._totals, self._seconds = progress["totals"], progress["seconds"]
         if self._totals and not all(isinstance(entry, dict) for entry in self._totals.values()):
             self._totals = None  # an earlier version wrote other sums
-        if TEST_RETURN in progress:  # the process may have been killed between the checkpoint and its copy
-            save_best(path, TEST_RETURN)
         self._segments = segments_of(progress)
-        journal.drop_segments_from(self.folder / REPLAY, self._segments)
         for number, visits in enumerate(journal.read_segments(self.folder / REPLAY, self._segments)):
             self._remember(list(visits))
             if number == iteration:
                 self._visits = list(visits)
-        self._log.truncate(iteration)
+        self._log.check(iteration)
+
+    def drop_the_future(self) -> None:
+        """Drops from the folder what came after the checkpoint that the run goes on from, and what a kill left."""
+        if self.saved is None:
+            return
+        path = self.folder / CHECKPOINTS / f"{self.label}.npz"
+        if TEST_RETURN in read_progress(path):  # the process may have been killed between the checkpoint and its copy
+            save_best(path, TEST_RETURN)
+        remove_superfluous(path, self.experiment.keep_checkpoints)
+        journal.drop_segments_from(self.folder / REPLAY, self._segments)
+        self._log.truncate(self.position.iteration)
 
     def _remember(self, visits: list[Visit]) -> None:
         self.memory.add(visits)

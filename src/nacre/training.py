@@ -26,12 +26,12 @@ from nacre.logs import EVALUATE, Console, TensorBoard
 from nacre.run import Run, iterations_begun
 from nacre.run_folder import (
     begun_by_earlier_version,
-    create_run_folder,
-    create_seeds_folder,
-    extend_run,
-    find_seeds,
+    locked_runs,
+    make_subfolders,
+    new_run,
+    new_seeds,
     read_run,
-    sole_user,
+    rewrite_experiment,
 )
 from nacre.runtime import SimulatorPool, learner_for, prepare_jax
 from nacre.tasks import make_family
@@ -66,13 +66,13 @@ def train(experiment: Experiment, out: Path | str | None = None, *, seeds: int |
         splits = [
             split_tasks(family, each.train_tasks, each.test_tasks, each.seed, each.task_list) for each in experiments
         ]
-        folder = None if out is None else Path(out)
-        if seeds is None:
-            folder = create_run_folder(folder, experiment, splits[0])
-            runs = [folder]
-        else:
-            folder, runs = create_seeds_folder(folder, experiments, splits)
-        with _sole_user(runs):
+        with contextlib.ExitStack() as stack:
+            folder = None if out is None else Path(out)
+            if seeds is None:
+                folder = stack.enter_context(new_run(folder, experiment, splits[0]))
+                runs = [folder]
+            else:
+                folder, runs = stack.enter_context(new_seeds(folder, experiments, splits))
             _Group(folder, runs, experiments, splits).to_the_end()
     return folder
 
@@ -93,21 +93,25 @@ def resume(run: Path | str, iterations: int | None = None) -> Path:
         and what :func:`train` raises.
     """
     folder = Path(run)
-    runs = find_seeds(folder) or [folder]
-    experiments, splits = map(list, zip(*map(read_run, runs), strict=True))
-    for other, experiment in zip(runs, experiments, strict=True):
-        if _apart_from_seed(experiment) != _apart_from_seed(experiments[0]):
-            raise NacreError(
-                f"{other} is a run of another configuration than {runs[0]}: resume each by itself, such as: "
-                f"nacre resume {runs[0]}"
-            )
-    with _sole_user(runs), prepare_jax(experiments[0].device):
+    with locked_runs(folder) as runs:
+        experiments, splits = map(list, zip(*map(read_run, runs), strict=True))
+        for other, experiment in zip(runs, experiments, strict=True):
+            if _apart_from_seed(experiment) != _apart_from_seed(experiments[0]):
+                raise NacreError(
+                    f"{other} is a run of another configuration than {runs[0]}: resume each by itself, such as: "
+                    f"nacre resume {runs[0]}"
+                )
         if iterations is not None:
-            begun = {each: iterations_begun(each) for each in runs}
-            # The farthest first: if it cannot have this number, nothing has been changed yet.
-            for each in sorted(runs, key=begun.__getitem__, reverse=True):
-                experiments[runs.index(each)] = extend_run(each, iterations, begun=begun[each])
-        _Group(folder, runs, experiments, splits).to_the_end()
+            _check_iterations(iterations, runs)
+            experiments = [dataclasses.replace(each, iterations=iterations) for each in experiments]
+        with prepare_jax(experiments[0].device):
+            group = _Group(folder, runs, experiments, splits)  # it reads all that is needed; only then is written
+            for each in group.runs:
+                make_subfolders(each.folder)
+                if iterations is not None:
+                    rewrite_experiment(each.folder, each.experiment)
+                each.drop_the_future()
+            group.to_the_end()
     return folder
 
 
@@ -119,17 +123,18 @@ def _with_seeds(experiment: Experiment, seeds: int) -> list[Experiment]:
     return [dataclasses.replace(experiment, seed=experiment.seed + number) for number in range(seeds)]
 
 
+def _check_iterations(iterations: int, runs: Sequence[Path]) -> None:
+    """Raises NacreError if runs cannot have this number of iterations in all."""
+    begun = {run: iterations_begun(run) for run in runs}
+    farthest = max(runs, key=begun.__getitem__)
+    if iterations < max(1, begun[farthest]):
+        reason = f", which have begun in {farthest}" if begun[farthest] else ""
+        raise NacreError(f"iterations is {iterations}; allowed: at least {max(1, begun[farthest])}{reason}")
+
+
 def _apart_from_seed(experiment: Experiment) -> Experiment:
     """What the experiments of a group have in common. One seed may have been made longer by itself."""
     return dataclasses.replace(experiment, seed=0, iterations=1)
-
-
-@contextlib.contextmanager
-def _sole_user(runs: Sequence[Path]) -> Iterator[None]:
-    with contextlib.ExitStack() as locks:
-        for run in runs:
-            locks.enter_context(sole_user(run))
-        yield
 
 
 class _Group:

@@ -15,6 +15,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from nacre.errors import NacreError
 from nacre.experiments import Experiment
+from nacre.files import writable
 from nacre.report.curves import (
     EPOCH,
     FIRST_EPISODE,
@@ -31,7 +32,7 @@ from nacre.report.curves import (
     read_runs,
 )
 from nacre.report.figures import draw_references, tidy
-from nacre.report.html import Picture, Table, number, percent, picture, writable, write_page
+from nacre.report.html import Picture, Table, number, percent, picture, write_page
 from nacre.report.intervals import FEWEST_RUNS, Interval, difference_interval, interquartile_mean, interval
 from nacre.report.references import gap_of, references_of
 from nacre.report.trials import protocol_in_words

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nacre.agents import algorithm_of
 from nacre.errors import NacreError
 from nacre.experiments import Experiment, named_experiments
+from nacre.files import writable
 from nacre.report.curves import (
     EPOCH,
     FIRST_EPISODE,
@@ -32,7 +34,7 @@ from nacre.report.curves import (
     read_runs,
 )
 from nacre.report.figures import learning_curve
-from nacre.report.html import Picture, Table, number, percent, picture, span, writable, write_page
+from nacre.report.html import Picture, Table, number, percent, picture, span, write_page
 from nacre.report.references import Reference, gap_of, references_of
 from nacre.report.trial_figures import (
     COLUMNS,
@@ -204,7 +206,7 @@ def _adaptation_picture(test: RunTest) -> Picture:
     if success is not None:
         rows, heights = [*rows, ["success", "success"]], [*heights, 2.2]
     figure = Figure(figsize=(9, sum(heights)), layout="constrained")
-    panels = figure.subplot_mosaic(rows, height_ratios=heights)
+    panels: dict[str, Axes] = figure.subplot_mosaic(rows, height_ratios=heights)  # pyright: ignore
     returns_by_episode(panels["returns"], evaluation, names)
     returns_by_task(panels["tasks"], evaluation, names)
     words = [f"Mean return over test tasks of each episode of a trial: {_listed(returns)}."]

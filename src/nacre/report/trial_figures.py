@@ -57,9 +57,9 @@ def _by_episode(
         shades = task_shades(evaluation.tasks[:, 0])
         colours = [shades.to_rgba(value) for value in evaluation.tasks[:, 0]]
         axes.figure.colorbar(shades, ax=axes, label=in_words(names[0]), pad=0.02)
-    alone = {"marker": "."} if len(episodes) == 1 else {}  # a line of one point is not seen
+    marker = "." if len(episodes) == 1 else ""  # a line of one point is not seen
     for row, colour in zip(values, colours, strict=True):
-        axes.plot(episodes, row, color=colour, linewidth=1.1, alpha=0.85, **alone)
+        axes.plot(episodes, row, color=colour, linewidth=1.1, alpha=0.85, marker=marker)
     axes.plot(episodes, values.mean(axis=0), color="black", linewidth=2.5, marker="o", label="mean over tasks")
     axes.set(xlabel="episode of a trial", xlim=(0.5, len(episodes) + 0.5))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,8 +44,6 @@ class PearlAgent:
     Context beyond `capacity` transitions is not kept.
     """
 
-    sees_task: ClassVar[bool] = False
-
     config: PearlConfig
     sizes: Sizes
     capacity: int
@@ -60,6 +58,10 @@ class PearlAgent:
     @property
     def sees_sparse_reward(self) -> bool:
         return self.config.sparse_reward_in_context
+
+    @property
+    def sees_task(self) -> bool:
+        return False
 
     def begin_trial(
         self, params: ActingNetworks, keys: Key, tasks: Float32[Array, "n parameters"] | None

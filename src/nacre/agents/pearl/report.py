@@ -15,7 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
-from nacre.agents.pearl.agent import PearlAgent, PearlBelief
+from nacre.agents.pearl.agent import PearlAgent, PearlBelief, evaluation_agent
+from nacre.agents.pearl.config import PearlConfig
 from nacre.agents.pearl.networks import ActingNetworks
 from nacre.evaluation import Evaluation
 from nacre.report.figures import tidy
@@ -33,7 +34,7 @@ def belief_pictures(test: RunTest) -> list[Picture]:
     """The posteriors at a few points of the trials; and their widths in the course of a trial, if they have any."""
     ends = np.array([np.cumsum(lengths) for lengths in _lengths(test.evaluation)])
     pictures = [_posterior_picture(test, ends)]
-    if test.trained.experiment.algorithm.probabilistic_context:
+    if _config(test).probabilistic_context:
         pictures.append(_width_picture(test, ends))
     return pictures
 
@@ -174,7 +175,7 @@ def _width_picture(test: RunTest, ends: Int[np.ndarray, "trials episodes"]) -> P
     points = np.unique(np.geomspace(1, ends[:, -1].min(), 16).astype(int))
     course = _posteriors(test, np.repeat(points[:, None], len(ends), axis=1))
     figure = Figure(figsize=(9, 3), layout="constrained")
-    context_size = test.trained.experiment.algorithm.context_size
+    context_size = _config(test).context_size
     posterior_widths(figure.subplots(), course, context_size)
     widths = np.sqrt(course.variance[-1]).mean(axis=0).tolist()
     listed = ", ".join(f"z{dimension} {number(width, 3)}" for dimension, width in enumerate(widths, start=1))
@@ -188,8 +189,15 @@ def _width_picture(test: RunTest, ends: Int[np.ndarray, "trials episodes"]) -> P
     )
 
 
+def _config(test: RunTest) -> PearlConfig:
+    config = test.trained.experiment.algorithm
+    assert isinstance(config, PearlConfig)
+    return config
+
+
 def _posteriors(test: RunTest, transitions: Int[np.ndarray, "points trials"]) -> Posteriors:
-    agent = test.trained.agent(test.evaluation.protocol.capacity(test.trained.family.horizon))
+    horizon = test.trained.family.horizon
+    agent = evaluation_agent(_config(test), test.trained.family.sizes, test.evaluation.protocol.capacity(horizon))
     return posteriors_after(agent, test.trained.parameters, test.belief, transitions)
 
 
