@@ -29,7 +29,7 @@ from nacre.experiments import (
     validate,
 )
 from nacre.experiments.experiment import ADDED_LATER, bounds_of, field_types
-from nacre.experiments.old_config import FIELDS, FIXED, OLD_DEFAULTS, WITHOUT_MEANING, read_old_config, validate_old
+from nacre.original.configs import FIELDS, FIXED, OLD_DEFAULTS, WITHOUT_MEANING, read_old_config, validate_old
 from nacre.protocol import Protocol
 from nacre.tasks import make_family
 from nacre.tasks.family import TaskFamily

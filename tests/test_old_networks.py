@@ -26,10 +26,10 @@ from nacre.agents.pearl.networks import infer_posterior
 from nacre.checkpoint import load_part
 from nacre.cli import main
 from nacre.loading import read_trained
-from nacre.old_networks import FILES, mlp_leaves, read_old_networks
+from nacre.original.networks import FILES, mlp_leaves, read_old_networks
+from nacre.original.torch_files import read_state_dict
 from nacre.run_folder import read_run
 from nacre.runtime import learner_for
-from nacre.torch_files import read_state_dict
 
 OLD = Path(__file__).parent / "old_run"
 KINDS = ("zip", "legacy")
@@ -174,7 +174,7 @@ def test_lost_tasks_are_told(
             for kind in ("weight", "bias")
         }
 
-    monkeypatch.setattr("nacre.old_networks.read_state_dict", read)
+    monkeypatch.setattr("nacre.original.networks.read_state_dict", read)
     (tmp_path / "policy.pth").touch()
     (tmp_path / "variant.json").write_text(json.dumps({"net_size": 4, **variant}))
     told: list[str] = []
@@ -210,7 +210,7 @@ def test_import_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
         ({"next": True}, r"weights\[0\] of the encoder is \(5, 8\) there and \(7, 8\) here"),
         ({"bottleneck": False}, r"weights\[3\] of the encoder is \(8, 4\) there and \(8, 2\) here"),
         ({"recurrent": True}, "algo_params.recurrent is true; allowed: false"),
-        ({"net_sizes": 8}, "unknown key 'net_sizes'"),
+        ({"net_sizes": 8}, "unknown key: net_sizes = 8"),
     ],
 )
 def test_a_configuration_of_another_run(old_copy: Path, changes: dict[str, Any], message: str) -> None:

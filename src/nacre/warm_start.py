@@ -21,7 +21,7 @@ from nacre.checkpoint import read_part
 from nacre.errors import NacreError
 from nacre.experiments import Experiment
 from nacre.loading import find_checkpoint
-from nacre.old_networks import FILES, read_old_networks
+from nacre.original.networks import FILES, read_old_networks
 from nacre.run_folder import EXPERIMENT
 
 

@@ -7,7 +7,7 @@ import sys
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, TypeGuard, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -151,16 +151,15 @@ def check_type(field: str, value: Any, annotation: Any) -> Any:
         NacreError: it is of another type, or not a finite number.
     """
     value = value.item() if isinstance(value, np.generic) else value
-    number = isinstance(value, int | float) and not isinstance(value, bool)
     for option in _options(annotation):
         if get_origin(option) is Literal:
             if isinstance(value, str) and value in get_args(option):
                 return value
         elif option is int:
-            if number and (isinstance(value, int) or value.is_integer()):
+            if _is_number(value) and (isinstance(value, int) or value.is_integer()):
                 return int(value)
         elif option is float:
-            if number and abs(value) <= sys.float_info.max:  # which NaN is not
+            if _is_number(value) and abs(value) <= sys.float_info.max:  # which NaN is not
                 return float(value)
         elif isinstance(value, get_origin(option) or option):
             return value
@@ -204,6 +203,10 @@ def _options(annotation: Any) -> list[Any]:
     if get_origin(annotation) in (Union, types.UnionType):
         return [option for member in get_args(annotation) for option in _options(member)]
     return [annotation]
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _describe(option: Any) -> str:

@@ -9,9 +9,9 @@ from pathlib import Path
 from nacre.checkpoint import checkpoint_label, save_checkpoint
 from nacre.collect import key_of
 from nacre.errors import NacreError
-from nacre.experiments import Experiment, validate
-from nacre.experiments.old_config import read_old_config
-from nacre.old_networks import read_old_networks
+from nacre.experiments import Experiment
+from nacre.original.configs import read_old_config, validate_old
+from nacre.original.networks import read_old_networks
 from nacre.run_folder import CHECKPOINTS, create_run_folder
 from nacre.runtime import Stream, learner_for, prepare_jax, seed_of
 from nacre.tasks import make_family, split_tasks
@@ -26,6 +26,7 @@ def import_old_run(
     config: Path | str | None = None,
     out: Path | str | None = None,
     *,
+    ignore_unknown: bool = False,
     say: Callable[[str], None] = lambda message: None,
 ) -> Path:
     """Makes a run folder with the networks of a folder of the original PEARL code.
@@ -38,6 +39,7 @@ def import_old_run(
         folder: it holds context_encoder.pth, policy.pth, qf1.pth, qf2.pth, vf.pth and target_vf.pth.
         config: its configuration; None: the variant.json in it.
         out: the run folder, which must not exist or be empty; None: runs/<algorithm>/<task>/<seed and time>.
+        ignore_unknown: whether keys of the configuration that are not known are left out.
         say: called with a sentence about each thing that is not as it was in the original run.
 
     Returns:
@@ -53,7 +55,7 @@ def import_old_run(
         raise NacreError(f"{folder} is not a folder")
     if not path.exists():
         raise NacreError(f"{path} does not exist; the original run's configuration is needed: --config FILE.json")
-    experiment, messages = read_old_config(path)
+    experiment, messages = read_old_config(path, ignore_unknown)
     for message in messages:
         say(f"{path}: {message}")
     # No configuration names the width of the encoder, which was written into the code.
@@ -61,7 +63,7 @@ def import_old_run(
     algorithm = dataclasses.replace(experiment.algorithm, encoder_hidden_size=width)
     experiment = dataclasses.replace(experiment, algorithm=algorithm, warm_start=str(folder))
     family = make_family(experiment.family)
-    validate(experiment, family)
+    validate_old(path, experiment, experiment)
     learner = learner_for(experiment, family)
     with prepare_jax(None):
         experiment = settle_warm_start(experiment, learner)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nacre.errors import NacreError
-from nacre.torch_files import read_state_dict
+from nacre.original.torch_files import read_state_dict
 
 FILES = {
     ".networks.encoder": "context_encoder.pth",
