@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from nacre import files, logs
+from nacre import files
 
 
 @contextlib.contextmanager
@@ -71,7 +71,6 @@ def watched(folder: Path, moment: Callable[[str, str], None]) -> Iterator[None]:
 
     with (
         mock.patch.object(files, "open", watched_open, create=True),
-        mock.patch.object(logs, "open", watched_open, create=True),
         mock.patch.object(os, "replace", watched_replace),
         mock.patch.object(Path, "unlink", watched_unlink),
     ):

@@ -24,9 +24,12 @@ from jaxtyping import Bool, Float64
 from nacre.agents.pearl.config import PearlConfig
 from nacre.agents.pearl.learner import PearlLearner
 from nacre.agents.pearl.networks import PearlNetworks, initial_networks
+from nacre.collect import play_together, run_schedules
+from nacre.interfaces import Agent, Play, Played, Result, Schedule
 from nacre.nn.mlp import MLP
 from nacre.tasks.family import TaskFamily, World
-from nacre.types import Episode
+from nacre.tasks.simulator import Simulator
+from nacre.types import Episode, Tree
 
 NEVER = 1000.0
 """A length beyond every horizon: the episodes of such a task are truncated."""
@@ -96,7 +99,28 @@ def clock_return(label: float, length: int) -> float:
 
 
 def clock_learner(horizon: int, config: PearlConfig) -> PearlLearner:
-    return PearlLearner(config, Clock.observation_size, Clock.action_size, horizon)
+    return PearlLearner(config, Clock(horizon).sizes)
+
+
+def run_trials(
+    agent: Agent,
+    params: Tree,
+    simulator: Simulator,
+    tasks: Float64[np.ndarray, "n parameters"],
+    seed: np.random.SeedSequence,
+    *,
+    steps: int = 0,
+    episodes: int = 0,
+    deterministic: bool,
+    belief: Tree | None = None,
+) -> Played:
+    """Plays one trial in each slot of a simulator."""
+    return play_together([Play(agent, params, tasks, seed, deterministic, steps, episodes, belief)], simulator)[0]
+
+
+def run_schedule(schedule: Schedule[Result], simulator: Simulator) -> Result:
+    """Plays in one simulator what a schedule asks for."""
+    return run_schedules([schedule], lambda plays: play_together(plays, simulator))[0]
 
 
 POSTERIOR_MARK = 6.0
@@ -112,9 +136,7 @@ def transparent_networks(config: PearlConfig, *, factor_variance: float, code_sc
     any noise; the third has mean 0 and standard deviation 1.
     """
     assert config.latent_size == 2
-    networks = initial_networks(
-        config, Clock.observation_size, Clock.action_size, key=jax.random.key(0), precision="float32"
-    )
+    networks = initial_networks(config, Clock(1).sizes, key=jax.random.key(0), precision="float32")
     latent_columns = slice(Clock.observation_size, Clock.observation_size + 2)
     z_input = np.zeros((Clock.observation_size + 2, 2))
     z_input[latent_columns] = _Z_SCALE * np.eye(2)

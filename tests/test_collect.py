@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtyping import Array, Bool, Float, Int32
+from nacre.agents.interface import Agent
 from probes import NEVER, Clock, compilations
 
-from nacre.agents.interface import Agent
 from nacre.collect import run_trials
 from nacre.tasks.simulator import Simulator
 from nacre.types import Episode, Key, Transition

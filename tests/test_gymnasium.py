@@ -75,6 +75,8 @@ def test_an_episode_is_that_of_the_simulator(environment_id, name):
         assert truncated == (t == family.horizon - 1)
         if family.has_sparse_reward:
             assert info["sparse_reward"] == infos["sparse_reward"][0]
+        assert ("success" in info) == family.has_success
+        assert info.get("success", False) is bool(infos.get("success", [False])[0])
         if terminated:
             break
     assert terminated == (name in TERMINATING)

@@ -22,7 +22,7 @@ def make_episode(generator: np.random.Generator, task: int, length: int, sparse:
 
     rewards = draw(length)
     if length:
-        rewards[0] = np.nan
+        rewards[0] = -0.0
     return Episode(
         task=task,
         observations=draw(length + 1, 3),
@@ -62,6 +62,7 @@ def assert_same(found: tuple[Visit, ...], expected: tuple[Visit, ...]) -> None:
 @pytest.mark.parametrize("sparse", [False, True])
 def test_round_trip_is_exact(tmp_path: Path, sparse: bool) -> None:
     folder = tmp_path / "replay"
+    folder.mkdir()
     for iteration in range(3):
         path = append_segment(folder, iteration, make_visits(iteration, sparse))
         assert path == folder / f"segment_{iteration:06d}.npz"
@@ -168,6 +169,7 @@ def test_killed_while_writing(tmp_path: Path) -> None:
     generator = np.random.default_rng(1)
     for attempt in range(3):
         folder = tmp_path / str(attempt)
+        folder.mkdir()
         with subprocess.Popen([sys.executable, "-c", WRITER, str(folder)], stdout=subprocess.PIPE, text=True) as writer:
             assert writer.stdout is not None
             assert writer.stdout.readline() == "0\n"

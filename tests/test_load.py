@@ -77,7 +77,7 @@ assert agent.belief.episodes == 3
 for name in sys.modules:
     assert name.split(".")[0] not in ("optax", "tensorboardX", "tyro"), name
     assert not name.startswith(("nacre.training", "nacre.replay", "nacre.journal", "nacre.logs", "nacre.cli")), name
-    assert name not in ("nacre.agents.pearl.learner", "nacre.agents.pearl.losses", "nacre.rl.soft_actor_critic"), name
+    assert name not in ("nacre.agents.pearl.learner", "nacre.agents.pearl.losses", "nacre.rl.sac"), name
 """
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from numpy_layers import Layers
 
 from nacre.agents.pearl.config import PearlConfig
 from nacre.agents.pearl.losses import (
@@ -37,47 +38,6 @@ CONFIG = PearlConfig(
     value_learning_rate=3e-3,
     encoder_learning_rate=4e-3,
 )
-
-
-class Layers:
-    """An MLP in NumPy float64 with a hand-written backward pass."""
-
-    def __init__(self, mlp):
-        self.weights = [np.asarray(weight, np.float64) for weight in mlp.weights]
-        self.biases = [np.asarray(bias, np.float64) for bias in mlp.biases]
-
-    def forward(self, rows):
-        self.inputs = []
-        for index, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
-            self.inputs.append(rows)
-            rows = rows @ weight + bias
-            if index < len(self.weights) - 1:
-                rows = np.maximum(rows, 0)
-        return rows
-
-    def backward(self, gradient):
-        """Gradients of weights and biases, and of the input, for a gradient of the output."""
-        weights, biases = [], []
-        for index in reversed(range(len(self.weights))):
-            weights.insert(0, self.inputs[index].T @ gradient)
-            biases.insert(0, gradient.sum(axis=0))
-            gradient = gradient @ self.weights[index].T
-            if index:
-                gradient = gradient * (self.inputs[index] > 0)
-        return weights, biases, gradient
-
-    def adam_first_step(self, weights, biases, learning_rate):
-        """Adam from zero moments: the bias-corrected moments are the gradient and its square."""
-        for values, gradients in ((self.weights, weights), (self.biases, biases)):
-            for index, gradient in enumerate(gradients):
-                values[index] = values[index] - learning_rate * gradient / (np.abs(gradient) + 1e-8)
-
-    def copy(self):
-        return type(self)(self)
-
-    def assert_equals(self, mlp, tolerance=2e-6):
-        for ours, theirs in zip([*self.weights, *self.biases], [*mlp.weights, *mlp.biases], strict=True):
-            np.testing.assert_allclose(theirs, ours, rtol=1e-4, atol=tolerance)
 
 
 def make_batch(config: PearlConfig) -> Batch:

@@ -30,7 +30,7 @@ from nacre.agents.pearl.learner import PearlLearner
 from nacre.errors import Interrupted, NacreError
 from nacre.experiments import Experiment, make_experiment
 from nacre.logs import read_progress_csv
-from nacre.run_folder import create_run_folder, read_run, sole_user
+from nacre.run_folder import create_run_folder, locked_runs, read_run
 from nacre.tasks import make_family, split_tasks
 from nacre.training import resume, train
 
@@ -314,7 +314,7 @@ def test_complete_run(reference: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_one_process_at_a_time(reference: Path) -> None:
-    with sole_user(reference), pytest.raises(NacreError, match="is being trained by another process"):
+    with locked_runs(reference), pytest.raises(NacreError, match="is being trained by another process"):
         resume(reference)
     resume(reference)
 

@@ -29,7 +29,7 @@ from nacre.collect import Play, Schedule, carry_out
 from nacre.errors import Interrupted, NacreError, NonFiniteError, SimulationError
 from nacre.experiments import Experiment, make_experiment
 from nacre.replay import ReplayBuffer
-from nacre.run_folder import find_seeds, read_run, sole_user
+from nacre.run_folder import find_seeds, locked_runs, read_run
 from nacre.tasks.simulator import Simulator
 from nacre.training import resume, train
 from nacre.types import Episode, Visit
@@ -334,7 +334,10 @@ def test_what_is_no_folder_of_seeds(alone: dict[int, Path], tmp_path: Path) -> N
 def test_a_seed_that_another_process_trains(alone: dict[int, Path], tmp_path: Path) -> None:
     for seed in SEEDS:
         shutil.copytree(alone[seed], tmp_path / f"seed-{seed}")
-    with sole_user(tmp_path / "seed-6"), pytest.raises(NacreError, match="seed-6 is being trained by another process"):
+    with (
+        locked_runs(tmp_path / "seed-6"),
+        pytest.raises(NacreError, match="seed-6 is being trained by another process"),
+    ):
         resume(tmp_path)
     resume(tmp_path)
 

@@ -1,4 +1,4 @@
-"""The command line: nacre list | train | resume | import | evaluate | report | compare.
+"""The command line: nacre list | train | resume | repair | import | evaluate | report | compare.
 
 Which flags `train` has depends on the algorithm of the experiment that is named among them. So arguments are read
 twice: first for names that can be found without knowing any flag (`--import`, EXPERIMENT, `--config`), and then with
@@ -89,6 +89,24 @@ class Resume:
 
 
 @dataclass(frozen=True)
+class Repair:
+    """Drop from a run's replay the episodes that nothing can be learned from, so that it can be resumed."""
+
+    run: Run
+    """The run folder, or the folder in which several seeds are."""
+
+    def __call__(self) -> None:
+        from nacre.repair import repair_run
+
+        dropped = repair_run(self.run, say=print)
+        if dropped:
+            go_on = command("resume", self.run)
+            print(f"{dropped} episode(s) dropped; its checkpoints are as they were. Go on with: {go_on}")
+        else:
+            print(f"Nothing to repair in the replay of {self.run}")
+
+
+@dataclass(frozen=True)
 class Import:
     """Make a run of what an old code base left in a folder, so that its agent can be evaluated."""
 
@@ -129,13 +147,25 @@ class Evaluate:
     """Of resets, z and actions."""
     video: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Also draw the first trial of each task, all its episodes, into an MP4 file."""
+    out: Annotated[Path | None, arg(metavar="FILE.json", help_behavior_hint="(default: a new file in RUN)")] = None
+    """The file of the result. What was there is replaced."""
 
     def __call__(self) -> None:
         from nacre.loading import read_trained
         from nacre.run_evaluation import evaluate_run
 
         trained = read_trained(self.run, self.checkpoint)
-        evaluation, path = evaluate_run(
+
+        def show(evaluation: Evaluation) -> None:
+            _print_evaluation(evaluation, trained.family.task_parameters)
+            protocol = evaluation.protocol
+            print(
+                f"\n{trained.checkpoint.stem}, protocol {protocol.name}: {protocol.trials} trial(s) per task, the "
+                f"first {protocol.exploration_episodes} episode(s) of each without adaptation",
+                flush=True,
+            )
+
+        _, path = evaluate_run(
             trained,
             self.run,
             _parse_tasks(self.tasks),
@@ -144,15 +174,11 @@ class Evaluate:
             deterministic=not self.stochastic,
             seed=self.seed,
             video=self.video,
+            out=self.out,
+            show=show,
         )
-        _print_evaluation(evaluation, trained.family.task_parameters)
-        protocol = evaluation.protocol
-        print(
-            f"\n{trained.checkpoint.stem}, protocol {protocol.name}: {protocol.trials} trial(s) per task, the first "
-            f"{protocol.exploration_episodes} episode(s) of each without adaptation"
-        )
-        print(f"Written to {path}")
-        if self.video:
+        print("Not written" if path is None else f"Written to {path}")
+        if self.video and path is not None:
             print(f"Videos of the first trial of each task: {path.with_suffix('')}{os.sep}")
 
 
@@ -309,6 +335,7 @@ def _tyro(arguments: list[str], experiment: Experiment) -> Any:
         Annotated[List, subcommand("list")]
         | Annotated[Train, subcommand("train", default=Train(experiment))]
         | Annotated[Resume, subcommand("resume")]
+        | Annotated[Repair, subcommand("repair")]
         | Annotated[Import, subcommand("import")]
         | Annotated[Evaluate, subcommand("evaluate")]
         | Annotated[Report, subcommand("report")]

@@ -68,6 +68,8 @@ class AlgorithmConfig(abc.ABC):
 
     added_later: ClassVar[Mapping[str, Any]] = {}
     """Fields that run folders of earlier versions lack, with the values that stand for what those versions did."""
+    tensorboard_groups: ClassVar[Mapping[str, str]] = {}
+    """The algorithm's own groups of columns in TensorBoard, by a regular expression that matches the whole name."""
 
     def __post_init__(self) -> None:
         plain_numbers(self)

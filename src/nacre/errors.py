@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 
 class NacreError(Exception):
@@ -15,21 +17,47 @@ class NacreError(Exception):
 
 
 class SimulationError(NacreError):
-    """A quantity of one simulator slot is no longer a finite number.
+    """A quantity of one simulator slot is no longer a finite number, or too large to learn from.
 
-    Fields: `quantity` (observation, reward, sparse reward or action), `slot` (its index) and `task` (the parameters
-    of the slot's task by name). `place` is a sentence that says where in a run it was. Where several seeds share the
-    simulator, `part` is the index of the one it belongs to, and `slot` is counted among the slots of that one.
+    Fields: `quantity` (observation, reward, sparse reward, reward state or action), `slot` (its index), `task` (the
+    parameters of the slot's task by name) and `value` (what it is). `place` is a sentence that says where in a run it
+    was. If several seeds share the simulator, `part` is the index of the one it belongs to, and `slot` is counted among
+    the slots of that one.
     """
 
-    def __init__(self, quantity: str, slot: int, task: dict[str, float], place: str = "", part: int = 0) -> None:
+    def __init__(
+        self,
+        quantity: str,
+        slot: int,
+        task: dict[str, float],
+        place: str = "",
+        part: int = 0,
+        value: float = math.nan,
+    ) -> None:
         self.quantity = quantity
         self.slot = slot
         self.task = task
+        self.place = place
         self.part = part
-        described = ", ".join(f"{name} = {value:g}" for name, value in task.items())
-        sentence = f"The {quantity} of simulator slot {slot} is not finite; its task is {described}."
+        self.value = value
+        described = ", ".join(f"{name} = {number:g}" for name, number in task.items())
+        fault = f"{value:g}, which is too large to learn from" if math.isfinite(value) else "not finite"
+        sentence = f"The {quantity} of simulator slot {slot} is {fault}; its task is {described}."
         super().__init__(f"{sentence} {place}".strip())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.quantity, self.slot, self.task, self.place, self.part, self.value)
+
+    def moved(self, *, slot: int | None = None, place: str | None = None, part: int | None = None) -> SimulationError:
+        """The same error, as one who knows more of its surroundings tells it."""
+        return SimulationError(
+            self.quantity,
+            self.slot if slot is None else slot,
+            self.task,
+            self.place if place is None else place,
+            self.part if part is None else part,
+            self.value,
+        )
 
 
 class NonFiniteError(NacreError):
@@ -48,6 +76,9 @@ class Interrupted(Exception):
         from nacre.extensions import command  # here, as it imports this module
 
         super().__init__(f"Stopped and saved. Continue with: {command('resume', run)}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.run, self.signal)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

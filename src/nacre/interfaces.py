@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Float64, Int32, Real
 
-from nacre.configuration import AlgorithmConfig
 from nacre.metrics import StepMetrics
 from nacre.nn.mlp import Precision
 from nacre.tasks.family import Sizes, TaskFamily, TaskSplit
@@ -33,10 +33,15 @@ class Agent(Protocol):
     depend on no other's key. `mask` says which trials a call concerns: the beliefs of the others come back unchanged.
     """
 
-    sees_sparse_reward: bool
-    """Whether it reads the sparse reward of what it observes."""
-    sees_task: bool
-    """Whether it is given the true task. Only a reference that has nothing to infer is."""
+    @property
+    def sees_sparse_reward(self) -> bool:
+        """Whether it reads the sparse reward of what it observes."""
+        ...
+
+    @property
+    def sees_task(self) -> bool:
+        """Whether it is given the true task. Only a reference that has nothing to infer is."""
+        ...
 
     def begin_trial(self, params: Tree, keys: Key, tasks: Float32[Array, "n parameters"] | None) -> Tree:
         """The beliefs of n agents that have seen nothing of their tasks; `tasks` is None unless `sees_task`."""
@@ -153,6 +158,7 @@ class Phase(NamedTuple):
     """Gradient steps, at most; 0: the phase collects."""
 
 
+@runtime_checkable
 class Memory(Protocol):
     """What a learner keeps of the data that were collected. A replay keeps all, an on-policy method the latest."""
 
@@ -213,7 +219,7 @@ class Learner(abc.ABC):
         """What a phase without gradient steps collects; `tasks` are the train tasks."""
 
     def begin(self, phase: str, state: LearnerState, memory: Memory) -> LearnerState:
-        """The state with which a phase of gradient steps begins: statistics of the data, or best weights so far.
+        """The state with which a phase begins, whether it collects or steps: statistics of the data, best weights.
 
         It is called once for each phase, and not again if a run is resumed within it.
         """
@@ -245,12 +251,15 @@ class Learner(abc.ABC):
     ) -> Schedule[tuple[Metrics, int]]:
         """Columns of progress.csv at the end of an iteration, and the environment steps that they took.
 
-        Among them is `nacre.evaluation.TEST_RETURN`, by which the best checkpoint is chosen.
+        Among them is `nacre.protocol.TEST_RETURN`, by which the best checkpoint is chosen.
         """
 
 
-def select(mask: Bool[Array, " n"], new: Tree, old: Tree) -> Tree:
-    """`new` for the trials of the mask and `old` for the others, leaf by leaf."""
-    import jax.numpy as jnp
+def select(mask: Bool[Array, " n"], chosen: Tree, others: Tree) -> Tree:
+    """The rows of `chosen` that are in the mask, and the other rows of `others`, leaf by leaf: what an agent needs to
+    leave the beliefs of resting trials unchanged."""
 
-    return jax.tree.map(lambda a, b: jnp.where(mask.reshape(-1, *(1,) * (a.ndim - 1)), a, b), new, old)
+    def rows(leaf: Array, other: Array) -> Array:
+        return jnp.where(mask.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, other)
+
+    return jax.tree.map(rows, chosen, others)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from nacre.agents.pearl.learner import PearlLearner
+from nacre.agents import algorithm_of
+from nacre.collect import play_together
 from nacre.errors import NacreError
-from nacre.evaluation import Protocol
 from nacre.experiments import Experiment
+from nacre.interfaces import Learner, Play, Played
 from nacre.tasks.family import TaskFamily
 from nacre.tasks.simulator import Simulator
 
@@ -23,17 +24,14 @@ class Stream(enum.IntEnum):
     """Independent sources of randomness, all from the experiment's one seed. Values are part of what a seed means."""
 
     NETWORKS = 1
-    INITIAL_COLLECTION = 2
     COLLECTION = 3
-    TEST_EVALUATION = 4
-    OFFLINE_EVALUATION = 5
-    EVALUATION_TASKS = 6
+    EVALUATION = 4
     COMMAND_EVALUATION = 7
 
 
-def seed_of(experiment: Experiment, stream: Stream, iteration: int = 0) -> np.random.SeedSequence:
-    """The seed of one purpose in one iteration, independent of all others."""
-    return np.random.SeedSequence([experiment.seed, stream, iteration])
+def seed_of(experiment: Experiment, stream: Stream, *numbers: int) -> np.random.SeedSequence:
+    """The seed of one purpose, in one iteration and phase if they are given, independent of all others."""
+    return np.random.SeedSequence([experiment.seed, stream, *numbers])
 
 
 @contextlib.contextmanager
@@ -76,29 +74,16 @@ class SimulatorPool:
             self._simulators[n_slots] = Simulator(self._family, n_slots, self._threads)
         return self._simulators[n_slots]
 
+    def play(self, plays: Sequence[Play]) -> list[Played]:
+        """Plays what several seeds ask for; see :func:`nacre.collect.play_together`."""
+        return play_together(plays, self(sum(len(play.tasks) for play in plays)))
+
     def close(self) -> None:
         for simulator in self._simulators.values():
             simulator.close()
         self._simulators.clear()
 
 
-def learner_for(experiment: Experiment, family: TaskFamily) -> PearlLearner:
+def learner_for(experiment: Experiment, family: TaskFamily) -> Learner:
     """The learner of an experiment's algorithm, in the family's sizes."""
-    return PearlLearner(
-        experiment.algorithm, family.observation_size, family.action_size, family.horizon, experiment.precision
-    )
-
-
-def training_protocol(experiment: Experiment, family: TaskFamily) -> Protocol:
-    """How the experiment is meta-tested after each iteration (spec 2.5 and 8)."""
-    config = experiment.algorithm
-    stochastic = config.test_context == "stochastic"
-    return Protocol(
-        name=f"{config.test_context}-context",
-        trials=config.evaluation_trials,
-        steps=0 if stochastic else config.evaluation_steps,
-        episodes=1,
-        exploration_episodes=config.exploration_episodes,
-        stochastic_steps=config.exploration_episodes * family.horizon if stochastic else 0,
-        sparse_returns=config.sparse_reward_in_context,
-    )
+    return algorithm_of(experiment.algorithm).learner_class()(experiment.algorithm, family.sizes, experiment.precision)

@@ -12,16 +12,18 @@ NETWORK_FILES = f"a folder of the original PEARL code with {', '.join(networks.F
 """What holds networks of an old code base, in words for a message."""
 
 
-def read_networks(folder: Path) -> dict[str, np.ndarray] | None:
+def has_networks(folder: Path) -> bool:
+    """Whether a folder holds a file of networks of an old code base."""
+    return any((folder / file).exists() for file in networks.FILES.values())
+
+
+def read_networks(folder: Path) -> dict[str, np.ndarray]:
     """The networks that an old code base left in a folder.
 
     Returns:
-        arrays by where they belong in `LearnerState.trained`, such as `.target_value.weights[0]`; None: the folder
-        holds no networks of an old code base.
+        arrays by where they belong in `LearnerState.trained`, such as `.target_value.weights[0]`.
 
     Raises:
         NacreError: a file is missing, damaged, or holds another kind of network.
     """
-    if not any((folder / file).exists() for file in networks.FILES.values()):
-        return None
     return networks.read_old_networks(folder)

@@ -12,18 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from nacre.checkpoint import checkpoint_label, save_checkpoint
-from nacre.collect import key_of
 from nacre.errors import NacreError
 from nacre.experiments import Experiment
 from nacre.original.configs import read_old_config, validate_old
 from nacre.original.networks import FILES, missing_files, read_old_networks
-from nacre.run_folder import CHECKPOINTS, create_run_folder
+from nacre.run_folder import CHECKPOINTS, VARIANT, new_run
 from nacre.runtime import Stream, learner_for, prepare_jax, seed_of
+from nacre.seeds import key_of
 from nacre.tasks import make_family, split_tasks
-from nacre.warm_start import settle_warm_start, take_networks
-
-VARIANT = "variant.json"
-"""Where the original code left a run's configuration."""
+from nacre.warm_start import resolve_warm_start, take_networks
 
 
 def import_old_run(
@@ -57,7 +54,7 @@ def import_old_run(
             do not fit it, or the run folder cannot be used.
     """
     folder = Path(folder)
-    path = folder / VARIANT if config is None else Path(config)
+    path = folder / VARIANT if config is None else Path(config)  # where the original code left it
     if not folder.is_dir():
         raise NacreError(f"{folder} is not a folder")
     if not path.exists():
@@ -74,7 +71,7 @@ def import_old_run(
     validate_old(path, experiment, experiment)
     learner = learner_for(experiment, family)
     with prepare_jax(None):
-        experiment = experiment if missing else settle_warm_start(experiment, learner)
+        experiment = experiment if missing else resolve_warm_start(experiment, learner)
         split = split_tasks(
             family, experiment.train_tasks, experiment.test_tasks, experiment.seed, experiment.task_list
         )
@@ -84,11 +81,14 @@ def import_old_run(
             state = state._replace(trained=_kept(state.trained, arrays, folder))
         else:
             state = state._replace(trained=take_networks(state.trained, experiment))
-        run = create_run_folder(None if out is None else Path(out), experiment, split)
-        if not family.has_published_tasks:
-            say(_lost_tasks(experiment))
         progress = {"iterations": 0, "updates": 0, "totals": None, "seconds": 0.0}
-        save_checkpoint(run / CHECKPOINTS, checkpoint_label(0), state, progress, keep=1)
+
+        def fill(run: Path) -> None:
+            save_checkpoint(run / CHECKPOINTS, checkpoint_label(0), state, progress, keep=1)
+
+        with new_run(None if out is None else Path(out), experiment, split, fill) as run:
+            if not family.has_published_tasks:
+                say(_lost_tasks(experiment))
     return run
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,31 +11,35 @@ import numpy as np
 from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from nacre.errors import NacreError
 from nacre.experiments import Experiment
+from nacre.files import writable
 from nacre.report.curves import (
     EPOCH,
     FIRST_EPISODE,
+    FIRST_SUCCESS,
     LAST_EPISODE,
+    LAST_SUCCESS,
     STEPS,
     Curves,
     cut_to_shortest,
     distinguishing_names,
     episode_columns,
     group_by_configuration,
+    have_success,
     read_runs,
 )
 from nacre.report.figures import draw_references, tidy
-from nacre.report.html import Picture, Table, number, picture, writable, write_page
+from nacre.report.html import Picture, Table, number, percent, picture, write_page
 from nacre.report.intervals import FEWEST_RUNS, Interval, difference_interval, interquartile_mean, interval
-from nacre.report.references import REFERENCES
-from nacre.report.run_report import protocol_in_words
+from nacre.report.references import gap_of, references_of
+from nacre.report.trials import protocol_in_words
 from nacre.run_folder import read_run, runs_in
 
 COMPARISON = "compare.html"
-# Okabe and Ito's colours, which people with any of the common kinds of colour blindness tell apart.
+# Okabe and Ito's colours: people with any of the common kinds of colour blindness can distinguish them.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", ":")
 
@@ -54,18 +58,22 @@ class Group:
         """Environment steps after each iteration, a mean over seeds."""
         return np.mean([run[STEPS] for run in self.curves.values()], axis=0)
 
-    def returns(self, column: str) -> Float64[np.ndarray, "seeds iterations"]:
+    def values(self, column: str) -> Float64[np.ndarray, "seeds iterations"]:
         return np.stack([run[column] for run in self.curves.values()])
 
+    def final(self, column: str) -> Float64[np.ndarray, " seeds"]:
+        """The values after the last iteration."""
+        return self.values(column)[:, -1]
+
     def returns_at(self, steps: float) -> Float64[np.ndarray, " seeds"]:
-        """Test returns of the last episode after so many environment steps, between two iterations by a line."""
+        """Test returns of the last episode after a number of environment steps, between two iterations by a line."""
         return np.array([np.interp(steps, run[STEPS], run[LAST_EPISODE]) for run in self.curves.values()])
 
 
 def parse_groups(arguments: Sequence[str]) -> dict[str, list[Path]]:
     """Groups of runs by name, from `NAME=RUN,RUN,…` or plain run folders.
 
-    Plain ones are grouped by their configuration apart from the seed, and named by their experiment. A folder that
+    Plain folders are grouped by their configuration apart from the seed, and named by their experiment. A folder that
     holds the runs of several seeds stands for all of them.
 
     Raises:
@@ -98,7 +106,7 @@ def parse_groups(arguments: Sequence[str]) -> dict[str, list[Path]]:
 
 def write_comparison(groups: Mapping[str, Sequence[Path | str]], out: Path | str = COMPARISON) -> Path:
     """Writes one HTML page that compares groups of seeds: learning curves, returns of each episode of a trial, final
-    returns; all are interquartile means with 95 % bootstrap intervals.
+    returns, and successes if all runs have recorded them. All are interquartile means with 95 % bootstrap intervals.
 
     Args:
         groups: run folders by the name of their group. The runs of a group differ in nothing but the seed.
@@ -129,7 +137,7 @@ def write_comparison(groups: Mapping[str, Sequence[Path | str]], out: Path | str
         notes=_notes(read),
         tables=[_final_returns(read), *_at_common_steps(read)],
         pictures=[_curve_picture(read), _episode_picture(read)],
-        references=REFERENCES.get(read[0].experiment.family, ()),
+        references=references_of(read[0].experiment.family),
         groups=read,
         protocols={group.name: protocol_in_words(group.experiment) for group in read},
     )
@@ -138,24 +146,30 @@ def write_comparison(groups: Mapping[str, Sequence[Path | str]], out: Path | str
 
 def compared_curves(axes: Axes, groups: Sequence[Group]) -> None:
     """Draws the test return of the last episode against environment steps: interquartile mean over the seeds of each
-    group, and 95 % bootstrap intervals where there are enough seeds."""
+    group, and 95 % bootstrap intervals if there are enough seeds."""
     for group, style in zip(groups, _styles(len(groups)), strict=True):
-        _draw(axes, group.steps, group.returns(LAST_EPISODE), *style, label=_legend(group))
-    draw_references(axes, REFERENCES.get(groups[0].experiment.family, ()), max(group.steps[-1] for group in groups))
+        _draw(axes, group.steps, group.values(LAST_EPISODE), *style, label=_legend(group))
+    draw_references(axes, references_of(groups[0].experiment.family), max(group.steps[-1] for group in groups))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set(xlabel="environment steps", ylabel="test return of the last episode")
     tidy(axes)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, alignment="left", borderaxespad=0.2)
 
 
-def compared_episodes(axes: Axes, groups: Sequence[Group]) -> None:
-    """Draws the test return of each episode of a trial after the last iteration, in the same way."""
+def compared_episodes(axes: Axes, groups: Sequence[Group], first: str = FIRST_EPISODE) -> None:
+    """Draws the test return of each episode of a trial after the last iteration, in the same way.
+
+    `first`: the column of episode 1; with `FIRST_SUCCESS` successes are drawn.
+    """
     for group, style in zip(groups, _styles(len(groups)), strict=True):
-        columns = episode_columns(next(iter(group.curves.values())))
-        returns = np.stack([group.returns(column)[:, -1] for column in columns], axis=1)
-        _draw(axes, np.arange(1, 1 + len(columns)), returns, *style, marker="o", markersize=4)
+        columns = episode_columns(next(iter(group.curves.values())), first)
+        values = np.stack([group.final(column) for column in columns], axis=1)
+        _draw(axes, np.arange(1, 1 + len(columns)), values, *style, marker="o", markersize=4)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="episode of a trial", ylabel="test return")
+    if first == FIRST_SUCCESS:
+        axes.set(ylabel="success", ylim=(-0.05, 1.05))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
     tidy(axes)
 
 
@@ -193,53 +207,73 @@ def _curve_picture(groups: Sequence[Group]) -> Picture:
     figure = Figure(figsize=(9, 4.4 + 0.22 * len(groups)), layout="constrained")
     compared_curves(figure.subplots(), groups)
     ends = "; ".join(
-        f"{group.name} ends at {number(interquartile_mean(group.returns(LAST_EPISODE)[:, -1]).item())} after "
-        f"{number(group.steps[-1], 0)} environment steps"
+        f"{group.name} ends at {_middle(group, LAST_EPISODE)} after {number(group.steps[-1], 0)} environment steps"
         for group in groups
     )
     return picture(
         figure,
         f"Learning curves of {len(groups)} group(s): {ends}.",
         "Test return of the last episode of a trial against environment steps: interquartile mean over seeds, with "
-        f"pointwise 95 % bootstrap intervals where a group has {FEWEST_RUNS} seeds or more.",
+        f"pointwise 95 % bootstrap intervals if a group has {FEWEST_RUNS} seeds or more.",
     )
 
 
 def _episode_picture(groups: Sequence[Group]) -> Picture:
+    columns = [FIRST_EPISODE, *([FIRST_SUCCESS] if _have_success(groups) else [])]
     figure = Figure(figsize=(9, 3.4), layout="constrained")
-    compared_episodes(figure.subplots(), groups)
+    for axes, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
+        compared_episodes(axes, groups, column)
     ends = "; ".join(
-        f"{group.name} goes from {number(interquartile_mean(group.returns(FIRST_EPISODE)[:, -1]).item())} in episode 1 "
-        f"to {number(interquartile_mean(group.returns(LAST_EPISODE)[:, -1]).item())} in the last"
+        f"{group.name} goes from {_middle(group, FIRST_EPISODE)} in episode 1 to {_middle(group, LAST_EPISODE)} in the "
+        "last"
         for group in groups
     )
+    what = "Test return and success" if len(columns) > 1 else "Test return"
     return picture(
         figure,
         f"Returns of the episodes of a trial: {ends}.",
-        "Test return of each episode of a trial after the last iteration, with the same colours and intervals.",
+        f"{what} of each episode of a trial after the last iteration, with the same colours and intervals.",
     )
 
 
+def _middle(group: Group, column: str) -> str:
+    """The interquartile mean after the last iteration."""
+    return number(interquartile_mean(group.final(column)).item())
+
+
+def _have_success(groups: Sequence[Group]) -> bool:
+    return all(have_success(group.curves) for group in groups)
+
+
 def _final_returns(groups: Sequence[Group]) -> Table:
+    """A row per group; with successes if all runs have them, and the share of the gap between the references if it is
+    known."""
+    success, gap = _have_success(groups), gap_of(groups[0].experiment.family)
+    head = ["group", "seeds", "environment steps", "episode 1", "last episode", "range of seeds"]
+    head += ["success in episode 1", "in the last"] if success else []
+    head += [f"{gap.words}, closed"] if gap else []
     rows = []
     for group in groups:
-        first, last = (group.returns(column)[:, -1] for column in (FIRST_EPISODE, LAST_EPISODE))
-        rows.append(
-            [
-                group.name,
-                str(len(last)),
-                number(group.steps[-1], 0),
-                _estimate(interquartile_mean(first), interval(first)),
-                _estimate(interquartile_mean(last), interval(last)),
-                f"{number(last.min())} to {number(last.max())}" if len(last) > 1 else number(last[0]),
-            ]
-        )
-    head = ["group", "seeds", "environment steps", "episode 1", "last episode", "range of seeds"]
+        first, last = group.final(FIRST_EPISODE), group.final(LAST_EPISODE)
+        row = [
+            group.name,
+            str(len(last)),
+            number(group.steps[-1], 0),
+            _estimate(interquartile_mean(first), interval(first)),
+            _estimate(interquartile_mean(last), interval(last)),
+            f"{number(last.min())} to {number(last.max())}" if len(last) > 1 else number(last[0]),
+        ]
+        for column in (FIRST_SUCCESS, LAST_SUCCESS) if success else ():
+            values = group.final(column)
+            row.append(_estimate(interquartile_mean(values), interval(values), percent))
+        if gap:
+            row.append(percent(gap.closed(interquartile_mean(last).item())))
+        rows.append(row)
     return Table("Test returns after the last iteration: interquartile mean [95 % interval]", head, rows, numeric=True)
 
 
 def _at_common_steps(groups: Sequence[Group]) -> list[Table]:
-    """The groups after as many environment steps as all have come to, if there are such; at most one table."""
+    """One table: the groups after the most environment steps that all of them have done. Empty if there is none."""
     first = max(run[STEPS][0] for group in groups for run in group.curves.values())
     common = min(run[STEPS][-1] for group in groups for run in group.curves.values())
     if len(groups) < 2 or common < first:
@@ -255,13 +289,13 @@ def _at_common_steps(groups: Sequence[Group]) -> list[Table]:
                 _estimate(difference, difference_interval(values, returns[0])),
             ]
         )
-    caption = f"Test returns after {number(common, 0)} environment steps, as far as all seeds have come"
-    return [Table(caption, ["group", "last episode", f"less that of {groups[0].name}"], rows, numeric=True)]
+    caption = f"Test returns after {number(common, 0)} environment steps, which all seeds have done"
+    return [Table(caption, ["group", "last episode", f"difference to {groups[0].name}"], rows, numeric=True)]
 
 
-def _estimate(value: np.ndarray | np.float64, interval: Interval | None) -> str:
-    told = "" if interval is None else f" [{number(interval.low.item())}, {number(interval.high.item())}]"
-    return number(value.item()) + told
+def _estimate(value: np.ndarray | np.float64, interval: Interval | None, words: Callable[[float], str] = number) -> str:
+    ends = "" if interval is None else f" [{words(interval.low.item())}, {words(interval.high.item())}]"
+    return words(value.item()) + ends
 
 
 def _notes(groups: Sequence[Group]) -> list[str]:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from nacre.errors import NacreError, nearest
 from nacre.tasks.ant import AntDir, AntGoal, AntGoalWithoutForces, AntRandomDir
+from nacre.tasks.checks import call
 from nacre.tasks.cheetah import CheetahDir, CheetahVel
-from nacre.tasks.family import TaskFamily, TaskList, TaskSplit, World, split_tasks
+from nacre.tasks.family import TaskFamily, TaskList, TaskSplit, World, check_family, split_tasks
 from nacre.tasks.gymnasium import GymnasiumFamily
 from nacre.tasks.humanoid import HumanoidDir
 from nacre.tasks.pixels import CheetahVelPixels, PointRobotPixels
@@ -59,14 +60,17 @@ def make_family(name: str) -> TaskFamily:
     """The task family of that name.
 
     Raises:
-        NacreError: there is none; the message has the nearest names, and says where others come from.
+        NacreError: there is none; the message has the nearest names, and says where others come from. Or its sizes are
+            impossible.
     """
     if name not in FAMILIES:
         raise NacreError(
             f"unknown task family {name!r} (one of your own is registered first: nacre.register_family, or nacre "
             f"--import MODULE): {nearest(name, FAMILIES)}"
         )
-    return FAMILIES[name]()
+    family = call(FAMILIES[name])
+    check_family(family)
+    return family
 
 
 def register_family(name: str, factory: Callable[[], TaskFamily]) -> None:

@@ -12,9 +12,9 @@ from gymnasium.spaces import Box
 from jaxtyping import Float32, Float64, Int, Real, UInt8
 
 from nacre.errors import NacreError
-from nacre.tasks.family import TaskFamily, World
+from nacre.tasks.family import TaskFamily, World, check_tasks, draw_tasks
 from nacre.tasks.rendering import Renderer, signs_of
-from nacre.tasks.simulator import Simulator, action_space, check_tasks, observation_space
+from nacre.tasks.simulator import Simulator, action_space, observation_space
 
 SetTask = Callable[[gymnasium.Env, np.ndarray], None]
 
@@ -27,8 +27,8 @@ class FamilyEnv(gymnasium.Env):
 
     `reset(options={"task": [...]})` chooses the task by its parameters; it stays until another is chosen. If none was
     chosen by the first reset, one is drawn from the family, and drawn again whenever a seed is given, so that a seed
-    fixes the whole episode. The info of a reset carries the `task`, that of a step the `sparse_reward` where the family
-    has one.
+    fixes the whole episode. The info of a reset carries the `task`, that of a step the `sparse_reward` and the
+    `success` if the family has them.
 
     Raises (`reset`): NacreError: the task is not a row of finite numbers of the right length.
     """
@@ -72,7 +72,7 @@ class FamilyEnv(gymnasium.Env):
         if chosen is not None:
             self._task, self._task_was_drawn = check_tasks(self.family, [chosen]), False
         elif self._task is None or (self._task_was_drawn and seed is not None):
-            self._task, self._task_was_drawn = self.family.sample_tasks(self.np_random, 1), True
+            self._task, self._task_was_drawn = draw_tasks(self.family, self.np_random, 1), True
         episode_seed = int(self.np_random.integers(2**63))
         observations, _ = self._simulator.reset(seed=episode_seed, options={"tasks": self._task})
         return observations[0], {"task": self._task[0].copy()}
@@ -81,7 +81,7 @@ class FamilyEnv(gymnasium.Env):
         self, action: Float32[np.ndarray, " action"]
     ) -> tuple[Real[np.ndarray, "*observation"], float, bool, bool, dict[str, Any]]:
         observations, rewards, terminations, truncations, infos = self._simulator.step(np.asarray(action)[None])
-        info = {"sparse_reward": float(infos["sparse_reward"][0])} if self.family.has_sparse_reward else {}
+        info = {name: infos[name][0].item() for name in ("sparse_reward", "success") if name in infos}
         return observations[0], float(rewards[0]), bool(terminations[0]), bool(truncations[0]), info
 
     def render(self) -> UInt8[np.ndarray, "height width 3"] | None:

@@ -24,6 +24,7 @@ class PearlConfig(AlgorithmConfig):
         "picture_filters": 32,
         "picture_features": 50,
     }
+    tensorboard_groups: ClassVar[Mapping[str, str]] = {r"Z .*|KL .*": "belief"}
 
     latent_size: Width = 5
     """Dimensions of the latent task variable z."""

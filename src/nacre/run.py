@@ -1,0 +1,300 @@
+"""One run in the making: its folder, what it has learnt, and how far it is.
+
+Everything random in an iteration is a function of the seed, the iteration and the phase, so a run is continued from the
+learner's state, the journal of what was collected and a few counters.
+"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from nacre import journal, metrics
+from nacre.checkpoint import (
+    checkpoint_label,
+    latest_checkpoint,
+    load_checkpoint,
+    read_progress,
+    remove_superfluous,
+    save_best,
+    save_checkpoint,
+)
+from nacre.errors import NonFiniteError, SimulationError
+from nacre.experiments import Experiment
+from nacre.interfaces import Learner, Phase, Schedule
+from nacre.logs import ProgressLog, TensorBoard
+from nacre.metrics import StepMetrics
+from nacre.protocol import TEST_RETURN
+from nacre.run_folder import CHECKPOINTS, REPLAY
+from nacre.runtime import Stream, learner_for, seed_of
+from nacre.seeds import key_of
+from nacre.tasks import make_family
+from nacre.tasks.family import TaskSplit
+from nacre.types import Metrics, Tree, Visit
+from nacre.warm_start import take_networks
+
+
+class Position(NamedTuple):
+    """How far a run is."""
+
+    iteration: int
+    """Complete iterations."""
+    phase: int
+    """Complete phases of the next iteration."""
+    steps: int
+    """Gradient steps of the next phase."""
+
+
+class Run:
+    """One run: it stores what its phases give, and saves and restores all of it."""
+
+    def __init__(self, folder: Path, experiment: Experiment, split: TaskSplit, *, alone: bool = True):
+        """Goes on from the latest intact checkpoint of the folder; without one, the run begins.
+
+        `alone`: False if the process trains other seeds too, so that messages say which seed they are about.
+        """
+        self.folder, self.experiment, self.split = folder, experiment, split
+        self.family = make_family(experiment.family)
+        self.learner = learner_for(experiment, self.family)
+        self.memory = self.learner.memory(self.family, split.train, experiment.iterations)
+        self.position = Position(0, 0, 0)
+        self.saved: Position | None = None
+        """Where the latest checkpoint is."""
+        self.label = ""
+        """What it is called."""
+        self.row: Metrics = {}
+        """Columns of the latest iteration, if this process has done one."""
+        self._seed_in_words = "" if alone else f" of seed {experiment.seed}"
+        self._visits: list[Visit] = []  # of this iteration
+        self._segments = 0  # of the journal that count
+        self._totals: metrics.Totals | None = None  # of the gradient steps of this iteration
+        self._seconds = 0.0  # of all iterations
+        self._steps = self._rollouts = 0  # that were played
+        self._log = ProgressLog(folder)
+        network_key = key_of(seed_of(experiment, Stream.NETWORKS))
+        if has_begun(folder):
+            self._restore(jax.eval_shape(self.learner.initial_state, network_key))
+        else:
+            device = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+            self.state = _initial_state_program(self.learner, device)(network_key)
+            self.state = self.state._replace(trained=take_networks(self.state.trained, experiment))
+        self._updates = int(self.state.updates)  # (the states that steps are given are donated)
+
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """Those of this iteration."""
+        return self.learner.phases(self.position.iteration)
+
+    @property
+    def phase(self) -> Phase | None:
+        """The phase that comes next, or goes on; None: the iteration is evaluated next."""
+        phases = self.phases
+        return phases[self.position.phase] if self.position.phase < len(phases) else None
+
+    @property
+    def is_complete(self) -> bool:
+        return self.position.iteration >= self.experiment.iterations
+
+    def begin_phase(self, phase: Phase) -> None:
+        """Prepares the state for a phase, unless the run was stopped within it."""
+        if not self.position.steps:
+            self.state = self.learner.begin(phase.name, self.state, self.memory)
+
+    def end_phase(self) -> None:
+        self.position = Position(self.position.iteration, self.position.phase + 1, 0)
+
+    def collection(self, phase: Phase) -> Schedule[list[Visit]]:
+        """What a phase collects."""
+        seed = seed_of(self.experiment, Stream.COLLECTION, self.position.iteration, self.position.phase)
+        return self.learner.collect(phase.name, self.state, self.memory, self.family, self.split.train, seed)
+
+    def store(self, visits: list[Visit]) -> int:
+        """Takes what a phase collected; returns the environment steps that were played."""
+        before = self._steps
+        self._visits += visits
+        self._remember(visits)
+        return self._steps - before
+
+    def derive(self, phase: Phase) -> Tree:
+        return self.learner.derive(phase.name, self.state, self.memory)
+
+    def has_ended(self, phase: Phase) -> bool:
+        """Whether a phase of gradient steps has stopped early, or is over."""
+        return self.position.steps >= phase.steps or bool(self.learner.ended(phase.name, self.state.trained))
+
+    def step(self, state: Tree, step_metrics: StepMetrics, steps: int) -> None:
+        """Takes what gradient steps gave; `steps` includes those that a phase's early end left out."""
+        done = int(state.updates) - self._updates
+        self.state, self._updates = state, int(state.updates)
+        step_metrics = jax.tree.map(lambda leaf: leaf[:done], jax.device_get(step_metrics))
+        found = metrics.find_non_finite(step_metrics)
+        if found is not None:
+            task = "" if found.task is None else f" of train task {found.task}"
+            raise NonFiniteError(
+                f"the {found.quantity}{task}{self._seed_in_words} is not finite in iteration "
+                f"{self.position.iteration}, gradient step {self._updates_of_iteration + found.step}; "
+                f"{self._last_good()}"
+            )
+        self._totals = metrics.accumulate(self._totals, step_metrics)
+        self.position = self.position._replace(steps=self.position.steps + steps)
+
+    def evaluation(self) -> Schedule[tuple[Metrics, int]]:
+        """Columns of progress.csv, and the environment steps that they took."""
+        seed = seed_of(self.experiment, Stream.EVALUATION, self.position.iteration)
+        return self.learner.evaluate(self.state, self.memory, self.family, self.split, seed)
+
+    def end_iteration(self, evaluation: Metrics, times: Metrics, board: TensorBoard) -> None:
+        """Writes what was collected and the row of the iteration, and a checkpoint if one is due."""
+        self._seconds += times["Epoch Time (s)"]
+        self.row = {
+            **metrics.columns(self._totals or {}),
+            **evaluation,
+            "Number of train steps total": int(self.state.updates),
+            "Number of env steps total": self._steps,
+            "Number of rollouts total": self._rollouts,
+            **times,
+            "Total Train Time (s)": self._seconds,
+            "Epoch": self.position.iteration,
+        }
+        self._write_segment()
+        self._log.append(self.row)
+        board.write(self.position.iteration, self.row)
+        self.position = Position(self.position.iteration + 1, 0, 0)
+        self._visits, self._totals = [], None
+        if self.position.iteration % self.experiment.checkpoint_every == 0 or self.is_complete:
+            save_best(self.save({TEST_RETURN: self.row[TEST_RETURN]}), TEST_RETURN)
+
+    def locate(self, error: SimulationError, activity: str) -> SimulationError:
+        """The error, with which task of the run it was, when, and what is left."""
+        parameters = np.array(list(error.task.values()))
+        tasks = {
+            f"{name} task {row}": task
+            for name, split in (("train", self.split.train), ("test", self.split.test))
+            for row, task in enumerate(split)
+        }
+        names = " and ".join(name for name, task in tasks.items() if np.array_equal(task, parameters))
+        place = (
+            f"This is {names}{self._seed_in_words}, in iteration {self.position.iteration} ({activity}); "
+            f"{self._last_good()}."
+        )
+        return error.moved(place=place)
+
+    def save_if_new(self) -> None:
+        if self.saved != self.position:
+            self.save()
+
+    def save(self, results: dict[str, float] | None = None) -> Path:
+        """Writes a checkpoint, and before it what was collected in this iteration."""
+        self.check_parameters()
+        if self._visits:
+            self._write_segment()
+        progress = {
+            "iterations": self.position.iteration,
+            "phase": self.position.phase,
+            "phase_steps": self.position.steps,
+            "segments": self._segments,
+            "updates": self._updates_of_iteration,
+            "totals": self._totals,
+            "seconds": self._seconds,
+            **(results or {}),
+        }
+        label = checkpoint_label(self.position.iteration, self._updates_of_iteration)
+        path = save_checkpoint(self.folder / CHECKPOINTS, label, self.state, progress, self.experiment.keep_checkpoints)
+        self.saved, self.label = self.position, label
+        return path
+
+    def check_parameters(self) -> None:
+        """Raises NonFiniteError if a parameter, target or moment is not finite; the losses may not show it yet."""
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self.state.trained):
+            if not np.isfinite(leaf).all():
+                raise NonFiniteError(
+                    f"the parameter {jax.tree_util.keystr(path)}{self._seed_in_words} is not finite in iteration "
+                    f"{self.position.iteration}, after {self._updates_of_iteration} gradient steps; {self._last_good()}"
+                )
+
+    @property
+    def _updates_of_iteration(self) -> int:
+        """Gradient steps of this iteration, as planned."""
+        return sum(phase.steps for phase in self.phases[: self.position.phase]) + self.position.steps
+
+    def _restore(self, shapes: Tree) -> None:
+        """Takes the latest intact checkpoint. Nothing is written: what is needed may prove to be damaged."""
+        path, damages = latest_checkpoint(self.folder / CHECKPOINTS)
+        for damage in damages:
+            warnings.warn(damage, stacklevel=4)
+        self.state, progress = load_checkpoint(path, shapes)
+        iteration = progress["iterations"]
+        self.position = self.saved = _position(progress, self.learner.phases(iteration))
+        self.label = path.stem
+        self._totals, self._seconds = progress["totals"], progress["seconds"]
+        if self._totals and not all(isinstance(entry, dict) for entry in self._totals.values()):
+            self._totals = None  # an earlier version wrote other sums
+        self._segments = segments_of(progress)
+        for number, visits in enumerate(journal.read_segments(self.folder / REPLAY, self._segments)):
+            self._remember(list(visits))
+            if number == iteration:
+                self._visits = list(visits)
+        self._log.check(iteration)
+
+    def drop_the_future(self) -> None:
+        """Drops from the folder what came after the checkpoint that the run goes on from, and what a kill left."""
+        if self.saved is None:
+            return
+        path = self.folder / CHECKPOINTS / f"{self.label}.npz"
+        if TEST_RETURN in read_progress(path):  # the process may have been killed between the checkpoint and its copy
+            save_best(path, TEST_RETURN)
+        remove_superfluous(path, self.experiment.keep_checkpoints)
+        journal.drop_segments_from(self.folder / REPLAY, self._segments)
+        self._log.truncate(self.position.iteration)
+
+    def _remember(self, visits: list[Visit]) -> None:
+        self.memory.add(visits)
+        played = [episode for visit in visits if not visit.relabelled for episode in visit.episodes]
+        self._steps += sum(map(len, played))
+        self._rollouts += len(played)
+
+    def _write_segment(self) -> None:
+        journal.append_segment(self.folder / REPLAY, self.position.iteration, self._visits)
+        self._segments = self.position.iteration + 1
+
+    def _last_good(self) -> str:
+        return f"the last good checkpoint is {self.folder / CHECKPOINTS / f'{self.label}.npz'}"
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether a run got as far as its first checkpoint, which is written before anything is collected."""
+    return any((folder / CHECKPOINTS).glob("*.npz")) or any((folder / REPLAY).glob("*.npz"))
+
+
+def iterations_begun(folder: Path) -> int:
+    return segments_of(read_progress(latest_checkpoint(folder / CHECKPOINTS)[0])) if has_begun(folder) else 0
+
+
+def segments_of(progress: dict[str, Any]) -> int:
+    """How many segments of the journal a checkpoint counts on. Earlier versions did not write it down."""
+    return progress.get("segments", progress["iterations"] + bool(progress["updates"]))
+
+
+def _position(progress: dict[str, Any], phases: tuple[Phase, ...]) -> Position:
+    iteration, updates = progress["iterations"], progress["updates"]
+    if "phase" in progress:
+        return Position(iteration, progress["phase"], progress["phase_steps"])
+    # Earlier versions knew one phase of gradient steps.
+    first = next((index for index, phase in enumerate(phases) if phase.steps), 0) if updates else 0
+    return Position(iteration, first, updates)
+
+
+@functools.lru_cache(maxsize=1)
+def _initial_state_program(learner: Learner, device: Any) -> Callable[[Any], Any]:
+    """The compiled `learner.initial_state`, for all seeds of a group. The device is what JAX compiles for.
+
+    It runs once for each: optimisations would take longer to compile than they save.
+    """
+    program = jax.jit(learner.initial_state).lower(jax.random.key(0))
+    return program.compile({"xla_backend_optimization_level": "0"})
