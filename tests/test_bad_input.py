@@ -46,8 +46,8 @@ def says(fails: Callable[..., str]) -> Callable[..., str]:
 
 
 TRAIN_ERRORS = [
-    ("pearl/cheeta-vel", "unknown experiment 'pearl/cheeta-vel': did you mean pearl/cheetah-vel"),
-    ("soccer", "unknown experiment 'soccer': allowed: pearl/ant-dir, pearl/ant-goal, "),
+    ("pearl/cheeta-vel", "register_experiment, or nacre --import MODULE): did you mean pearl/cheetah-vel"),
+    ("soccer", "--import MODULE): allowed: pearl/ant-dir, pearl/ant-goal, "),
     ("", "EXPERIMENT is missing; allowed: pearl/point-robot"),
     ("pearl/point-robot --iterations -2", "iterations is -2; allowed: at least 1"),
     ("pearl/point-robot --train-tasks 0", "train_tasks is 0; allowed: at least 1"),
@@ -60,10 +60,15 @@ TRAIN_ERRORS = [
     ("pearl/point-robot --discount 1.5", "algorithm.discount is 1.5; allowed: more than 0 and at most 1"),
     ("pearl/point-robot --seed -1", "seed is -1; allowed: at least 0"),
     ("pearl/point-robot --threads 0", "threads is 0; allowed: at least 1"),
-    ("pearl/point-robot --family point-robt", "no task family 'point-robt'; did you mean point-robot"),
+    ("pearl/point-robot --family point-robt", "register_family, or nacre --import MODULE): did you mean point-robot"),
     ("pearl/point-robot --name ../up", "name is '../up'; allowed"),
     ("pearl/point-robot --device gpu", "device 'gpu' was asked for, and JAX finds only: cpu"),
-    ("pearl/point-robot --config old.json", "EXPERIMENT is 'pearl/point-robot' beside --config; allowed: one of the"),
+    ("pearl/point-robot --config missing.json", "cannot read missing.json: No such file"),
+    ("--no-probabilistic-context pearl/cheeta-vel", "did you mean pearl/cheetah-vel"),
+    ("pearl/point-robot --iterations 100000000", "iterations is 100000000; allowed: at least 1 and at most 1000000"),
+    ("pearl/point-robot --batch-size 1000000000", "algorithm.batch_size is 1000000000; allowed"),
+    ("pearl/point-robot --hidden-size 200000", "algorithm.hidden_size is 200000; allowed"),
+    ("pearl/point-robot --latent-size 9223372036854775808", "algorithm.latent_size is 9223372036854775808; allowed"),
     ("--config missing.json", "cannot read missing.json: No such file"),
 ]
 
@@ -88,7 +93,6 @@ def test_train_refuses(says, tmp_path, arguments, message):
         ("evaluate run --checkpont best", ("--checkpont", "--checkpoint")),
         ("resume", ("RUN",)),
         ("trian", ("trian", "train")),
-        ("", ("train", "evaluate")),
     ],
 )
 def test_arguments_that_are_not_understood(fails, arguments, words):
@@ -103,8 +107,8 @@ def test_arguments_that_are_not_understood(fails, arguments, words):
         ("{", "is not JSON"),
         ("[]", "JSON object"),
         ('{"env_name": "cheetah-vle"}', "unknown env_name 'cheetah-vle': did you mean cheetah-vel"),
-        ('{"algo_params": {"kl_lamda": 1}}', "unknown key 'algo_params.kl_lamda': did you mean algo_params.kl_lambda"),
-        ('{"algo_params": {"kl_lambda": "big"}}', "kl_weight is 'big'; allowed: a finite number"),
+        ('{"algo_params": {"kl_lamda": 1}}', "unknown key: algo_params.kl_lamda = 1 (did you mean kl_lambda?)"),
+        ('{"algo_params": {"kl_lambda": "big"}}', "old.json: algo_params.kl_lambda is 'big'; allowed: a finite number"),
         ('{"algo_params": {"recurrent": true}}', "algo_params.recurrent is true; allowed: false"),
     ],
 )

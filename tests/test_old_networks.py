@@ -5,6 +5,7 @@ The folders in `old_run` were written by PyTorch, in both of its formats: see `o
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -23,13 +24,14 @@ from nacre import NacreError, evaluate, import_old_run, load, make_family, resum
 from nacre.agents.pearl.learner import PearlLearner
 from nacre.agents.pearl.losses import Trained
 from nacre.agents.pearl.networks import infer_posterior
-from nacre.checkpoint import load_part
+from nacre.checkpoint import load_part, read_part
 from nacre.cli import main
 from nacre.loading import read_trained
-from nacre.old_networks import FILES, mlp_leaves, read_old_networks
+from nacre.original.networks import FILES, mlp_leaves, read_old_networks
+from nacre.original.torch_files import read_state_dict
 from nacre.run_folder import read_run
 from nacre.runtime import learner_for
-from nacre.torch_files import read_state_dict
+from nacre.warm_start import settle_warm_start
 
 OLD = Path(__file__).parent / "old_run"
 KINDS = ("zip", "legacy")
@@ -174,8 +176,9 @@ def test_lost_tasks_are_told(
             for kind in ("weight", "bias")
         }
 
-    monkeypatch.setattr("nacre.old_networks.read_state_dict", read)
-    (tmp_path / "policy.pth").touch()
+    monkeypatch.setattr("nacre.original.networks.read_state_dict", read)
+    for file in FILES.values():
+        (tmp_path / file).touch()
     (tmp_path / "variant.json").write_text(json.dumps({"net_size": 4, **variant}))
     told: list[str] = []
     run = import_old_run(tmp_path, out=tmp_path / "run", say=told.append)
@@ -210,7 +213,7 @@ def test_import_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
         ({"next": True}, r"weights\[0\] of the encoder is \(5, 8\) there and \(7, 8\) here"),
         ({"bottleneck": False}, r"weights\[3\] of the encoder is \(8, 4\) there and \(8, 2\) here"),
         ({"recurrent": True}, "algo_params.recurrent is true; allowed: false"),
-        ({"net_sizes": 8}, "unknown key 'net_sizes'"),
+        ({"net_sizes": 8}, "unknown key: net_sizes = 8"),
     ],
 )
 def test_a_configuration_of_another_run(old_copy: Path, changes: dict[str, Any], message: str) -> None:
@@ -229,12 +232,56 @@ def test_a_configuration_of_another_run(old_copy: Path, changes: dict[str, Any],
 def test_what_is_missing(old_copy: Path, tmp_path: Path) -> None:
     with pytest.raises(NacreError, match="nowhere is not a folder"):
         import_old_run(tmp_path / "nowhere")
-    (old_copy / "qf2.pth").unlink()
-    with pytest.raises(NacreError, match=r"cannot read .*qf2.pth: No such file or directory"):
+    (old_copy / "policy.pth").unlink()
+    with pytest.raises(NacreError, match=r"old has no policy.pth$"):
         import_old_run(old_copy)
     (old_copy / "variant.json").unlink()
     with pytest.raises(NacreError, match=r"variant.json does not exist; the original run's configuration is needed"):
         import_old_run(old_copy)
+
+
+def test_encoder_and_policy_alone(
+    old_copy: Path, tmp_path: Path, imported: Path, outputs: dict[str, np.ndarray]
+) -> None:
+    """What the original code's simulation script reads is enough to evaluate, and not to train."""
+    for file in ("qf1", "qf2", "vf", "target_vf"):
+        (old_copy / f"{file}.pth").unlink()
+    said: list[str] = []
+    run = import_old_run(old_copy, out=tmp_path / "run", say=said.append)
+    missing = "qf1.pth, qf2.pth, vf.pth, target_vf.pth"
+    assert f"{old_copy} has no {missing}: the run can be evaluated and loaded, but not resumed" in said
+    whole = read_part(imported / "checkpoints" / "iteration_000000.npz", ".trained.networks")
+    kept = read_part(run / "checkpoints" / "iteration_000000.npz", ".trained")
+    assert {name.split(".")[2] for name in kept} == {"encoder", "policy"}
+    for name, array in kept.items():
+        np.testing.assert_array_equal(array, whole[name.removeprefix(".networks")])
+    agent = load(run)
+    agent.begin_trial()
+    same = load(imported)
+    same.begin_trial()
+    np.testing.assert_array_equal(agent.act(np.zeros(2, np.float32)), same.act(np.zeros(2, np.float32)))
+    with pytest.raises(NacreError, match=r"it has no state\.trained\."):
+        resume(run)
+    for source in (run, old_copy):
+        with pytest.raises(
+            NacreError, match=r"critics\[0\] is missing there|has no qf1.pth and no qf2.pth and no vf.pth"
+        ):
+            settle_warm_start(dataclasses.replace(read_run(run)[0], warm_start=str(source)), learner_of(run))
+
+
+def learner_of(run: Path) -> Any:
+    experiment = read_run(run)[0]
+    return learner_for(experiment, make_family(experiment.family))
+
+
+def test_kept_networks_that_do_not_fit(old_copy: Path) -> None:
+    for file in ("qf1", "qf2", "vf", "target_vf"):
+        (old_copy / f"{file}.pth").unlink()
+    variant = json.loads((old_copy / "variant.json").read_text())
+    (old_copy / "variant.json").write_text(json.dumps(variant | {"net_size": 9}))
+    with pytest.raises(NacreError, match=r"policy.pth does not fit the configuration: its arrays are \[\(4, 8\)"):
+        import_old_run(old_copy, out=old_copy / "run")
+    assert not (old_copy / "run").exists()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -5,12 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 
 from nacre.checkpoint import checkpoint_label, save_checkpoint
 from nacre.errors import NacreError
-from nacre.experiments import Experiment, validate
-from nacre.experiments.old_config import read_old_config
-from nacre.old_networks import read_old_networks
+from nacre.experiments import Experiment
+from nacre.original.configs import read_old_config, validate_old
+from nacre.original.networks import FILES, missing_files, read_old_networks
 from nacre.run_folder import CHECKPOINTS, VARIANT, new_run
 from nacre.runtime import Stream, learner_for, prepare_jax, seed_of
 from nacre.seeds import key_of
@@ -23,18 +28,22 @@ def import_old_run(
     config: Path | str | None = None,
     out: Path | str | None = None,
     *,
+    ignore_unknown: bool = False,
     say: Callable[[str], None] = lambda message: None,
 ) -> Path:
     """Makes a run folder with the networks of a folder of the original PEARL code.
 
     It is a run that was given these networks (`warm_start`) and has not begun to train: :func:`nacre.evaluate` and
     :func:`nacre.load` take it as any other, and :func:`nacre.resume` would train it from the first iteration on.
-    Nothing but the networks and the configuration is read.
+    Nothing but the networks and the configuration is read. If encoder and policy alone were kept, the run can be
+    evaluated and loaded, and not be resumed.
 
     Args:
-        folder: it holds context_encoder.pth, policy.pth, qf1.pth, qf2.pth, vf.pth and target_vf.pth.
+        folder: it holds context_encoder.pth and policy.pth, and, if they were kept, qf1.pth, qf2.pth, vf.pth and
+            target_vf.pth.
         config: its configuration; None: the variant.json in it.
         out: the run folder, which must not exist or be empty; None: runs/<algorithm>/<task>/<seed and time>.
+        ignore_unknown: whether keys of the configuration that are not known are left out.
         say: called with a sentence about each thing that is not as it was in the original run.
 
     Returns:
@@ -50,23 +59,28 @@ def import_old_run(
         raise NacreError(f"{folder} is not a folder")
     if not path.exists():
         raise NacreError(f"{path} does not exist; the original run's configuration is needed: --config FILE.json")
-    experiment, messages = read_old_config(path)
+    experiment, messages = read_old_config(path, ignore_unknown)
     for message in messages:
         say(f"{path}: {message}")
     # No configuration names the width of the encoder, which was written into the code.
-    width = len(read_old_networks(folder)[".networks.encoder.biases[0]"])
+    arrays, missing = read_old_networks(folder, acting_suffices=True), missing_files(folder)
+    width = len(arrays[".networks.encoder.biases[0]"])
     algorithm = dataclasses.replace(experiment.algorithm, encoder_hidden_size=width)
-    experiment = dataclasses.replace(experiment, algorithm=algorithm, warm_start=str(folder))
+    experiment = dataclasses.replace(experiment, algorithm=algorithm, warm_start=str(folder.absolute()))
     family = make_family(experiment.family)
-    validate(experiment, family)
+    validate_old(path, experiment, experiment)
     learner = learner_for(experiment, family)
     with prepare_jax(None):
-        experiment = resolve_warm_start(experiment, learner)
+        experiment = experiment if missing else resolve_warm_start(experiment, learner)
         split = split_tasks(
             family, experiment.train_tasks, experiment.test_tasks, experiment.seed, experiment.task_list
         )
         state = learner.initial_state(key_of(seed_of(experiment, Stream.NETWORKS)))
-        state = state._replace(trained=take_networks(state.trained, experiment))
+        if missing:
+            say(f"{folder} has no {', '.join(missing)}: the run can be evaluated and loaded, but not resumed")
+            state = state._replace(trained=_kept(state.trained, arrays, folder))
+        else:
+            state = state._replace(trained=take_networks(state.trained, experiment))
         progress = {"iterations": 0, "updates": 0, "totals": None, "seconds": 0.0}
 
         def fill(run: Path) -> None:
@@ -76,6 +90,29 @@ def import_old_run(
             if not family.has_published_tasks:
                 say(_lost_tasks(experiment))
     return run
+
+
+def _kept(trained: Any, arrays: dict[str, np.ndarray], folder: Path) -> Any:
+    """What is trained, with the networks that were kept, and None in place of all others and of the optimisers."""
+    leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(trained)}
+    for place, file in FILES.items():
+        found = {leaf: array.shape for leaf, array in arrays.items() if leaf.startswith(f"{place}.")}
+        wanted = {
+            name: leaf.shape for name, leaf in leaves.items() if name.startswith(f"{place}.") and not callable(leaf)
+        }
+        if found and found != wanted:
+            raise NacreError(
+                f"{folder / file} does not fit the configuration: its arrays are {[*found.values()]}, and those of the "
+                f"configuration {[*wanted.values()]}"
+            )
+        if not all(np.isfinite(arrays[leaf]).all() for leaf in found):
+            raise NacreError(f"{folder / file} has a value that is not finite")
+
+    def take(path: tuple[Any, ...], leaf: Any) -> Any:
+        name = jax.tree_util.keystr(path)
+        return jnp.asarray(arrays[name]) if name in arrays else leaf if callable(leaf) else None
+
+    return jax.tree_util.tree_map_with_path(take, trained)
 
 
 def _lost_tasks(experiment: Experiment) -> str:
