@@ -7,6 +7,7 @@ import enum
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -75,6 +76,16 @@ class SimulatorPool:
         if n_slots not in self._simulators:
             self._simulators[n_slots] = Simulator(self._family, n_slots, self._threads)
         return self._simulators[n_slots]
+
+    def state_dict(self) -> dict[int, Any]:
+        """What worlds remember across episodes, by number of slots; empty for worlds that offer nothing."""
+        states = {n_slots: simulator.state_dict() for n_slots, simulator in self._simulators.items()}
+        return {n_slots: state for n_slots, state in states.items() if state}
+
+    def load_state_dict(self, states: dict[int, Any]) -> None:
+        """Makes the simulators that :meth:`state_dict` knew, and gives their worlds back what they remembered."""
+        for n_slots, state in states.items():
+            self(n_slots).load_state_dict(state)
 
     def close(self) -> None:
         for simulator in self._simulators.values():

@@ -10,8 +10,8 @@ from nacre.tasks.ant import AntDir, AntGoal, AntGoalWithoutForces, AntRandomDir
 from nacre.tasks.checks import call
 from nacre.tasks.cheetah import CheetahDir, CheetahVel
 from nacre.tasks.family import TaskFamily, TaskList, TaskSplit, World, check_family, split_tasks
-from nacre.tasks.gymnasium import GymnasiumFamily
 from nacre.tasks.humanoid import HumanoidDir
+from nacre.tasks.own_environment import GymnasiumFamily
 from nacre.tasks.pixels import CheetahVelPixels, PointRobotPixels
 from nacre.tasks.point import PointRobot, SparsePointRobot
 from nacre.tasks.rand_params import HopperRandParams, WalkerRandParams

@@ -59,6 +59,15 @@ class TaskSplit:
     test: Float64[np.ndarray, "n_test parameters"]
 
 
+@runtime_checkable
+class RememberingWorld(Protocol):
+    """A world that remembers across episodes, and offers what: values for pickle, for as many slots as it has."""
+
+    def state_dict(self) -> Any: ...
+
+    def load_state_dict(self, state: Any) -> None: ...
+
+
 class TaskFamily(abc.ABC):
     """What the world is: its sizes, its tasks, and the rewards as pure functions.
 
