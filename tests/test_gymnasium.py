@@ -20,8 +20,11 @@ IDS = {
     "nacre/AntDir-v0": "ant-dir",
     "nacre/AntRandomDir-v0": "ant-random-dir",
     "nacre/AntGoal-v0": "ant-goal",
+    "nacre/AntDirWithoutForces-v0": "ant-dir-without-forces",
+    "nacre/AntRandomDirWithoutForces-v0": "ant-random-dir-without-forces",
     "nacre/AntGoalWithoutForces-v0": "ant-goal-without-forces",
     "nacre/HumanoidDir-v0": "humanoid-dir",
+    "nacre/HumanoidDirWithoutForces-v0": "humanoid-dir-without-forces",
     "nacre/Walker2dRandParams-v0": "walker-rand-params",
     "nacre/HopperRandParams-v0": "hopper-rand-params",
     "nacre/PointRobotPixels-v0": "point-robot-pixels",
@@ -30,6 +33,7 @@ IDS = {
 ITEMS = [pytest.param(*item, marks=[pytest.mark.opengl] * (item[1] == "cheetah-vel-pixels")) for item in IDS.items()]
 
 TERMINATING = {"ant-dir", "ant-random-dir", "humanoid-dir", "walker-rand-params", "hopper-rand-params"}
+TERMINATING |= {f"{name}-without-forces" for name in TERMINATING}
 """Where random actions end an episode before the horizon."""
 
 

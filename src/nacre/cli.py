@@ -123,13 +123,15 @@ class Import:
     """It holds context_encoder.pth, policy.pth, qf1.pth, qf2.pth, vf.pth and target_vf.pth."""
     config: Annotated[Path | None, arg(metavar="FILE.json", help_behavior_hint="(default: FOLDER/variant.json)")] = None
     """The original run's configuration."""
+    family: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: as the configuration says)")] = None
+    """The task family, of the same sizes, such as humanoid-dir-without-forces."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """The run folder, new or empty. By default runs/<algorithm>/<task>/seed-<seed>-<time>."""
 
     def __call__(self) -> None:
         from nacre.old_runs import import_old_run
 
-        _say_how_to_go_on(import_old_run(self.folder, self.config, self.out, say=print))
+        _say_how_to_go_on(import_old_run(self.folder, self.config, self.out, family=self.family, say=print))
 
 
 @dataclass(frozen=True)

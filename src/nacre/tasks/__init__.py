@@ -6,11 +6,18 @@ import difflib
 from collections.abc import Callable
 
 from nacre.errors import NacreError
-from nacre.tasks.ant import AntDir, AntGoal, AntGoalWithoutForces, AntRandomDir
+from nacre.tasks.ant import (
+    AntDir,
+    AntDirWithoutForces,
+    AntGoal,
+    AntGoalWithoutForces,
+    AntRandomDir,
+    AntRandomDirWithoutForces,
+)
 from nacre.tasks.checks import call
 from nacre.tasks.cheetah import CheetahDir, CheetahVel
 from nacre.tasks.family import TaskFamily, TaskList, TaskSplit, World, check_family, split_tasks
-from nacre.tasks.humanoid import HumanoidDir
+from nacre.tasks.humanoid import HumanoidDir, HumanoidDirWithoutForces
 from nacre.tasks.own_environment import GymnasiumFamily
 from nacre.tasks.pixels import CheetahVelPixels, PointRobotPixels
 from nacre.tasks.point import PointRobot, SparsePointRobot
@@ -41,8 +48,11 @@ FAMILIES: dict[str, Callable[[], TaskFamily]] = {
         AntDir,
         AntRandomDir,
         AntGoal,
+        AntDirWithoutForces,
+        AntRandomDirWithoutForces,
         AntGoalWithoutForces,
         HumanoidDir,
+        HumanoidDirWithoutForces,
         WalkerRandParams,
         HopperRandParams,
         PointRobotPixels,

@@ -91,6 +91,8 @@ class TaskFamily(abc.ABC):
     """Whether `success` says something."""
     success_at: Literal["any", "end"] = "any"
     """An episode is a success if any of its steps was one, or if its last step was."""
+    contact_forces: tuple[int, int] | None = None
+    """(first, end): which columns of the observation are contact forces; None if it has none."""
     finite_tasks: tuple[tuple[float, ...], ...] | None = None
     """Every task there is, in order, in a family that has only a few; None where tasks are drawn from a continuum."""
 
