@@ -29,7 +29,15 @@ from nacre.experiments import (
     validate,
 )
 from nacre.experiments.experiment import ADDED_LATER, bounds_of, field_types
-from nacre.original.configs import FIELDS, FIXED, OLD_DEFAULTS, WITHOUT_MEANING, read_old_config, validate_old
+from nacre.original.configs import (
+    FIELDS,
+    FIXED,
+    OLD_DEFAULTS,
+    SWITCHES,
+    WITHOUT_MEANING,
+    read_old_config,
+    validate_old,
+)
 from nacre.protocol import Protocol
 from nacre.tasks import make_family
 from nacre.tasks.family import TaskFamily
@@ -724,3 +732,48 @@ def test_old_file_that_is_missing_or_not_text(tmp_path: Path) -> None:
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe")
     with pytest.raises(NacreError, match=r"bytes.json is not text"):
         read_old_config(tmp_path / "bytes.json")
+
+
+@pytest.mark.parametrize(
+    ("yes", "no"), [(True, False), (1, 0), (1.0, 0.0), ("true", "false"), ("True", "False"), ("TRUE", "FALSE")]
+)
+def test_old_switches_mean_the_same_however_they_are_written(tmp_path, yes, no):
+    content = {
+        "env_name": "ant-dir",
+        "env_params": {"forward_backward": yes, "randomize_tasks": yes},
+        "algo_params": {
+            "use_information_bottleneck": no,
+            "use_next_obs_in_context": yes,
+            "sparse_rewards": no,
+            "recurrent": no,
+            "eval_deterministic": yes,
+        },
+        "util_params": {"use_gpu": no, "debug": no, "docker": yes},
+    }
+    experiment, messages = read_old_config(old_file(tmp_path, content))
+    assert (experiment.family, experiment.device) == ("ant-dir", "cpu")
+    algorithm = experiment.algorithm
+    assert algorithm.probabilistic_context is False
+    assert algorithm.next_observation_in_context is True
+    assert algorithm.sparse_reward_in_context is False
+    assert "util_params.use_gpu false became device cpu" in messages
+    content["util_params"]["use_gpu"], content["env_params"]["forward_backward"] = yes, no
+    content["algo_params"]["sparse_rewards"] = yes
+    experiment, messages = read_old_config(old_file(tmp_path, content))
+    assert (experiment.family, experiment.device) == ("ant-random-dir", None)
+    assert experiment.algorithm.sparse_reward_in_context is True
+    content["algo_params"]["recurrent"] = yes
+    with pytest.raises(NacreError, match=r"algo_params.recurrent is true; allowed: false"):
+        read_old_config(old_file(tmp_path, content))
+
+
+@pytest.mark.parametrize("value", [2, "yes", None, [], 0.5, float("nan")])
+def test_old_switches_that_are_none(tmp_path, value):
+    with pytest.raises(NacreError, match=r"util_params.use_gpu is .*; allowed: true or false"):
+        read_old_config(old_file(tmp_path, {"util_params": {"use_gpu": value}}))
+
+
+def test_every_switch_of_the_old_defaults_is_read_as_one():
+    sections = [section for section in OLD_DEFAULTS.values() if isinstance(section, dict)]
+    switches = {key for section in sections for key, value in section.items() if isinstance(value, bool)}
+    assert switches <= {key.partition(".")[2] for key in SWITCHES}

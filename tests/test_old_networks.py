@@ -12,6 +12,7 @@ import os
 import pickle
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -349,3 +350,82 @@ def test_other_kinds_of_networks() -> None:
     ):
         with pytest.raises(NacreError, match=message):
             mlp_leaves({**layers, **odd})
+
+
+# Contact forces
+
+
+def networks_of(family: str, *, seen: bool, trained: bool = True) -> Callable[[Path], dict[str, np.ndarray]]:
+    """State dicts as the original code drew them; if trained, moved from all inputs that were not always zero."""
+    world = make_family(family)
+    observation, action, latent = world.observation_size, world.action_size, 5
+    widths = {"context_encoder": (observation + action + 1, 2 * latent), "policy": (observation + latent, action)}
+    widths |= dict.fromkeys(("qf1", "qf2"), (observation + action + latent, 1))
+    widths |= dict.fromkeys(("vf", "target_vf"), (observation + latent, 1))
+    generator = np.random.default_rng(0)
+
+    def read(path: Path) -> dict[str, np.ndarray]:
+        fan_in, fan_out = widths[path.stem]
+        layers = {"fc0": (16, fan_in), "fc1": (16, 16), "fc2": (16, 16), "last_fc": (fan_out, 16)}
+        layers |= {"last_fc_log_std": (fan_out, 16)} if path.stem == "policy" else {}
+        state = {}
+        for layer, shape in layers.items():
+            state[f"{layer}.weight"] = generator.uniform(-1, 1, shape).astype(np.float32) / np.float32(shape[0] ** 0.5)
+            state[f"{layer}.bias"] = np.full(shape[0], 0.1, np.float32)
+        moved = trained * generator.normal(0, 0.05, (16, fan_in)).astype(np.float32)
+        if not seen and world.contact_forces is not None:
+            moved[:, slice(*world.contact_forces)] = 0
+        state["fc0.weight"] += moved
+        return state
+
+    return read
+
+
+@pytest.mark.parametrize(
+    ("trained_on", "seen", "trained", "flag", "sentence"),
+    [
+        ("humanoid-dir", False, True, None, "does worse; import it with: --family humanoid-dir-without-forces"),
+        ("ant-goal", False, True, None, "does worse; import it with: --family ant-goal-without-forces"),
+        ("humanoid-dir", False, True, "humanoid-dir-without-forces", None),
+        ("humanoid-dir", True, True, None, None),
+        ("humanoid-dir", False, False, None, None),
+        (
+            "humanoid-dir",
+            True,
+            True,
+            "humanoid-dir-without-forces",
+            "import it with: --family humanoid-dir",
+        ),
+        ("cheetah-vel", True, True, None, None),
+    ],
+)
+def test_an_import_notices_whether_contact_forces_were_seen(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    trained_on: str,
+    seen: bool,
+    trained: bool,
+    flag: str | None,
+    sentence: str | None,
+) -> None:
+    monkeypatch.setattr("nacre.original.networks.read_state_dict", networks_of(trained_on, seen=seen, trained=trained))
+    (tmp_path / "policy.pth").touch()
+    (tmp_path / "variant.json").write_text(
+        json.dumps({"net_size": 16, "env_name": trained_on, "n_train_tasks": 2, "env_params": {"n_tasks": 4}})
+    )
+    arguments = ["import", str(tmp_path), "--out", str(tmp_path / "run"), *(["--family", flag] if flag else [])]
+    main(arguments)
+    out = capsys.readouterr().out
+    assert ("contact force" in out) is (sentence is not None)
+    assert f"{sentence or ''}\n" in out
+    experiment, _ = read_run(tmp_path / "run")
+    assert experiment.family == (flag or trained_on)
+    assert experiment.name == f"pearl/{flag or trained_on}"
+
+
+def test_an_import_into_a_family_of_other_sizes(old_copy: Path) -> None:
+    with pytest.raises(NacreError, match="family is 'cheetah-vel', whose observation_size is 20; allowed: a family"):
+        import_old_run(old_copy, out=old_copy / "run", family="cheetah-vel")
+    run = import_old_run(old_copy, out=old_copy / "run", family="sparse-point-robot")
+    assert read_run(run)[0].family == "sparse-point-robot"

@@ -116,13 +116,22 @@ class Import:
     """The original run's configuration."""
     ignore_unknown: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Leave out keys of the configuration that are not known."""
+    family: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: as the configuration says)")] = None
+    """The task family, of the same sizes, such as humanoid-dir-without-forces."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """The run folder, new or empty. By default runs/<algorithm>/<task>/seed-<seed>-<time>."""
 
     def __call__(self) -> None:
         from nacre.original.runs import import_old_run
 
-        run = import_old_run(self.folder, self.config, self.out, ignore_unknown=self.ignore_unknown, say=print)
+        run = import_old_run(
+            self.folder,
+            self.config,
+            self.out,
+            family=self.family,
+            ignore_unknown=self.ignore_unknown,
+            say=print,
+        )
         _say_how_to_go_on(run)
 
 

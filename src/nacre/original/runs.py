@@ -15,6 +15,7 @@ from nacre.checkpoint import checkpoint_label, save_checkpoint
 from nacre.errors import NacreError
 from nacre.experiments import Experiment
 from nacre.original.configs import read_old_config, validate_old
+from nacre.original.forces import about_contact_forces
 from nacre.original.networks import FILES, missing_files, read_old_networks
 from nacre.run_folder import CHECKPOINTS, VARIANT, new_run
 from nacre.runtime import Stream, learner_for, prepare_jax, seed_of
@@ -28,6 +29,7 @@ def import_old_run(
     config: Path | str | None = None,
     out: Path | str | None = None,
     *,
+    family: str | None = None,
     ignore_unknown: bool = False,
     say: Callable[[str], None] = lambda message: None,
 ) -> Path:
@@ -43,6 +45,8 @@ def import_old_run(
             target_vf.pth.
         config: its configuration; None: the variant.json in it.
         out: the run folder, which must not exist or be empty; None: runs/<algorithm>/<task>/<seed and time>.
+        family: the task family in place of the one that the configuration names, of the same sizes, such as
+            "humanoid-dir-without-forces".
         ignore_unknown: whether keys of the configuration that are not known are left out.
         say: called with a sentence about each thing that is not as it was in the original run.
 
@@ -67,14 +71,15 @@ def import_old_run(
     width = len(arrays[".networks.encoder.biases[0]"])
     algorithm = dataclasses.replace(experiment.algorithm, encoder_hidden_size=width)
     experiment = dataclasses.replace(experiment, algorithm=algorithm, warm_start=str(folder.absolute()))
-    family = make_family(experiment.family)
-    validate_old(path, experiment, experiment)
-    learner = learner_for(experiment, family)
+    read = experiment
+    if family is not None:
+        experiment = _in_family(experiment, family)
+    world = make_family(experiment.family)
+    validate_old(path, read, experiment)
+    learner = learner_for(experiment, world)
     with prepare_jax(None):
         experiment = experiment if missing else resolve_warm_start(experiment, learner)
-        split = split_tasks(
-            family, experiment.train_tasks, experiment.test_tasks, experiment.seed, experiment.task_list
-        )
+        split = split_tasks(world, experiment.train_tasks, experiment.test_tasks, experiment.seed, experiment.task_list)
         state = learner.initial_state(key_of(seed_of(experiment, Stream.NETWORKS)))
         if missing:
             say(f"{folder} has no {', '.join(missing)}: the run can be evaluated and loaded, but not resumed")
@@ -87,8 +92,11 @@ def import_old_run(
             save_checkpoint(run / CHECKPOINTS, checkpoint_label(0), state, progress, keep=1)
 
         with new_run(None if out is None else Path(out), experiment, split, fill) as run:
-            if not family.has_published_tasks:
+            if not world.has_published_tasks:
                 say(_lost_tasks(experiment))
+            forces = about_contact_forces(arrays, world)
+            if forces is not None:
+                say(f"{folder}: {forces}")
     return run
 
 
@@ -113,6 +121,21 @@ def _kept(trained: Any, arrays: dict[str, np.ndarray], folder: Path) -> Any:
         return jnp.asarray(arrays[name]) if name in arrays else leaf if callable(leaf) else None
 
     return jax.tree_util.tree_map_with_path(take, trained)
+
+
+def _in_family(experiment: Experiment, name: str) -> Experiment:
+    """The experiment in another family of the same sizes."""
+    known, family = make_family(experiment.family), make_family(name)
+    for field in ("observation_size", "action_size"):
+        if getattr(family, field) != getattr(known, field):
+            raise NacreError(
+                f"family is {name!r}, whose {field} is {getattr(family, field)}; allowed: a family of the sizes of "
+                f"{known.name}, whose {field} is {getattr(known, field)}"
+            )
+    task_list = experiment.task_list
+    if task_list == "published" and not family.has_published_tasks:
+        task_list = "seeded"
+    return dataclasses.replace(experiment, name=f"pearl/{name}", family=name, task_list=task_list)
 
 
 def _lost_tasks(experiment: Experiment) -> str:
