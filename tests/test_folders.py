@@ -245,6 +245,28 @@ def test_write_errors_while_a_folder_is_made(tmp_path: Path, several: bool, exis
     assert 15 < moments < 999
 
 
+def test_what_is_filled_in_belongs_to_the_making(tmp_path: Path) -> None:
+    """As `nacre import` fills in a checkpoint: without it the folder is no run, and may be made again."""
+
+    def fill(run: Path) -> None:
+        with pytest.raises(NacreError, match="is unfinished"):
+            read_run(run)
+        save_checkpoint(run / "checkpoints", "iteration_000000", {}, {}, keep=1)
+
+    def fill_and_fail(run: Path) -> None:
+        fill(run)
+        raise NacreError("the disk is full")
+
+    out = tmp_path / "run"
+    with pytest.raises(NacreError, match="^the disk is full$"), new_run(out, EXPERIMENTS[0], SPLIT, fill_and_fail):
+        pass
+    assert not out.exists()
+    for _ in range(2):  # the second time after a kill at the last moment of the first
+        with new_run(out, EXPERIMENTS[0], SPLIT, fill) as run:
+            assert read_run(run)[0] == EXPERIMENTS[0]
+        (out / ".nacre-unfinished").touch()
+
+
 def test_what_is_not_ours_is_not_removed(tmp_path: Path) -> None:
     """A thesis in a folder that a kill left, or a seed in it that was trained."""
     for name in (
