@@ -65,7 +65,7 @@ class Evaluation:
         successes, episodes = self._successes, self._common_episodes
         if successes is None:
             return None
-        return np.array([[trial[:episodes] for trial in trials] for trials in successes]).mean(axis=1)
+        return np.array([np.mean([trial[:episodes] for trial in trials], axis=0) for trials in successes])
 
     @property
     def steps(self) -> int:
