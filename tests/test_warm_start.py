@@ -18,8 +18,8 @@ from nacre.checkpoint import latest_checkpoint, load_checkpoint, read_progress
 from nacre.cli import main
 from nacre.collect import key_of
 from nacre.experiments import Experiment
-from nacre.experiments.old_config import read_old_config
 from nacre.files import read_npz, write_npz
+from nacre.original.configs import read_old_config
 from nacre.run_folder import create_run_folder, read_run
 from nacre.runtime import Stream, learner_for, seed_of
 from nacre.tasks import split_tasks
