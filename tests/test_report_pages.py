@@ -522,6 +522,9 @@ def test_an_algorithm_without_beliefs_and_exploration_has_a_report(tmp_path: Pat
     trained = Trained(experiment, family, split, tmp_path / "iteration_000002", learner, None)
     test = RunTest(trained, played, [[[episode]] * 2] * 2, None)
     adaptation, episodes = pictures_of(test, None)
+    axes = Figure().subplots()
+    returns_by_episode(axes, played, ["goal_x", "goal_y"])
+    assert [tick for tick in axes.get_xticks() if 0.5 <= tick <= 1.5] == [1]
     assert adaptation.alt.endswith(f"episode of a trial: {number(-2.0)}.")
     assert "Right: the return on each test task." in adaptation.caption
     assert "goal" in episodes.alt
