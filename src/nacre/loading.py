@@ -157,8 +157,8 @@ class LoadedAgent:
         self._belief = _begin(self._agent, self._params, self._keys, self._tasks(task))
 
     def begin_episode(self) -> None:
-        """Begins an episode without ending one, in all trials: what the agent draws for an episode, such as a hypothesis
-        of the task, is drawn anew; what it has inferred stays.
+        """Begins an episode without ending one, in all trials: what the agent draws for an episode, such as a guess of
+        the task, is drawn anew; what it has inferred stays.
 
         `begin_trial` does this already, and so does `observe` where an episode has ended. It is for an episode that
         was broken off, and for looking at several draws of one belief.

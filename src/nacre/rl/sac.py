@@ -1,7 +1,7 @@
 """Soft actor-critic with twin critics, target critics and a learned temperature, as pure functions on features.
 
 Haarnoja et al. 2018b, *Soft Actor-Critic Algorithms and Applications* (arXiv 1812.05905); spec cemrl-dmrlad
-1.7, meld 2.4. Features are whatever policy and critics see of a state: an observation, [s, z], the parameters of a
+1.7, spec meld 2.4. Features are whatever policy and critics see of a state: an observation, [s, z], the parameters of a
 posterior. Who makes them decides whether a gradient reaches them: the losses let it through. Shapes: `rows`
 transitions.
 
