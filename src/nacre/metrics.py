@@ -61,7 +61,9 @@ def find_non_finite(metrics: StepMetrics) -> NonFinite | None:
     """The first step with a value that is not finite, and the first such value in the order of the columns."""
     first: NonFinite | None = None
     for name, value in metrics.items():
-        leaves = [value.values] if isinstance(value, PerTask) else list(value) if isinstance(value, Summary) else [value]
+        leaves = (
+            [value.values] if isinstance(value, PerTask) else list(value) if isinstance(value, Summary) else [value]
+        )
         for leaf in leaves:
             rows = np.asarray(leaf)
             bad = np.flatnonzero(~np.isfinite(rows).reshape(len(rows), -1).all(axis=1))
