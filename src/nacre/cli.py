@@ -167,10 +167,13 @@ class Evaluate:
 
         def show(evaluation: Evaluation) -> None:
             _print_evaluation(evaluation, trained.family.task_parameters)
+            if self.tasks == "test":
+                _print_gap(evaluation, trained.family.name)
             protocol = evaluation.protocol
+            explored = f", the first {protocol.exploration_episodes} episode(s) of each without adaptation"
             print(
-                f"\n{trained.checkpoint.stem}, protocol {protocol.name}: {protocol.trials} trial(s) per task, the "
-                f"first {protocol.exploration_episodes} episode(s) of each without adaptation",
+                f"\n{trained.checkpoint.stem}, protocol {protocol.name}: {protocol.trials} trial(s) per task"
+                + (explored if protocol.explores else ""),
                 flush=True,
             )
 
@@ -448,6 +451,15 @@ def _print_evaluation(evaluation: Evaluation, parameters: tuple[str, ...]) -> No
     success = [] if successes is None else [f"{successes.mean():.0%}"]
     table.add_row(*mean, *(f"{value:.2f}" for value in returns.mean(axis=0)), *success, style="bold")
     _print_table(table)
+
+
+def _print_gap(evaluation: Evaluation, family: str) -> None:
+    """Prints where the last episode is between the reference curves of the family, if both are known."""
+    from nacre.report import gap_of
+
+    gap = gap_of(family)
+    if gap is not None:
+        print(f"The last episode closes {gap.closed(float(evaluation.final_returns.mean())):.0%} {gap.words}.")
 
 
 def _success_rates(evaluation: Evaluation) -> np.ndarray | None:
