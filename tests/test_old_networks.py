@@ -23,7 +23,7 @@ from nacre import NacreError, evaluate, import_old_run, load, make_family, resum
 from nacre.agents.pearl.learner import PearlLearner
 from nacre.agents.pearl.losses import Trained
 from nacre.agents.pearl.networks import infer_posterior
-from nacre.checkpoint import load_part
+from nacre.checkpoint import load_selected
 from nacre.cli import main
 from nacre.loading import read_trained
 from nacre.old_networks import FILES, mlp_leaves, read_old_networks
@@ -58,8 +58,8 @@ def old_copy(tmp_path: Path) -> Path:
 def all_networks(run: Path) -> Trained:
     trained = read_trained(run)
     learner = learner_for(trained.experiment, trained.family)
-    shapes = jax.eval_shape(learner.initial_state, jax.random.key(0)).trained
-    return load_part(trained.checkpoint, ".trained", shapes)
+    shapes = jax.eval_shape(learner.initial_state, jax.random.key(0))
+    return load_selected(trained.checkpoint, shapes, lambda state: state.trained)
 
 
 # The numbers
@@ -101,16 +101,16 @@ def test_the_policys_distribution(imported: Path, outputs: dict[str, np.ndarray]
     mean, log_std = np.split(outputs["policy_outputs"], 2, axis=1)
     assert (log_std < -20).any()
     assert (log_std > 2).any()
-    got_mean, got_log_std = read_trained(imported).networks.policy.distribution(jnp.asarray(outputs["policy_inputs"]))
+    got_mean, got_log_std = all_networks(imported).networks.policy.distribution(jnp.asarray(outputs["policy_inputs"]))
     np.testing.assert_allclose(got_mean, mean, atol=1e-6)
     np.testing.assert_allclose(got_log_std, np.clip(log_std, -20, 2), atol=1e-5)
 
 
 def test_the_posterior(imported: Path, outputs: dict[str, np.ndarray]) -> None:
     """All rows as the context of one trial; the context is (s, a, r) in both codes."""
-    trained = read_trained(imported)
+    encoder, config = read_trained(imported).parameters.encoder, read_run(imported)[0].algorithm
     context = jnp.asarray(outputs["context_encoder_inputs"])[None]
-    mean, variance = infer_posterior(trained.networks.encoder, trained.experiment.algorithm, context)
+    mean, variance = infer_posterior(encoder, config, context)
     np.testing.assert_allclose(mean[0], outputs["posterior_mean"], atol=1e-6)
     np.testing.assert_allclose(variance[0], outputs["posterior_variance"], rtol=1e-6)
 
@@ -140,7 +140,7 @@ def test_an_imported_run_can_be_trained_on(
     shutil.rmtree(old_copy)
     collecting = []
     monkeypatch.setattr(
-        PearlLearner, "collect_initial", lambda learner, state, *rest: collecting.append(state) or 0 / 0
+        PearlLearner, "_collect_initial", lambda learner, state, *rest: collecting.append(state) or 0 / 0
     )
     with pytest.raises(ZeroDivisionError):
         resume(run)
