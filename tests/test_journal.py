@@ -16,7 +16,7 @@ from nacre.journal import append_segment, drop_segments_from, read_segments
 from nacre.types import Episode, Visit
 
 
-def make_episode(generator: np.random.Generator, task: int, length: int, sparse: bool = False) -> Episode:
+def make_episode(generator: np.random.Generator, length: int, sparse: bool = False) -> Episode:
     def draw(*shape: int) -> np.ndarray:
         return generator.standard_normal(shape, np.float32)
 
@@ -24,7 +24,6 @@ def make_episode(generator: np.random.Generator, task: int, length: int, sparse:
     if length:
         rewards[0] = -0.0
     return Episode(
-        task=task,
         observations=draw(length + 1, 3),
         actions=draw(length, 2),
         rewards=rewards,
@@ -37,7 +36,7 @@ def make_visits(seed: int, sparse: bool = False) -> tuple[Visit, ...]:
     generator = np.random.default_rng(seed)
     lengths = {4: (20, 7, 1), 0: (20,), 9: (), 4000: (0, 5)}
     return tuple(
-        Visit(task, tuple(make_episode(generator, task, length, sparse) for length in of_task), len(of_task) // 2)
+        Visit(task, tuple(make_episode(generator, length, sparse) for length in of_task), len(of_task) // 2)
         for task, of_task in lengths.items()
     )
 
@@ -48,7 +47,7 @@ def assert_same(found: tuple[Visit, ...], expected: tuple[Visit, ...]) -> None:
         assert (visit.task, visit.context_episodes) == (other.task, other.context_episodes)
         assert len(visit.episodes) == len(other.episodes)
         for episode, other_episode in zip(visit.episodes, other.episodes, strict=True):
-            assert (episode.task, episode.terminated) == (other_episode.task, other_episode.terminated)
+            assert episode.terminated == other_episode.terminated
             assert type(episode.terminated) is bool
             assert (episode.sparse_rewards is None) == (other_episode.sparse_rewards is None)
             for name in ("observations", "actions", "rewards", "sparse_rewards"):
@@ -82,7 +81,7 @@ def test_segments_without_visits_or_episodes(tmp_path: Path) -> None:
 
 def test_no_more_bytes_than_the_content(tmp_path: Path) -> None:
     generator = np.random.default_rng(0)
-    episodes = tuple(make_episode(generator, 0, 200) for _ in range(50))
+    episodes = tuple(make_episode(generator, 200) for _ in range(50))
     path = append_segment(tmp_path, 0, [Visit(0, episodes, 50)])
     content = sum(e.observations.nbytes + e.actions.nbytes + e.rewards.nbytes for e in episodes)
     assert path.stat().st_size < 1.03 * content
@@ -159,7 +158,7 @@ from nacre.types import Episode, Visit
 
 for iteration in range(100_000):
     rows = np.full((50_001, 8), iteration, np.float32)
-    episode = Episode(iteration, rows, rows[1:], rows[1:, 0], None, False)
+    episode = Episode(rows, rows[1:], rows[1:, 0], None, False)
     append_segment(Path(sys.argv[1]), iteration, [Visit(iteration, (episode,), 1)])
     print(iteration, flush=True)
 """

@@ -17,9 +17,9 @@ from nacre.agents.pearl.learner import PearlLearner
 from nacre.checkpoint import latest_checkpoint, load_checkpoint, read_progress
 from nacre.cli import main
 from nacre.experiments import Experiment
-from nacre.experiments.old_config import read_old_config
 from nacre.files import read_npz, write_npz
 from nacre.interfaces import LearnerState
+from nacre.original.configs import read_old_config
 from nacre.run_folder import create_run_folder, read_run
 from nacre.runtime import Stream, learner_for, seed_of
 from nacre.seeds import key_of
@@ -95,7 +95,7 @@ def test_a_run_killed_before_its_first_checkpoint_still_starts_warm(
     family = make_family(experiment.family)
     split = split_tasks(family, experiment.train_tasks, experiment.test_tasks, experiment.seed, experiment.task_list)
     run = create_run_folder(tmp_path / "run", experiment, split)
-    monkeypatch.setattr(PearlLearner, "_collect_initial", None)  # the first checkpoint comes before it
+    monkeypatch.setattr(PearlLearner, "collect", None)  # the first checkpoint comes before it
     with pytest.raises(TypeError):
         resume(run)
     assert_taken(state_of(run, "iteration_000000"), source, experiment)

@@ -100,9 +100,8 @@ class Repair:
 
         dropped = repair_run(self.run, say=print)
         if dropped:
-            print(
-                f"{dropped} episode(s) dropped; its checkpoints are as they were. Go on with: nacre resume {self.run}"
-            )
+            go_on = command("resume", self.run)
+            print(f"{dropped} episode(s) dropped; its checkpoints are as they were. Go on with: {go_on}")
         else:
             print(f"Nothing to repair in the replay of {self.run}")
 
@@ -115,13 +114,25 @@ class Import:
     """It holds the networks and the configuration of a run."""
     config: Annotated[Path | None, arg(metavar="FILE.json", help_behavior_hint="(default: FOLDER/variant.json)")] = None
     """The original run's configuration."""
+    ignore_unknown: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Leave out keys of the configuration that are not known."""
+    family: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: as the configuration says)")] = None
+    """The task family, of the same sizes, such as humanoid-dir-without-forces."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """The run folder, new or empty. By default runs/<algorithm>/<task>/seed-<seed>-<time>."""
 
     def __call__(self) -> None:
-        from nacre.old_runs import import_old_run
+        from nacre.original.runs import import_old_run
 
-        _say_how_to_go_on(import_old_run(self.folder, self.config, self.out, say=print))
+        run = import_old_run(
+            self.folder,
+            self.config,
+            self.out,
+            family=self.family,
+            ignore_unknown=self.ignore_unknown,
+            say=print,
+        )
+        _say_how_to_go_on(run)
 
 
 @dataclass(frozen=True)

@@ -245,8 +245,11 @@ def _make_first_free(folder: Path) -> tuple[Path, bool]:
 def _make(folder: Path) -> bool:
     """Makes a folder, and its parents; returns whether it was not there before."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir()
+        try:
+            folder.mkdir()
+        except FileNotFoundError:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
     except OSError as error:
         if isinstance(error, FileExistsError) and folder.is_dir():
             return False

@@ -7,6 +7,7 @@ import enum
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -77,6 +78,16 @@ class SimulatorPool:
     def play(self, plays: Sequence[Play]) -> list[Played]:
         """Plays what several seeds ask for; see :func:`nacre.collect.play_together`."""
         return play_together(plays, self(sum(len(play.tasks) for play in plays)))
+
+    def state_dict(self) -> dict[int, Any]:
+        """What worlds remember across episodes, by number of slots; empty for worlds that offer nothing."""
+        states = {n_slots: simulator.state_dict() for n_slots, simulator in self._simulators.items()}
+        return {n_slots: state for n_slots, state in states.items() if state}
+
+    def load_state_dict(self, states: dict[int, Any]) -> None:
+        """Makes the simulators that :meth:`state_dict` knew, and gives their worlds back what they remembered."""
+        for n_slots, state in states.items():
+            self(n_slots).load_state_dict(state)
 
     def close(self) -> None:
         for simulator in self._simulators.values():
