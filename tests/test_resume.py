@@ -321,9 +321,9 @@ def test_complete_run(reference: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 MOMENTS = {
-    "collection": (PearlLearner, "collect", 1),
-    "update": (PearlLearner, "update", 3),
-    "evaluation": (training, "meta_test", 1),
+    "collection": (PearlLearner, "_collect_visits", 1),
+    "update": (gradient_steps, "update", 3),
+    "evaluation": (evaluation, "meta_test", 1),
 }
 
 
@@ -354,7 +354,7 @@ def test_moved_while_it_is_trained(
 def test_removed_while_it_is_trained(experiment: Experiment, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with (
-        doing(PearlLearner, "update", 3, lambda: shutil.rmtree(run)),
+        doing(gradient_steps, "update", 3, lambda: shutil.rmtree(run)),
         pytest.raises(
             NacreError, match=rf"^{run} was removed while .*: the run has stopped, and what it had written is g"
         ),
@@ -368,7 +368,7 @@ def test_interrupted_after_it_was_moved(new_run: Path, tmp_path: Path) -> None:
         new_run.rename(tmp_path / "moved")
         signal.raise_signal(signal.SIGTERM)
 
-    with doing(PearlLearner, "update", 3, move_and_stop), pytest.raises(NacreError, match="was moved to"):
+    with doing(gradient_steps, "update", 3, move_and_stop), pytest.raises(NacreError, match="was moved to"):
         resume(new_run)
 
 
