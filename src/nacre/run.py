@@ -33,7 +33,7 @@ from nacre.logs import ProgressLog, TensorBoard
 from nacre.metrics import StepMetrics
 from nacre.protocol import TEST_RETURN
 from nacre.run_folder import CHECKPOINTS, REPLAY
-from nacre.runtime import Stream, learner_for, seed_of
+from nacre.runtime import SimulatorPool, Stream, learner_for, seed_of
 from nacre.seeds import key_of
 from nacre.tasks import make_family
 from nacre.tasks.family import TaskSplit
@@ -69,6 +69,10 @@ class Run:
         """Where the latest checkpoint is."""
         self.label = ""
         """What it is called."""
+        self.simulators: SimulatorPool | None = None
+        """Whose worlds a checkpoint remembers, if they remember anything."""
+        self.remembered: dict[str, Any] = {}
+        """What they remembered at the latest checkpoint."""
         self.row: Metrics = {}
         """Columns of the latest iteration, if this process has done one."""
         self._seed_in_words = "" if alone else f" of seed {experiment.seed}"
@@ -196,6 +200,7 @@ class Run:
         self.check_parameters()
         if self._visits:
             self._write_segment()
+        worlds = {} if self.simulators is None else self.simulators.state_dict()
         progress = {
             "iterations": self.position.iteration,
             "phase": self.position.phase,
@@ -205,6 +210,7 @@ class Run:
             "updates": self._updates_of_iteration,
             "totals": self._totals,
             "seconds": self._seconds,
+            **({"worlds": worlds} if worlds else {}),
             **(results or {}),
         }
         label = checkpoint_label(self.position.iteration, self._updates_of_iteration)
@@ -238,6 +244,7 @@ class Run:
         self._totals, self._seconds = progress["totals"], progress["seconds"]
         if self._totals and not all(isinstance(entry, dict) for entry in self._totals.values()):
             self._totals = None  # an earlier version wrote other sums
+        self.remembered = progress.get("worlds", {})
         self._segments = segments_of(progress)
         for number, segment in enumerate(journal.read_segments(self.folder / REPLAY, self._segments)):
             visits = list(segment)
