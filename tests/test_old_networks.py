@@ -111,9 +111,9 @@ def test_the_policys_distribution(imported: Path, outputs: dict[str, np.ndarray]
 
 def test_the_posterior(imported: Path, outputs: dict[str, np.ndarray]) -> None:
     """All rows as the context of one trial; the context is (s, a, r) in both codes."""
-    trained = read_trained(imported)
+    encoder, config = read_trained(imported).parameters.encoder, read_run(imported)[0].algorithm
     context = jnp.asarray(outputs["context_encoder_inputs"])[None]
-    mean, variance = infer_posterior(trained.parameters.encoder, trained.experiment.algorithm, context)
+    mean, variance = infer_posterior(encoder, config, context)
     np.testing.assert_allclose(mean[0], outputs["posterior_mean"], atol=1e-6)
     np.testing.assert_allclose(variance[0], outputs["posterior_variance"], rtol=1e-6)
 

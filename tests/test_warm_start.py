@@ -107,10 +107,10 @@ def test_what_may_be_named(place: str, experiment: Experiment, run_copy: Path, m
     monkeypatch.chdir(run_copy.parent)
     experiment = dataclasses.replace(experiment, warm_start=f"run/{place}")
     learner = learner_for(experiment, make_family(experiment.family))
-    settled = resolve_warm_start(experiment, learner)
+    resolved = resolve_warm_start(experiment, learner)
     path = run_copy / (place or "checkpoints/iteration_000002.npz")
-    assert settled == dataclasses.replace(experiment, warm_start=str(path))
-    taken = take_networks(fresh_state(settled).trained, settled)
+    assert resolved == dataclasses.replace(experiment, warm_start=str(path))
+    taken = take_networks(fresh_state(resolved).trained, resolved)
     stored = load_checkpoint(path, fresh_state(experiment))[0].trained
     assert_equal(taken.networks, stored.networks)
     assert_equal(taken.target_value, stored.target_value)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -253,7 +253,7 @@ class ReplayBuffer:
         initial_steps: int,
         visits: int,
         visit_steps: Sequence[int],
-    ) -> Self:
+    ) -> ReplayBuffer:
         """With room for what is collected as long as episodes end at the horizon.
 
         Args:

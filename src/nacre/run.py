@@ -7,6 +7,7 @@ learner's state, the journal of what was collected and a few counters.
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -157,7 +158,8 @@ class Run:
         """Writes what was collected and the row of the iteration, and a checkpoint if one is due."""
         self._seconds += times["Epoch Time (s)"]
         self.row = {
-            **metrics.columns(self._totals or {}),
+            # Earlier versions wrote other sums of gradient steps, so those that were done there are not known any more.
+            **(metrics.columns(self._totals) if self._totals else dict.fromkeys(self._log.columns, math.nan)),
             **evaluation,
             "Number of train steps total": int(self.state.updates),
             "Number of env steps total": self._steps,
@@ -204,6 +206,7 @@ class Run:
             "phase": self.position.phase,
             "phase_steps": self.position.steps,
             "segments": self._segments,
+            "visits": len(self._visits),
             "updates": self._updates_of_iteration,
             "totals": self._totals,
             "seconds": self._seconds,
@@ -243,10 +246,12 @@ class Run:
             self._totals = None  # an earlier version wrote other sums
         self.remembered = progress.get("worlds", {})
         self._segments = segments_of(progress)
-        for number, visits in enumerate(journal.read_segments(self.folder / REPLAY, self._segments)):
-            self._remember(list(visits))
+        for number, segment in enumerate(journal.read_segments(self.folder / REPLAY, self._segments)):
+            visits = list(segment)
             if number == iteration:
-                self._visits = list(visits)
+                # What was collected after the checkpoint may be there as well. Earlier versions collected once.
+                visits = self._visits = visits[: progress.get("visits", len(visits))]
+            self._remember(visits)
         self._log.check(iteration)
 
     def drop_the_future(self) -> None:
