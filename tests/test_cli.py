@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import nacre
-from nacre import cli, runtime
+from nacre import cli
 from nacre.agents.pearl.config import PearlConfig
 from nacre.errors import Interrupted
 from nacre.evaluation import Evaluation, Protocol, TrialResult
@@ -266,7 +266,7 @@ def test_evaluate_train_tasks_from_python(run_copy):
 def test_evaluation_protocol_is_the_experiments_own(run_copy):
     evaluation = nacre.evaluate(run_copy)
     experiment = nacre.make_experiment("pearl/point-robot")
-    assert evaluation.protocol == runtime.training_protocol(experiment, nacre.make_family("point-robot"))
+    assert evaluation.protocol == experiment.algorithm.protocol(nacre.make_family("point-robot").horizon)
 
 
 def test_signals_end_with_their_code(monkeypatch, capsys):

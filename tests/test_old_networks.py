@@ -25,14 +25,14 @@ from nacre import NacreError, evaluate, import_old_run, load, make_family, resum
 from nacre.agents.pearl.learner import PearlLearner
 from nacre.agents.pearl.losses import Trained
 from nacre.agents.pearl.networks import infer_posterior
-from nacre.checkpoint import load_part, read_part
+from nacre.checkpoint import load_selected, read_part
 from nacre.cli import main
 from nacre.loading import read_trained
 from nacre.original.networks import FILES, mlp_leaves, read_old_networks
 from nacre.original.torch_files import read_state_dict
 from nacre.run_folder import read_run
 from nacre.runtime import learner_for
-from nacre.warm_start import settle_warm_start
+from nacre.warm_start import resolve_warm_start
 
 OLD = Path(__file__).parent / "old_run"
 KINDS = ("zip", "legacy")
@@ -61,8 +61,8 @@ def old_copy(tmp_path: Path) -> Path:
 def all_networks(run: Path) -> Trained:
     trained = read_trained(run)
     learner = learner_for(trained.experiment, trained.family)
-    shapes = jax.eval_shape(learner.initial_state, jax.random.key(0)).trained
-    return load_part(trained.checkpoint, ".trained", shapes)
+    shapes = jax.eval_shape(learner.initial_state, jax.random.key(0))
+    return load_selected(trained.checkpoint, shapes, lambda state: state.trained)
 
 
 # The numbers
@@ -104,16 +104,16 @@ def test_the_policys_distribution(imported: Path, outputs: dict[str, np.ndarray]
     mean, log_std = np.split(outputs["policy_outputs"], 2, axis=1)
     assert (log_std < -20).any()
     assert (log_std > 2).any()
-    got_mean, got_log_std = read_trained(imported).networks.policy.distribution(jnp.asarray(outputs["policy_inputs"]))
+    got_mean, got_log_std = read_trained(imported).parameters.policy.distribution(jnp.asarray(outputs["policy_inputs"]))
     np.testing.assert_allclose(got_mean, mean, atol=1e-6)
     np.testing.assert_allclose(got_log_std, np.clip(log_std, -20, 2), atol=1e-5)
 
 
 def test_the_posterior(imported: Path, outputs: dict[str, np.ndarray]) -> None:
     """All rows as the context of one trial; the context is (s, a, r) in both codes."""
-    trained = read_trained(imported)
+    encoder, config = read_trained(imported).parameters.encoder, read_run(imported)[0].algorithm
     context = jnp.asarray(outputs["context_encoder_inputs"])[None]
-    mean, variance = infer_posterior(trained.networks.encoder, trained.experiment.algorithm, context)
+    mean, variance = infer_posterior(encoder, config, context)
     np.testing.assert_allclose(mean[0], outputs["posterior_mean"], atol=1e-6)
     np.testing.assert_allclose(variance[0], outputs["posterior_variance"], rtol=1e-6)
 
@@ -142,9 +142,7 @@ def test_an_imported_run_can_be_trained_on(
     run = import_old_run(old_copy, out=tmp_path / "run")
     shutil.rmtree(old_copy)
     collecting = []
-    monkeypatch.setattr(
-        PearlLearner, "collect_initial", lambda learner, state, *rest: collecting.append(state) or 0 / 0
-    )
+    monkeypatch.setattr(PearlLearner, "collect", lambda learner, phase, state, *rest: collecting.append(state) or 0 / 0)
     with pytest.raises(ZeroDivisionError):
         resume(run)
     assert "going on from iteration_000000" in capsys.readouterr().out
@@ -267,7 +265,7 @@ def test_encoder_and_policy_alone(
         with pytest.raises(
             NacreError, match=r"critics\[0\] is missing there|has no qf1.pth and no qf2.pth and no vf.pth"
         ):
-            settle_warm_start(dataclasses.replace(read_run(run)[0], warm_start=str(source)), learner_of(run))
+            resolve_warm_start(dataclasses.replace(read_run(run)[0], warm_start=str(source)), learner_of(run))
 
 
 def learner_of(run: Path) -> Any:

@@ -1,14 +1,19 @@
 """Gymnasium environments of one's own as families, and what is wrong with some."""
 
+import json
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete
 from gymnasium.wrappers import NormalizeObservation, NormalizeReward, TimeLimit, TransformAction
 
+from nacre import make_experiment, register_family, resume, train
 from nacre.errors import NacreError, SimulationError
+from nacre.logs import read_progress_csv
 from nacre.runtime import SimulatorPool
-from nacre.tasks import GymnasiumFamily, Simulator, own_environment, split_tasks
+from nacre.tasks import FAMILIES, GymnasiumFamily, Simulator, split_tasks
 
 
 class Drift(gymnasium.Env):
@@ -341,27 +346,44 @@ class Counting(gymnasium.ObservationWrapper):
         self.count = state["count"]
 
 
-def test_environments_that_offer_what_they_remember(monkeypatch):
+def test_environments_that_offer_what_they_remember():
     def make_env():
         return TimeLimit(Counting(Drift()), 5)
 
-    with pytest.raises(NacreError, match="Counting of drift remembers"):
-        drift_family(make_env)
-    monkeypatch.setattr(own_environment, "MEMORY_IS_SAVED", True)
     family = drift_family(make_env)
+    assert family.remembers
+    assert not drift_family().remembers
     with pytest.raises(NacreError, match="NormalizeObservation of drift remembers"):
         drift_family(lambda: NormalizeObservation(Drift()))
     pool = SimulatorPool(family, 1)
     for simulator in (pool(1), pool(2), pool(2)):
         simulator.reset(seed=0, options={"tasks": np.zeros((simulator.num_envs, 1))})
     state = pool.state_dict()
-    assert state == {1: [[{"count": 1}]], 2: [[{"count": 2}], [{"count": 2}]]}
+    assert json.loads(json.dumps(state)) == {"1": [[{"count": 1}]], "2": [[{"count": 2}], [{"count": 2}]]}
     pool.close()
     other = SimulatorPool(family, 1)
     other.load_state_dict(state)
     np.testing.assert_array_equal(other(2).reset(seed=0, options={"tasks": np.zeros((2, 1))})[0], [[3], [3]])
     assert other(1).state_dict() == [[{"count": 1}]]
     other.close()
+
+
+def test_a_run_whose_environments_remember_is_resumed_exactly(tiny, tmp_path, monkeypatch):
+    """The observations are counts of observations, so that a resumed run differs if the counts are lost."""
+    monkeypatch.setattr("nacre.tasks.FAMILIES", dict(FAMILIES))
+    register_family("counting", lambda: drift_family(lambda: Counting(Drift())))
+    fields = tiny | {"family": "counting", "task_list": "seeded", "evaluation_steps": 10, "iterations": 2}
+    experiment = make_experiment("pearl/point-robot", **fields)
+    whole = train(experiment, tmp_path / "whole")
+    parts = train(make_experiment("pearl/point-robot", **fields | {"iterations": 1}), tmp_path / "parts")
+    resume(parts, 2)
+    first, second = (
+        {name: column for name, column in read_progress_csv(Path(run, "progress.csv")).items() if "(s)" not in name}
+        for run in (whole, parts)
+    )
+    np.testing.assert_equal(first, second)
+    with pytest.raises(NacreError, match="environments of drift remember across episodes.*allowed: one seed"):
+        train(experiment, tmp_path / "seeds", seeds=2)
 
 
 def test_a_list_of_tasks():

@@ -25,11 +25,12 @@ import numpy as np
 import pytest
 from deaths import watched
 
-from nacre import tasks, training
+from nacre import evaluation, gradient_steps, metrics, tasks, training
 from nacre.agents.pearl.learner import PearlLearner
 from nacre.errors import Interrupted, NacreError
 from nacre.experiments import Experiment, make_experiment
 from nacre.logs import read_progress_csv
+from nacre.run import Run
 from nacre.run_folder import create_run_folder, locked_runs, read_run
 from nacre.tasks import make_family, split_tasks
 from nacre.training import resume, train
@@ -200,11 +201,11 @@ def test_sigterm_and_the_command_it_tells(reference: Path, fields: dict[str, int
 
 
 PLACES = {
-    "collection": (PearlLearner, "collect", 1, "iteration_000001"),
-    "first chunk": (PearlLearner, "update", 3, "iteration_000001_update_000002"),
-    "last chunk": (PearlLearner, "update", 5, "iteration_000001_update_000005"),
-    "evaluation": (training, "meta_test", 0, "iteration_000001"),
-    "compilation": (PearlLearner, "update", 0, "iteration_000000_update_000002"),
+    "collection": (PearlLearner, "_collect_visits", 1, "iteration_000001"),
+    "first chunk": (gradient_steps, "update", 3, "iteration_000001_update_000002"),
+    "last chunk": (gradient_steps, "update", 5, "iteration_000001_update_000005"),
+    "evaluation": (evaluation, "meta_test", 0, "iteration_000001"),
+    "compilation": (gradient_steps, "update", 0, "iteration_000000_update_000002"),
 }
 
 
@@ -246,8 +247,8 @@ def signalling(owner: Any, name: str, number: int, calls: int) -> contextlib.Abs
 
 def test_second_interrupt_acts_at_once(new_run: Path, reference: Path) -> None:
     with (
-        signalling(PearlLearner, "update", signal.SIGINT, 0),
-        signalling(training.statistics, "accumulate", signal.SIGINT, 0),
+        signalling(gradient_steps, "update", signal.SIGINT, 0),
+        signalling(metrics, "accumulate", signal.SIGINT, 0),
         pytest.raises(KeyboardInterrupt),
     ):
         resume(new_run)
@@ -273,9 +274,10 @@ def test_restored_replay_is_the_one_that_was_filled(new_run: Path, experiment: E
     group = training._Group(new_run, [new_run], [experiment], [split])
     group.to_the_end()
     [run] = group.runs
-    restored = training._Run(new_run, experiment, split)
-    assert restored.rollouts == run.rollouts
-    jax.tree.map(np.testing.assert_array_equal, restored.replay.arrays, run.replay.arrays)
+    restored = Run(new_run, experiment, split)
+    assert (restored._steps, restored._rollouts) == (run._steps, run._rollouts)
+    assert run._rollouts > 0
+    jax.tree.map(np.testing.assert_array_equal, restored.memory.arrays, run.memory.arrays)
 
 
 def test_damaged_checkpoint(reference: Path, tmp_path: Path) -> None:
@@ -292,7 +294,7 @@ def test_more_iterations(experiment: Experiment, tmp_path: Path, reference: Path
     """A run that is made longer ends as one that was long from the start, though its replay had less room."""
     run = tmp_path / "run"
     calls = 1 if interrupted else 1000
-    with signalling(PearlLearner, "update", signal.SIGINT, calls), contextlib.suppress(Interrupted):
+    with signalling(gradient_steps, "update", signal.SIGINT, calls), contextlib.suppress(Interrupted):
         train(dataclasses.replace(experiment, iterations=2), run)
     assert (run / "checkpoints" / "iteration_000002.npz").exists() != interrupted
     resume(run, iterations=3)
@@ -302,7 +304,7 @@ def test_more_iterations(experiment: Experiment, tmp_path: Path, reference: Path
 
 
 def test_fewer_iterations(new_run: Path) -> None:
-    with signalling(PearlLearner, "update", signal.SIGINT, 4), pytest.raises(Interrupted):
+    with signalling(gradient_steps, "update", signal.SIGINT, 4), pytest.raises(Interrupted):
         resume(new_run)
     with pytest.raises(NacreError, match="iterations is 1; allowed: at least 2, which have begun in "):
         resume(new_run, iterations=1)
@@ -319,9 +321,9 @@ def test_complete_run(reference: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 
 MOMENTS = {
-    "collection": (PearlLearner, "collect", 1),
-    "update": (PearlLearner, "update", 3),
-    "evaluation": (training, "meta_test", 1),
+    "collection": (PearlLearner, "_collect_visits", 1),
+    "update": (gradient_steps, "update", 3),
+    "evaluation": (evaluation, "meta_test", 1),
 }
 
 
@@ -352,7 +354,7 @@ def test_moved_while_it_is_trained(
 def test_removed_while_it_is_trained(experiment: Experiment, tmp_path: Path) -> None:
     run = tmp_path / "run"
     with (
-        doing(PearlLearner, "update", 3, lambda: shutil.rmtree(run)),
+        doing(gradient_steps, "update", 3, lambda: shutil.rmtree(run)),
         pytest.raises(
             NacreError, match=rf"^{run} was removed while .*: the run has stopped, and what it had written is g"
         ),
@@ -366,7 +368,7 @@ def test_interrupted_after_it_was_moved(new_run: Path, tmp_path: Path) -> None:
         new_run.rename(tmp_path / "moved")
         signal.raise_signal(signal.SIGTERM)
 
-    with doing(PearlLearner, "update", 3, move_and_stop), pytest.raises(NacreError, match="was moved to"):
+    with doing(gradient_steps, "update", 3, move_and_stop), pytest.raises(NacreError, match="was moved to"):
         resume(new_run)
 
 

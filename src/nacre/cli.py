@@ -27,8 +27,6 @@ from nacre.experiments import Experiment, make_experiment, named_experiments
 from nacre.extensions import command, import_modules, load_plugins
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from nacre.evaluation import Evaluation
 
 # What needs JAX is imported by the commands that need it: help and `nacre list` answer at once.
@@ -430,8 +428,7 @@ def _print_evaluation(evaluation: Evaluation, parameters: tuple[str, ...]) -> No
 
     from nacre.video import MOST_PARAMETERS
 
-    returns = evaluation.returns_by_episode
-    successes = _success_rates(evaluation)
+    returns, successes = evaluation.returns_by_episode, evaluation.successes_by_episode
     table = Table(box=None, header_style="bold", pad_edge=False, title="Return of each episode, mean over trials")
     tasks = [[f"{value:.3f}" for value in task] for task in evaluation.tasks]
     if len(parameters) > MOST_PARAMETERS:
@@ -441,15 +438,13 @@ def _print_evaluation(evaluation: Evaluation, parameters: tuple[str, ...]) -> No
     word = "episode" if returns.shape[1] <= 6 else "ep."
     for episode in range(returns.shape[1]):
         table.add_column(f"{word} {episode + 1}", justify="right", no_wrap=True)
-    if successes is not None:
-        table.add_column("success in the last", justify="right", no_wrap=True)
-    for row, task in enumerate(tasks):
-        success = [] if successes is None else [f"{successes[row]:.0%}"]
-        table.add_row(*task, *(f"{value:.2f}" for value in returns[row]), *success)
+    for task, row in zip(tasks, returns, strict=True):
+        table.add_row(*task, *(f"{value:.2f}" for value in row))
     table.add_section()
-    mean = ["mean", *[""] * (len(parameters) - 1)]
-    success = [] if successes is None else [f"{successes.mean():.0%}"]
-    table.add_row(*mean, *(f"{value:.2f}" for value in returns.mean(axis=0)), *success, style="bold")
+    empty = [""] * (len(parameters) - 1)
+    table.add_row("mean", *empty, *(f"{value:.2f}" for value in returns.mean(axis=0)), style="bold")
+    if successes is not None:
+        table.add_row("success", *empty, *(f"{value:.0%}" for value in successes.mean(axis=0)), style="bold")
     _print_table(table)
 
 
@@ -460,14 +455,6 @@ def _print_gap(evaluation: Evaluation, family: str) -> None:
     gap = gap_of(family)
     if gap is not None:
         print(f"The last episode closes {gap.closed(float(evaluation.final_returns.mean())):.0%} {gap.words}.")
-
-
-def _success_rates(evaluation: Evaluation) -> np.ndarray | None:
-    """Per task, the share of trials whose last episode was a success; None in families without successes."""
-    import numpy as np
-
-    last = [[trial.successes and trial.successes[-1] for trial in trials] for trials in evaluation.trials]
-    return None if last[0][0] is None else np.array(last, float).mean(axis=1)
 
 
 def _print_table(table: Any) -> None:

@@ -217,7 +217,7 @@ class ReplayBuffer:
             fullest_task: expected in the task that is visited most.
         """
         episodes = -(-transitions // sizes.horizon)
-        frames, rows = transitions + episodes, (-(-transitions // PAGE) + tasks) * PAGE
+        frames, rows = max(1, transitions + episodes), (-(-transitions // PAGE) + tasks) * PAGE
         self._counts = np.zeros(tasks, np.int32)
         self._context_start = np.zeros(tasks, np.int32)
         self._context_count = np.zeros(tasks, np.int32)
@@ -339,8 +339,9 @@ class ReplayBuffer:
 
     def _allocate(self, task: int, length: int) -> np.ndarray:
         """Rows of `frame` for the next `length` transitions of a task, on its last page and then on new ones."""
-        ranks = self._counts[task] + np.arange(length)
-        held, needed = -(-self._counts[task] // PAGE), -(-(self._counts[task] + length) // PAGE)
+        count = int(self._counts[task])
+        ranks = count + np.arange(length)
+        held, needed = -(-count // PAGE), -(-(count + length) // PAGE)
         columns = self._page_table.shape[1]
         if needed > columns:
             self._page_table = np.pad(self._page_table, ((0, 0), (0, max(needed - columns, columns // 4 + 1))))

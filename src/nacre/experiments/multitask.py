@@ -10,6 +10,8 @@ from nacre.experiments.experiment import Experiment, NamedExperiment
 
 _QUICK: dict[str, Any] = {
     "hidden_size": 64,
+    "hidden_layers": 3,
+    "batch_size": 32,
     "initial_steps": 100,
     "visit_steps": 20,
     "updates_per_iteration": 1000,
@@ -18,7 +20,7 @@ _QUICK: dict[str, Any] = {
     "critic_learning_rate": 1e-3,
     "temperature_learning_rate": 1e-3,
 }
-_TWO_TASKS = {"initial_steps": 2000, "tasks_per_iteration": 10, "meta_batch_size": 4, "batch_size": 128}
+_TWO_TASKS = {"initial_steps": 2000, "tasks_per_iteration": 10, "meta_batch_size": 4, "batch_size": 64}
 
 _TABLE: tuple[tuple[str, str, int, int, dict[str, Any], dict[str, Any], str], ...] = (
     # name, family, train tasks, test tasks, other fields of the experiment, of the configuration, what the task is

@@ -76,7 +76,7 @@ class TaskSplit:
 
 @runtime_checkable
 class RememberingWorld(Protocol):
-    """A world that remembers across episodes, and offers what: values for pickle, for as many slots as it has."""
+    """A world that remembers across episodes, and offers what: numbers, text, lists, dictionaries and arrays, for all its slots."""
 
     def state_dict(self) -> Any: ...
 
@@ -102,6 +102,8 @@ class TaskFamily(abc.ABC):
     task_parameters: tuple[str, ...]
     """The names of a task's parameters, in order."""
     has_sparse_reward: bool = False
+    remembers: bool = False
+    """Whether worlds remember across episodes, and offer what by `state_dict` (see :class:`RememberingWorld`)."""
     has_success: bool = False
     """Whether `success` says something."""
     success_at: Literal["any", "end"] = "any"

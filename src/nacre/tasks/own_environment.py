@@ -19,9 +19,6 @@ from nacre.tasks.family import TaskFamily, World, check_family, check_tasks
 
 SetTask = Callable[[gymnasium.Env, np.ndarray], None]
 
-MEMORY_IS_SAVED = False
-"""Whether checkpoints hold what `Simulator.state_dict` gives, so that an environment that offers it may remember."""
-
 
 class GymnasiumFamily(TaskFamily):
     """Any Gymnasium environment with a settable task as a task family.
@@ -72,7 +69,7 @@ class GymnasiumFamily(TaskFamily):
         try:
             observation_box = _vector_space(name, "observation", env.observation_space)
             action_box = _vector_space(name, "action", env.action_space)
-            limit = _time_limit(env)
+            limit, remembers = _time_limit(env), bool(_offering(env))
             if not accept_memory:
                 _check_memory(name, env)
         finally:
@@ -91,6 +88,7 @@ class GymnasiumFamily(TaskFamily):
         self.horizon = limit if horizon is None else horizon  # pyright: ignore[reportAttributeAccessIssue]
         self.task_parameters = tuple(task_parameters) if not isinstance(task_parameters, str) else task_parameters  # pyright: ignore[reportAttributeAccessIssue]
         self.has_success = success_key is not None
+        self.remembers = remembers
         self.success_at = success_at
         self._make_env = make_env
         self._set_task = set_task
@@ -271,12 +269,12 @@ def _check_memory(name: str, env: gymnasium.Env) -> None:
     for layer in _layers(env):
         known = isinstance(layer, NormalizeObservation | NormalizeReward) and layer.update_running_mean
         offers = all(hasattr(type(layer), hook) for hook in _HOOKS)
-        if (known and not (offers and MEMORY_IS_SAVED)) or (offers and not MEMORY_IS_SAVED):
+        if known and not offers:
             raise NacreError(
                 f"{type(layer).__name__} of {name} remembers from one episode to the next: each slot would have "
                 "statistics of its own, no checkpoint would hold them, and a resumed run would not be the same. Leave "
-                "it out, or let it use fixed statistics (update_running_mean = False); accept_memory=True takes it as "
-                "it is."
+                "it out, let it use fixed statistics (update_running_mean = False), or give it the methods state_dict "
+                "and load_state_dict; accept_memory=True takes it as it is."
             )
 
 

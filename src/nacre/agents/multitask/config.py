@@ -19,9 +19,9 @@ class MultitaskConfig(AlgorithmConfig):
     sees_task: ClassVar[bool]
     """Whether policy and critics see the parameters of the task."""
 
-    hidden_size: Width = 300
+    hidden_size: Width = 256
     """Width of the hidden layers of policy and critics."""
-    hidden_layers: Count = 3
+    hidden_layers: Count = 2
     """Number of hidden layers of policy and critics."""
 
     initial_steps: Count = 400
@@ -35,7 +35,7 @@ class MultitaskConfig(AlgorithmConfig):
     """Gradient steps per iteration."""
     meta_batch_size: Count = 16
     """Train tasks in a gradient step, drawn with replacement."""
-    batch_size: Count = 32
+    batch_size: Count = 16
     """Transitions per task in a gradient step."""
 
     discount: Fraction = 0.99
