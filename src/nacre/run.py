@@ -122,7 +122,7 @@ class Run:
         return self._steps - before
 
     def derive(self, phase: Phase) -> Tree:
-        return self.learner.derive(phase.name, self.state, self.memory)
+        return self.learner.derive(phase.name, self.state, self.memory, self.split.train)
 
     def has_ended(self, phase: Phase) -> bool:
         """Whether a phase of gradient steps has stopped early, or is over.
