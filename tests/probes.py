@@ -66,7 +66,7 @@ class Clock(TaskFamily):
 
     Observations are (label, random number of the reset, step, sum of the last action). The reward of step t = 1, 2, ...
     is 10 label + t, so that an episode of L steps returns 10 label L + L (L + 1) / 2. The sparse reward, if there is
-    one, is 1 at termination and 0 before.
+    one, is 1 at termination and 0 before, and termination is then a success.
     """
 
     name = "clock"
@@ -76,7 +76,7 @@ class Clock(TaskFamily):
 
     def __init__(self, horizon: int, *, sparse: bool = False):
         self.horizon = horizon
-        self.has_sparse_reward = sparse
+        self.has_sparse_reward = self.has_success = sparse
 
     def sample_tasks(self, generator: np.random.Generator, n: int) -> Float64[np.ndarray, "n 2"]:
         return np.stack([generator.random(n), generator.integers(1, 2 * self.horizon, n)], axis=-1)
@@ -86,6 +86,9 @@ class Clock(TaskFamily):
 
     def sparse_reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
         return self.terminated(previous, action, following, task).astype(np.float64)
+
+    def success(self, previous: Any, action: Any, following: Any, task: Any) -> Bool[np.ndarray, "..."]:
+        return self.terminated(previous, action, following, task)
 
     def terminated(self, previous: Any, action: Any, following: Any, task: Any) -> Bool[np.ndarray, "..."]:
         return following[..., 0] >= task[..., 1]

@@ -157,8 +157,8 @@ class LoadedAgent:
         self._belief = _begin(self._agent, self._params, self._keys, self._tasks(task))
 
     def begin_episode(self) -> None:
-        """Begins an episode without ending one: what the agent draws for an episode (PEARL: z, from the posterior) is
-        drawn anew, in all trials; what it has inferred stays.
+        """Begins an episode without ending one, in all trials: what the agent draws for an episode, such as a guess of
+        the task, is drawn anew; what it has inferred stays.
 
         `begin_trial` does this already, and so does `observe` where an episode has ended. It is for an episode that
         was broken off, and for looking at several draws of one belief.
@@ -220,8 +220,8 @@ class LoadedAgent:
     ) -> None:
         """What came of the latest action.
 
-        Where an episode has ended, the belief is updated as the algorithm does it (PEARL: from all episodes of the
-        trial), and the next `act` there is the first of a new episode.
+        If an episode has ended in a trial, the belief is updated as the algorithm does it, and the next `act` there is
+        the first of a new episode.
 
         Args:
             next_observation: shaped like an `observation` of :meth:`act`.
@@ -265,8 +265,7 @@ class LoadedAgent:
     def belief(self) -> Any:
         """A copy of what the agent believes, as the algorithm keeps it, in NumPy arrays.
 
-        PEARL's has among its fields `mean` and `variance` of the posterior over z, `latent` (the z in force) and
-        `episodes` (how many have ended). Without leading axis in a single trial.
+        Its fields are on the page of each algorithm. Arrays have no leading axis in a single trial.
 
         Raises:
             RuntimeError: no trial has begun.

@@ -43,6 +43,11 @@ class ProgressLog:
         lines = _complete_lines(self._path) if self._path.exists() else []
         self._columns = _header(self._path, lines[0]) if lines else None
 
+    @property
+    def columns(self) -> list[str]:
+        """Those of the rows that are there; empty before the first."""
+        return self._columns or []
+
     def append(self, row: Metrics) -> None:
         """Adds a row. The first one fixes the columns and their order.
 

@@ -15,13 +15,16 @@ from jaxtyping import Array, Float, Int
 
 from nacre.types import Metrics
 
+Values = Array | np.ndarray
+"""On the device; on the host when a run takes them."""
+
 
 class PerTask(NamedTuple):
     """A quantity of each task of a step. The column is its mean; a value that is not finite names its task."""
 
-    tasks: Int[Array, "*steps tasks"]
+    tasks: Int[Values, "*steps tasks"]
     """Indices of train tasks."""
-    values: Float[Array, "*steps tasks"]
+    values: Float[Values, "*steps tasks"]
 
 
 class Summary(NamedTuple):
@@ -30,19 +33,18 @@ class Summary(NamedTuple):
     They become four columns, pooled over the steps of an iteration: `<name> Mean`, `Std`, `Max` and `Min`.
     """
 
-    mean: Float[Array, "*steps"]
-    mean_square: Float[Array, "*steps"]
-    maximum: Float[Array, "*steps"]
-    minimum: Float[Array, "*steps"]
+    mean: Float[Values, "*steps"]
+    mean_square: Float[Values, "*steps"]
+    maximum: Float[Values, "*steps"]
+    minimum: Float[Values, "*steps"]
 
 
 def summarise(values: Float[Array, "..."]) -> Summary:
     return Summary(values.mean(), (values**2).mean(), values.max(), values.min())
 
 
-StepMetrics = OrderedDict[str, Float[Array, "*steps"] | Float[np.ndarray, "*steps"] | PerTask | Summary]
-"""Metrics of one gradient step; with a leading axis, of several, and then perhaps in NumPy. (JAX would sort the keys of
-a plain dict.)"""
+StepMetrics = OrderedDict[str, Float[Values, "*steps"] | PerTask | Summary]
+"""Metrics of one gradient step; with a leading axis, of several. (JAX would sort the keys of a plain dict.)"""
 
 Totals = dict[str, dict[str, float]]
 """Running sums and extremes by column name: plain numbers, so that a checkpoint can hold them."""

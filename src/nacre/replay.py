@@ -15,7 +15,8 @@ The context data of a task is a contiguous range of ranks: those of the latest v
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 import jax
@@ -216,7 +217,7 @@ class ReplayBuffer:
             fullest_task: expected in the task that is visited most.
         """
         episodes = -(-transitions // sizes.horizon)
-        frames, rows = transitions + episodes, (-(-transitions // PAGE) + tasks) * PAGE
+        frames, rows = max(1, transitions + episodes), (-(-transitions // PAGE) + tasks) * PAGE
         self._counts = np.zeros(tasks, np.int32)
         self._context_start = np.zeros(tasks, np.int32)
         self._context_count = np.zeros(tasks, np.int32)
@@ -240,6 +241,39 @@ class ReplayBuffer:
             context_start=jnp.asarray(self._context_start),
             context_count=jnp.asarray(self._context_count),
             episode_starts=jnp.asarray(self._episode_starts),
+        )
+
+    @classmethod
+    def for_visits(
+        cls,
+        tasks: int,
+        sizes: Sizes,
+        *,
+        has_sparse_reward: bool,
+        initial_steps: int,
+        visits: int,
+        visit_steps: Sequence[int],
+    ) -> ReplayBuffer:
+        """With room for what is collected as long as episodes end at the horizon.
+
+        Args:
+            tasks, sizes, has_sparse_reward: as above.
+            initial_steps: at first, in every task.
+            visits: of tasks that are drawn with replacement.
+            visit_steps: of the parts of a visit, each of which ends with a whole episode.
+        """
+
+        def whole_episodes(steps: int) -> int:
+            return -(-steps // sizes.horizon) * sizes.horizon
+
+        initial, visit, mean = whole_episodes(initial_steps), sum(map(whole_episodes, visit_steps)), visits / tasks
+        fullest = min(visits, math.ceil(mean + 5 * math.sqrt(mean) + 5))  # nearly always
+        return cls(
+            tasks,
+            sizes,
+            has_sparse_reward=has_sparse_reward,
+            transitions=tasks * initial + visits * visit,
+            fullest_task=initial + fullest * visit,
         )
 
     @property
@@ -305,8 +339,9 @@ class ReplayBuffer:
 
     def _allocate(self, task: int, length: int) -> np.ndarray:
         """Rows of `frame` for the next `length` transitions of a task, on its last page and then on new ones."""
-        ranks = self._counts[task] + np.arange(length)
-        held, needed = -(-self._counts[task] // PAGE), -(-(self._counts[task] + length) // PAGE)
+        count = int(self._counts[task])
+        ranks = count + np.arange(length)
+        held, needed = -(-count // PAGE), -(-(count + length) // PAGE)
         columns = self._page_table.shape[1]
         if needed > columns:
             self._page_table = np.pad(self._page_table, ((0, 0), (0, max(needed - columns, columns // 4 + 1))))

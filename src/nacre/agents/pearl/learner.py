@@ -63,23 +63,14 @@ class PearlLearner(Learner):
         return evaluation_agent(self.config, self.sizes, capacity)
 
     def memory(self, family: TaskFamily, tasks: Float64[np.ndarray, "n parameters"], iterations: int) -> ReplayBuffer:
-        """With room for what is collected as long as episodes end at the horizon."""
-        config, horizon = self.config, self.sizes.horizon
-
-        def whole_episodes(steps: int) -> int:
-            return -(-steps // horizon) * horizon
-
-        steps = (config.prior_steps, config.posterior_steps, config.extra_posterior_steps)
-        visit, initial = sum(map(whole_episodes, steps)), whole_episodes(config.initial_steps)
-        visits = iterations * config.tasks_per_iteration
-        mean = visits / len(tasks)
-        fullest = min(visits, int(np.ceil(mean + 5 * np.sqrt(mean) + 5)))  # of draws with replacement, nearly always
-        return ReplayBuffer(
+        config = self.config
+        return ReplayBuffer.for_visits(
             len(tasks),
             self.sizes,
             has_sparse_reward=family.has_sparse_reward,
-            transitions=len(tasks) * initial + visits * visit,
-            fullest_task=initial + fullest * visit,
+            initial_steps=config.initial_steps,
+            visits=iterations * config.tasks_per_iteration,
+            visit_steps=(config.prior_steps, config.posterior_steps, config.extra_posterior_steps),
         )
 
     def collect(

@@ -105,11 +105,7 @@ def initial_networks(config: PearlConfig, sizes: Sizes, *, key: Key, precision: 
         (2 if config.probabilistic_context else 1) * config.latent_size,
     )
     return PearlNetworks(
-        encoder=encoder_class(config)(  # pyright: ignore[reportCallIssue]
-            encoder_sizes,
-            key=encoder_key,
-            precision=precision,  # pyright: ignore[reportCallIssue]
-        ),
+        encoder=encoder_class(config)(encoder_sizes, key=encoder_key, precision=precision),  # pyright: ignore
         policy=TanhGaussianPolicy(state_size, sizes.action, hidden, key=policy_key, precision=precision),
         critics=(
             MLP((state_size + sizes.action, *hidden, 1), key=first_key, precision=precision),
