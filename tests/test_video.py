@@ -217,7 +217,7 @@ def test_long_lines_are_made_to_fit() -> None:
 def test_a_task_of_many_parameters_is_shown_by_its_number() -> None:
     family = make_family("walker-rand-params")
     task = family.sample_tasks(np.random.default_rng(0), 1)[0]
-    assert video._task_in_words(family, 3, task) == "task 3"
+    assert video._caption_of(family, 3, task) == "task 3"
 
 
 @pytest.mark.opengl

@@ -1,4 +1,4 @@
-"""Trained agents for one's own loop."""
+"""TrainedRun agents for one's own loop."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Values = np.typing.ArrayLike | float | int | bool
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedRun:
     """What a run has learnt, as far as acting needs it."""
 
     experiment: Experiment
@@ -52,7 +52,7 @@ class Trained:
         return self.experiment.algorithm.protocol(self.family.horizon)
 
 
-def read_trained(run: Path | str, checkpoint: Path | str = "latest") -> Trained:
+def read_trained(run: Path | str, checkpoint: Path | str = "latest") -> TrainedRun:
     """Reads the experiment of a run and what its agent acts with; see :func:`load` for `checkpoint`.
 
     Raises:
@@ -63,7 +63,7 @@ def read_trained(run: Path | str, checkpoint: Path | str = "latest") -> Trained:
     learner = learner_for(experiment, family)
     path = find_checkpoint(Path(run), checkpoint)
     shapes = jax.eval_shape(learner.initial_state, jax.random.key(0))
-    return Trained(experiment, family, split, path, learner, load_selected(path, shapes, learner.parameters))
+    return TrainedRun(experiment, family, split, path, learner, load_selected(path, shapes, learner.parameters))
 
 
 def load(
@@ -119,7 +119,7 @@ class LoadedAgent:
         experiment: the experiment it was trained in.
     """
 
-    def __init__(self, trained: Trained, capacity: int, *, deterministic: bool, seed: int):
+    def __init__(self, trained: TrainedRun, capacity: int, *, deterministic: bool, seed: int):
         """Use :func:`load`."""
         self.deterministic = deterministic
         self.checkpoint = trained.checkpoint
