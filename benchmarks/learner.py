@@ -97,7 +97,7 @@ def measure(rounds: int, steps: int) -> dict[str, Any]:
     states, compile_seconds = {}, {}
     for precision, learner in learners.items():
         start = time.perf_counter()
-        state = learner.initial_state(jax.random.key(0))
+        state = jax.jit(learner.initial_state)(jax.random.key(0))
         compiled = update.lower(learner, "update", state, replay.arrays, None, steps).compile()
         compile_seconds[precision] = time.perf_counter() - start
         del compiled

@@ -166,9 +166,10 @@ def test_superfluous_checkpoints_that_could_not_be_removed_go_later(
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    with monkeypatch.context() as patch, pytest.raises(NacreError, match=r"cannot remove .*: Input/output error"):
-        patch.setattr(Path, "unlink", refuse)
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(NacreError, match=r"cannot remove .*: Input/output error"):
         save_checkpoint(tmp_path, checkpoint_label(5), state, {}, keep=2)
+    monkeypatch.undo()
     path, _ = latest_checkpoint(tmp_path)
     remove_superfluous(path, keep=2)
     assert names(tmp_path) == ["iteration_000004.npz", "iteration_000005.npz"]

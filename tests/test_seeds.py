@@ -21,13 +21,14 @@ import pytest
 from probes import Clock, clock_learner, compilations
 
 import nacre
-from nacre import runtime, seeds, tasks, training
+import nacre.run
+from nacre import gradient_steps, runtime, seeds, tasks, training
 from nacre.agents.pearl.config import PearlConfig
-from nacre.agents.pearl.learner import PearlLearner
 from nacre.cli import main
-from nacre.collect import Play, Schedule, carry_out
+from nacre.collect import play_together, run_schedules
 from nacre.errors import Interrupted, NacreError, NonFiniteError, SimulationError
 from nacre.experiments import Experiment, make_experiment
+from nacre.interfaces import Play, Schedule
 from nacre.replay import ReplayBuffer
 from nacre.run_folder import find_seeds, locked_runs, read_run
 from nacre.tasks.simulator import Simulator
@@ -182,8 +183,9 @@ def calling(owner: Any, name: str, call: int, action: Callable[[], None]) -> Ite
 
 
 def interrupting(name: str, call: int, number: int) -> contextlib.AbstractContextManager[None]:
-    """Sends this process a signal before the call of a function of the learner after `call` other calls."""
-    return calling(PearlLearner, name, call, lambda: signal.raise_signal(number))
+    """Sends this process a signal before some gradient steps, after `call` others: of a seed, or of all."""
+    owner = training if name == "update_seeds" else gradient_steps
+    return calling(owner, name, call, lambda: signal.raise_signal(number))
 
 
 def latest(parent: Path) -> list[str]:
@@ -243,7 +245,7 @@ def test_killed_between_seeds(
 ) -> None:
     """Seeds that are behind catch up, and no seed does anything twice that is saved."""
     parent = tmp_path / "seeds"
-    with calling(training, name, call, kill), pytest.raises(Killed):
+    with calling(nacre.run, name, call, kill), pytest.raises(Killed):
         train(experiment, parent, seeds=3)
     found = [[path.stem for path in sorted((run / "checkpoints").glob("iteration*"))] for run in find_seeds(parent)]
     assert [names[-1] if names else None for names in found] == labels
@@ -257,7 +259,7 @@ def test_killed_between_seeds(
 @one_family
 def test_interrupted_while_some_catch_up(experiment: Experiment, alone: dict[int, Path], tmp_path: Path) -> None:
     parent = tmp_path / "seeds"
-    with calling(training, "save_checkpoint", 4, kill), pytest.raises(Killed):
+    with calling(nacre.run, "save_checkpoint", 4, kill), pytest.raises(Killed):
         train(experiment, parent, seeds=3)
     with interrupting("update", 1, signal.SIGTERM), pytest.raises(Interrupted):
         resume(parent)
@@ -346,18 +348,20 @@ def test_a_seed_that_another_process_trains(alone: dict[int, Path], tmp_path: Pa
 def test_a_loss_of_one_seed_is_not_finite(
     experiment: Experiment, alone: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    update, calls = PearlLearner.update, iter(range(100))
+    update, calls = gradient_steps.update, iter(range(100))
 
     def sometimes_broken(*args: Any) -> Any:
         state, metrics = update(*args)
         # Two chunks of three seeds in an iteration: the second seed in the second chunk of the second one.
-        return state, metrics._replace(value_loss=metrics.value_loss * jnp.nan) if next(calls) == 10 else metrics
+        if next(calls) == 10:
+            metrics["VF Loss"] *= jnp.nan
+        return state, metrics
 
     parent = tmp_path / "seeds"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PearlLearner, "update", sometimes_broken)
+        patch.setattr(gradient_steps, "update", sometimes_broken)
         message = (
-            "the value loss of seed 6 is not finite in iteration 1, gradient step 2; the last good checkpoint is "
+            "the VF Loss of seed 6 is not finite in iteration 1, gradient step 2; the last good checkpoint is "
             f"{parent}/seed-6/checkpoints/iteration_000001.npz"
         )
         with pytest.raises(NonFiniteError, match=f"^{re.escape(message)}$"):
@@ -389,21 +393,24 @@ def test_an_error_of_the_simulator_names_the_seed(experiment: Experiment, tmp_pa
     )
 
 
-def test_schedules_that_cannot_be_carried_out_together() -> None:
+def test_schedules_that_cannot_be_run_together() -> None:
     family = ShortClock()
     learner = clock_learner(family.horizon, PearlConfig(latent_size=2, hidden_size=8, encoder_hidden_size=8))
-    simulator, agent = Simulator(family, 2), learner.offline_agent()
+    simulator, agent = Simulator(family, 2), learner.agent(family.horizon)
     params = learner.parameters(learner.initial_state(jax.random.key(0)))
 
     def schedule(*steps: int) -> Schedule[None]:
         for number in steps:
             yield Play(agent, params, np.ones((1, 2)), np.random.SeedSequence(0), deterministic=True, steps=number)
 
-    carry_out([schedule(1), schedule(1)], lambda _: simulator)
+    def run(*schedules: Schedule[None]) -> None:
+        run_schedules(schedules, lambda plays: play_together(plays, simulator))
+
+    run(schedule(1), schedule(1))
     with pytest.raises(ValueError, match="differ in their seeds, tasks, parameters and beliefs alone"):
-        carry_out([schedule(1), schedule(2)], lambda _: simulator)
+        run(schedule(1), schedule(2))
     with pytest.raises(ValueError, match="have equally many plays"):
-        carry_out([schedule(1), schedule()], lambda _: simulator)
+        run(schedule(1), schedule())
 
 
 # The command line
@@ -461,7 +468,7 @@ def test_batched_seeds_are_what_they_would_be_alone_up_to_rounding(
     experiment: Experiment, alone: dict[int, Path], batched: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The whole loop; not a random number differs, or the differences would be of the order of the numbers."""
-    monkeypatch.delattr(PearlLearner, "update")  # nothing is done one by one
+    monkeypatch.delattr(gradient_steps, "update")  # nothing is done one by one
     parent = train(experiment, tmp_path / "seeds", seeds=3)
     for seed, reference in alone.items():
         run = parent / f"seed-{seed}"
@@ -500,33 +507,33 @@ def test_replays_of_batched_seeds_may_have_different_sizes(experiment: Experimen
     def replay(episodes: int, length: int) -> ReplayBuffer:
         buffer = ReplayBuffer(
             3,
-            learner.observation_size,
-            learner.action_size,
+            learner.sizes,
             has_sparse_reward=True,
             transitions=3 * length,
-            episodes=3,
+            fullest_task=length,
         )
 
         def normal(*shape: int) -> np.ndarray:
             return generator.normal(size=shape).astype(np.float32)
 
-        def episode(task: int) -> Episode:
+        def episode() -> Episode:
             observations = normal(length + 1, *family.observation_shape)
-            actions, rewards = normal(length, learner.action_size), normal(length)
-            return Episode(task, observations, actions, rewards, rewards, False)
+            actions, rewards = normal(length, family.action_size), normal(length)
+            return Episode(observations, actions, rewards, rewards, False)
 
-        buffer.add([Visit(task, tuple(episode(task) for _ in range(episodes)), 1) for task in range(3)])
+        buffer.add([Visit(task, tuple(episode() for _ in range(episodes)), 1) for task in range(3)])
         return buffer
 
     replays = [replay(4, 30).arrays, replay(40, 30).arrays]
     assert len(replays[0].rewards) != len(replays[1].rewards)
     states = [learner.initial_state(jax.random.key(seed)) for seed in SEEDS[:2]]
     expected = [
-        learner.update(jax.tree.map(jnp.copy, state), replay, 3) for state, replay in zip(states, replays, strict=True)
+        gradient_steps.update(learner, "update", jax.tree.map(jnp.copy, state), replay, None, 3)
+        for state, replay in zip(states, replays, strict=True)
     ]
-    found = list(learner.update_seeds(states, replays, 3))
+    found = list(gradient_steps.update_seeds(learner, "update", states, replays, [None, None], 3))
     for (state, metrics), (alone_state, alone_metrics) in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(metrics.tasks, alone_metrics.tasks)
+        np.testing.assert_array_equal(metrics["QF Loss"].tasks, alone_metrics["QF Loss"].tasks)
         np.testing.assert_array_equal(jax.random.key_data(state.key), jax.random.key_data(alone_state.key))
         assert int(state.updates) == 3
         for one, other in zip(jax.tree.leaves(metrics), jax.tree.leaves(alone_metrics), strict=True):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nacre.evaluation import Evaluation
     from nacre.experiments import Experiment, make_experiment, register_experiment
     from nacre.loading import LoadedAgent, load
-    from nacre.old_runs import import_old_run
+    from nacre.original.runs import import_old_run
     from nacre.run_evaluation import evaluate
     from nacre.tasks import make_family, register_family
     from nacre.training import resume, train
@@ -53,7 +53,7 @@ _MODULES = {
     "NonFiniteError": "nacre.errors",
     "SimulationError": "nacre.errors",
     "evaluate": "nacre.run_evaluation",
-    "import_old_run": "nacre.old_runs",
+    "import_old_run": "nacre.original.runs",
     "load": "nacre.loading",
     "make_experiment": "nacre.experiments",
     "make_family": "nacre.tasks",

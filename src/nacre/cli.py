@@ -27,8 +27,6 @@ from nacre.experiments import Experiment, make_experiment, named_experiments
 from nacre.extensions import command, import_modules, load_plugins
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from nacre.evaluation import Evaluation
 
 # What needs JAX is imported by the commands that need it: help and `nacre list` answer at once.
@@ -100,9 +98,8 @@ class Repair:
 
         dropped = repair_run(self.run, say=print)
         if dropped:
-            print(
-                f"{dropped} episode(s) dropped; its checkpoints are as they were. Go on with: nacre resume {self.run}"
-            )
+            go_on = command("resume", self.run)
+            print(f"{dropped} episode(s) dropped; its checkpoints are as they were. Go on with: {go_on}")
         else:
             print(f"Nothing to repair in the replay of {self.run}")
 
@@ -115,13 +112,25 @@ class Import:
     """It holds the networks and the configuration of a run."""
     config: Annotated[Path | None, arg(metavar="FILE.json", help_behavior_hint="(default: FOLDER/variant.json)")] = None
     """The original run's configuration."""
+    ignore_unknown: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Leave out keys of the configuration that are not known."""
+    family: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: as the configuration says)")] = None
+    """The task family, of the same sizes, such as humanoid-dir-without-forces."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """The run folder, new or empty. By default runs/<algorithm>/<task>/seed-<seed>-<time>."""
 
     def __call__(self) -> None:
-        from nacre.old_runs import import_old_run
+        from nacre.original.runs import import_old_run
 
-        _say_how_to_go_on(import_old_run(self.folder, self.config, self.out, say=print))
+        run = import_old_run(
+            self.folder,
+            self.config,
+            self.out,
+            family=self.family,
+            ignore_unknown=self.ignore_unknown,
+            say=print,
+        )
+        _say_how_to_go_on(run)
 
 
 @dataclass(frozen=True)
@@ -156,10 +165,13 @@ class Evaluate:
 
         def show(evaluation: Evaluation) -> None:
             _print_evaluation(evaluation, trained.family.task_parameters)
+            if self.tasks == "test":
+                _print_gap(evaluation, trained.family.name)
             protocol = evaluation.protocol
+            explored = f", the first {protocol.exploration_episodes} episode(s) of each without adaptation"
             print(
-                f"\n{trained.checkpoint.stem}, protocol {protocol.name}: {protocol.trials} trial(s) per task, the "
-                f"first {protocol.exploration_episodes} episode(s) of each without adaptation",
+                f"\n{trained.checkpoint.stem}, protocol {protocol.name}: {protocol.trials} trial(s) per task"
+                + (explored if protocol.explores else ""),
                 flush=True,
             )
 
@@ -416,8 +428,7 @@ def _print_evaluation(evaluation: Evaluation, parameters: tuple[str, ...]) -> No
 
     from nacre.video import MOST_PARAMETERS
 
-    returns = evaluation.returns_by_episode
-    successes = _success_rates(evaluation)
+    returns, successes = evaluation.returns_by_episode, evaluation.successes_by_episode
     table = Table(box=None, header_style="bold", pad_edge=False, title="Return of each episode, mean over trials")
     tasks = [[f"{value:.3f}" for value in task] for task in evaluation.tasks]
     if len(parameters) > MOST_PARAMETERS:
@@ -427,24 +438,23 @@ def _print_evaluation(evaluation: Evaluation, parameters: tuple[str, ...]) -> No
     word = "episode" if returns.shape[1] <= 6 else "ep."
     for episode in range(returns.shape[1]):
         table.add_column(f"{word} {episode + 1}", justify="right", no_wrap=True)
-    if successes is not None:
-        table.add_column("success in the last", justify="right", no_wrap=True)
-    for row, task in enumerate(tasks):
-        success = [] if successes is None else [f"{successes[row]:.0%}"]
-        table.add_row(*task, *(f"{value:.2f}" for value in returns[row]), *success)
+    for task, row in zip(tasks, returns, strict=True):
+        table.add_row(*task, *(f"{value:.2f}" for value in row))
     table.add_section()
-    mean = ["mean", *[""] * (len(parameters) - 1)]
-    success = [] if successes is None else [f"{successes.mean():.0%}"]
-    table.add_row(*mean, *(f"{value:.2f}" for value in returns.mean(axis=0)), *success, style="bold")
+    empty = [""] * (len(parameters) - 1)
+    table.add_row("mean", *empty, *(f"{value:.2f}" for value in returns.mean(axis=0)), style="bold")
+    if successes is not None:
+        table.add_row("success", *empty, *(f"{value:.0%}" for value in successes.mean(axis=0)), style="bold")
     _print_table(table)
 
 
-def _success_rates(evaluation: Evaluation) -> np.ndarray | None:
-    """Per task, the share of trials whose last episode was a success; None in families without successes."""
-    import numpy as np
+def _print_gap(evaluation: Evaluation, family: str) -> None:
+    """Prints where the last episode is between the reference curves of the family, if both are known."""
+    from nacre.report import gap_of
 
-    last = [[trial.successes and trial.successes[-1] for trial in trials] for trials in evaluation.trials]
-    return None if last[0][0] is None else np.array(last, float).mean(axis=1)
+    gap = gap_of(family)
+    if gap is not None:
+        print(f"The last episode closes {gap.closed(float(evaluation.final_returns.mean())):.0%} {gap.words}.")
 
 
 def _print_table(table: Any) -> None:

@@ -42,7 +42,7 @@ class Evaluation:
 
     @property
     def final_returns(self) -> Float64[np.ndarray, " n"]:
-        """Per task: the mean over trials of the last episode's return, PEARL's published measure (spec 2.5)."""
+        """Per task: the mean over trials of the last episode's return, the measure that papers publish."""
         return np.array([np.mean([trial.returns[-1] for trial in trials]) for trials in self.trials])
 
     @property
@@ -65,7 +65,7 @@ class Evaluation:
         successes, episodes = self._successes, self._common_episodes
         if successes is None:
             return None
-        return np.array([[trial[:episodes] for trial in trials] for trials in successes]).mean(axis=1)
+        return np.array([np.mean([trial[:episodes] for trial in trials], axis=0) for trials in successes])
 
     @property
     def steps(self) -> int:

@@ -56,7 +56,7 @@ def load_plugins() -> None:
             warnings.warn(f"the plugin {entry.name} ({entry.value}) is left out: {_in_words(error)}", stacklevel=2)
 
 
-def command(*words: str | Path) -> str:
+def command(*words: str | int | Path) -> str:
     """A command line of nacre as one would type it, with the imports of this one."""
     imports = [word for name in _imported for word in ("--import", name)]
     return shlex.join(["nacre", *imports, *map(str, words)])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nacre.errors import NacreError
+from nacre.extensions import command
 from nacre.files import leftovers, read_npz, remove, write_npz
 from nacre.tasks.checks import LARGEST
 from nacre.types import Episode, Visit
@@ -76,8 +76,8 @@ def read_segments(folder: Path, count: int) -> Iterator[tuple[Visit, ...]]:
         visits = read_segment(folder, iteration)
         for fault in find_faults(visits):
             raise NacreError(
-                f"{_segment(folder, iteration)} holds {fault}. Drop the episode with: nacre repair "
-                f"{shlex.quote(str(folder.parent))}"
+                f"{_segment(folder, iteration)} holds {fault}. Drop the episode with: "
+                f"{command('repair', folder.parent)}"
             )
         yield visits
 

@@ -1,4 +1,4 @@
-"""Trained agents for one's own loop."""
+"""TrainedRun agents for one's own loop."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Values = np.typing.ArrayLike | float | int | bool
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedRun:
     """What a run has learnt, as far as acting needs it."""
 
     experiment: Experiment
@@ -52,7 +52,7 @@ class Trained:
         return self.experiment.algorithm.protocol(self.family.horizon)
 
 
-def read_trained(run: Path | str, checkpoint: Path | str = "latest") -> Trained:
+def read_trained(run: Path | str, checkpoint: Path | str = "latest") -> TrainedRun:
     """Reads the experiment of a run and what its agent acts with; see :func:`load` for `checkpoint`.
 
     Raises:
@@ -63,7 +63,7 @@ def read_trained(run: Path | str, checkpoint: Path | str = "latest") -> Trained:
     learner = learner_for(experiment, family)
     path = find_checkpoint(Path(run), checkpoint)
     shapes = jax.eval_shape(learner.initial_state, jax.random.key(0))
-    return Trained(experiment, family, split, path, learner, load_selected(path, shapes, learner.parameters))
+    return TrainedRun(experiment, family, split, path, learner, load_selected(path, shapes, learner.parameters))
 
 
 def load(
@@ -119,7 +119,7 @@ class LoadedAgent:
         experiment: the experiment it was trained in.
     """
 
-    def __init__(self, trained: Trained, capacity: int, *, deterministic: bool, seed: int):
+    def __init__(self, trained: TrainedRun, capacity: int, *, deterministic: bool, seed: int):
         """Use :func:`load`."""
         self.deterministic = deterministic
         self.checkpoint = trained.checkpoint
@@ -157,8 +157,8 @@ class LoadedAgent:
         self._belief = _begin(self._agent, self._params, self._keys, self._tasks(task))
 
     def begin_episode(self) -> None:
-        """Begins an episode without ending one: what the agent draws for an episode (PEARL: z, from the posterior) is
-        drawn anew, in all trials; what it has inferred stays.
+        """Begins an episode without ending one, in all trials: what the agent draws for an episode, such as a guess of
+        the task, is drawn anew; what it has inferred stays.
 
         `begin_trial` does this already, and so does `observe` where an episode has ended. It is for an episode that
         was broken off, and for looking at several draws of one belief.
@@ -220,8 +220,8 @@ class LoadedAgent:
     ) -> None:
         """What came of the latest action.
 
-        Where an episode has ended, the belief is updated as the algorithm does it (PEARL: from all episodes of the
-        trial), and the next `act` there is the first of a new episode.
+        If an episode has ended in a trial, the belief is updated as the algorithm does it, and the next `act` there is
+        the first of a new episode.
 
         Args:
             next_observation: shaped like an `observation` of :meth:`act`.
@@ -265,8 +265,7 @@ class LoadedAgent:
     def belief(self) -> Any:
         """A copy of what the agent believes, as the algorithm keeps it, in NumPy arrays.
 
-        PEARL's has among its fields `mean` and `variance` of the posterior over z, `latent` (the z in force) and
-        `episodes` (how many have ended). Without leading axis in a single trial.
+        Its fields are on the page of each algorithm. Arrays have no leading axis in a single trial.
 
         Raises:
             RuntimeError: no trial has begun.

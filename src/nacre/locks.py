@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
-import shlex
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from nacre.errors import NacreError
+from nacre.extensions import command
 
 SIGNATURE = ".nacre-lock"
 """The file in a locked folder that names the process and its machine."""
@@ -52,7 +52,7 @@ class Lock:
             )
         raise NacreError(
             f"{self.folder} was moved to {place} while this process wrote in it: the run has stopped, and what it had "
-            f"written is there; continue with: nacre resume {shlex.quote(place)}"
+            f"written is there; continue with: {command('resume', place)}"
         )
 
     def sign(self, *, is_new: bool = False) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import math
 import os
 import re
 import time
@@ -41,6 +42,11 @@ class ProgressLog:
         self._path = folder / CSV
         lines = _complete_lines(self._path) if self._path.exists() else []
         self._columns = _header(self._path, lines[0]) if lines else None
+
+    @property
+    def columns(self) -> list[str]:
+        """Those of the rows that are there; empty before the first."""
+        return self._columns or []
 
     def append(self, row: Metrics) -> None:
         """Adds a row. The first one fixes the columns and their order.
@@ -179,7 +185,7 @@ class TensorBoard:
             raise cannot("write events in", folder, error) from error
 
     def write(self, step: int, row: Metrics) -> None:
-        """Writes every column of a row.
+        """Writes every column of a row that has a value; NaN stands for none.
 
         Raises:
             NacreError: the disk is full or the like, or the run folder was moved or removed.
@@ -187,6 +193,8 @@ class TensorBoard:
         check_place(self._folder)
         try:
             for column, value in row.items():
+                if math.isnan(value):
+                    continue
                 summary = scalar(tensorboard_tag(column, self._groups), value)
                 self._writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
             self._writer.flush()

@@ -15,8 +15,9 @@ The context data of a task is a contiguous range of ranks: those of the latest v
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
-from typing import Literal, NamedTuple
+import math
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +30,7 @@ from nacre.types import Episode, Key, Stretch, Transition, Visit
 PAGE = 256
 BLOCK_ROWS, BLOCK_BYTES = 4096, 4 * 2**20
 """Rows are written in blocks of one size, of at most so many rows and bytes."""
+Buffer = TypeVar("Buffer", bound="ReplayBuffer")
 NO_EPISODE = np.iinfo(np.int32).max
 
 
@@ -240,6 +242,39 @@ class ReplayBuffer:
             context_start=jnp.asarray(self._context_start),
             context_count=jnp.asarray(self._context_count),
             episode_starts=jnp.asarray(self._episode_starts),
+        )
+
+    @classmethod
+    def for_visits(
+        cls: type[Buffer],
+        tasks: int,
+        sizes: Sizes,
+        *,
+        has_sparse_reward: bool,
+        initial_steps: int,
+        visits: int,
+        visit_steps: Sequence[int],
+    ) -> Buffer:
+        """With room for what is collected as long as episodes end at the horizon.
+
+        Args:
+            tasks, sizes, has_sparse_reward: as above.
+            initial_steps: at first, in every task.
+            visits: of tasks that are drawn with replacement.
+            visit_steps: of the parts of a visit, each of which ends with a whole episode.
+        """
+
+        def whole_episodes(steps: int) -> int:
+            return -(-steps // sizes.horizon) * sizes.horizon
+
+        initial, visit, mean = whole_episodes(initial_steps), sum(map(whole_episodes, visit_steps)), visits / tasks
+        fullest = min(visits, math.ceil(mean + 5 * math.sqrt(mean) + 5))  # nearly always
+        return cls(
+            tasks,
+            sizes,
+            has_sparse_reward=has_sparse_reward,
+            transitions=tasks * initial + visits * visit,
+            fullest_task=initial + fullest * visit,
         )
 
     @property

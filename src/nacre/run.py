@@ -7,6 +7,7 @@ learner's state, the journal of what was collected and a few counters.
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,7 @@ from nacre.logs import ProgressLog, TensorBoard
 from nacre.metrics import StepMetrics
 from nacre.protocol import TEST_RETURN
 from nacre.run_folder import CHECKPOINTS, REPLAY
-from nacre.runtime import Stream, learner_for, seed_of
+from nacre.runtime import SimulatorPool, Stream, learner_for, seed_of
 from nacre.seeds import key_of
 from nacre.tasks import make_family
 from nacre.tasks.family import TaskSplit
@@ -68,6 +69,10 @@ class Run:
         """Where the latest checkpoint is."""
         self.label = ""
         """What it is called."""
+        self.simulators: SimulatorPool | None = None
+        """Whose worlds a checkpoint remembers, if they remember anything."""
+        self.remembered: dict[str, Any] = {}
+        """What they remembered at the latest checkpoint."""
         self.row: Metrics = {}
         """Columns of the latest iteration, if this process has done one."""
         self._seed_in_words = "" if alone else f" of seed {experiment.seed}"
@@ -122,11 +127,15 @@ class Run:
         return self._steps - before
 
     def derive(self, phase: Phase) -> Tree:
-        return self.learner.derive(phase.name, self.state, self.memory)
+        return self.learner.derive(phase.name, self.state, self.memory, self.split.train)
 
     def has_ended(self, phase: Phase) -> bool:
-        """Whether a phase of gradient steps has stopped early, or is over."""
-        return self.position.steps >= phase.steps or bool(self.learner.ended(phase.name, self.state.trained))
+        """Whether a phase of gradient steps has stopped early, or is over.
+
+        It begins in any case: steps that are all left out give no numbers, but names to the columns.
+        """
+        done = self.position.steps
+        return done >= phase.steps or (done > 0 and bool(self.learner.ended(phase.name, self.state.trained)))
 
     def step(self, state: Tree, step_metrics: StepMetrics, steps: int) -> None:
         """Takes what gradient steps gave; `steps` includes those that a phase's early end left out."""
@@ -153,7 +162,8 @@ class Run:
         """Writes what was collected and the row of the iteration, and a checkpoint if one is due."""
         self._seconds += times["Epoch Time (s)"]
         self.row = {
-            **metrics.columns(self._totals or {}),
+            # Earlier versions wrote other sums of gradient steps, so those that were done there are not known any more.
+            **(metrics.columns(self._totals) if self._totals else dict.fromkeys(self._log.columns, math.nan)),
             **evaluation,
             "Number of train steps total": int(self.state.updates),
             "Number of env steps total": self._steps,
@@ -194,14 +204,17 @@ class Run:
         self.check_parameters()
         if self._visits:
             self._write_segment()
+        worlds = {} if self.simulators is None else self.simulators.state_dict()
         progress = {
             "iterations": self.position.iteration,
             "phase": self.position.phase,
             "phase_steps": self.position.steps,
             "segments": self._segments,
+            "visits": len(self._visits),
             "updates": self._updates_of_iteration,
             "totals": self._totals,
             "seconds": self._seconds,
+            **({"worlds": worlds} if worlds else {}),
             **(results or {}),
         }
         label = checkpoint_label(self.position.iteration, self._updates_of_iteration)
@@ -235,11 +248,14 @@ class Run:
         self._totals, self._seconds = progress["totals"], progress["seconds"]
         if self._totals and not all(isinstance(entry, dict) for entry in self._totals.values()):
             self._totals = None  # an earlier version wrote other sums
+        self.remembered = progress.get("worlds", {})
         self._segments = segments_of(progress)
-        for number, visits in enumerate(journal.read_segments(self.folder / REPLAY, self._segments)):
-            self._remember(list(visits))
+        for number, segment in enumerate(journal.read_segments(self.folder / REPLAY, self._segments)):
+            visits = list(segment)
             if number == iteration:
-                self._visits = list(visits)
+                # What was collected after the checkpoint may be there as well. Earlier versions collected once.
+                visits = self._visits = visits[: progress.get("visits", len(visits))]
+            self._remember(visits)
         self._log.check(iteration)
 
     def drop_the_future(self) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from nacre.errors import NacreError
 from nacre.experiments.experiment import Experiment, from_json, to_json
-from nacre.extensions import check_known, imported_modules
+from nacre.extensions import check_known, command, imported_modules
 from nacre.files import cannot, make_folder, remove, sync_folder, temporary_name, write_atomically
 from nacre.locks import SIGNATURE, lock
 from nacre.tasks import make_family
@@ -245,8 +245,11 @@ def _make_first_free(folder: Path) -> tuple[Path, bool]:
 def _make(folder: Path) -> bool:
     """Makes a folder, and its parents; returns whether it was not there before."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir()
+        try:
+            folder.mkdir()
+        except FileNotFoundError:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir()
     except OSError as error:
         if isinstance(error, FileExistsError) and folder.is_dir():
             return False
@@ -294,9 +297,11 @@ def _check_is_free(run: Path) -> None:
     if (run / UNFINISHED).exists():
         _remove_unfinished(run)
     if (run / EXPERIMENT).exists():
-        raise NacreError(f"{run} holds a run already: choose another folder, or continue it with: nacre resume {run}")
+        way_on = command("resume", run)
+        raise NacreError(f"{run} holds a run already: choose another folder, or continue it with: {way_on}")
     if find_seeds(run):
-        raise NacreError(f"{run} holds runs already: choose another folder, or continue them with: nacre resume {run}")
+        way_on = command("resume", run)
+        raise NacreError(f"{run} holds runs already: choose another folder, or continue them with: {way_on}")
     try:
         occupied = {path.name for path in run.iterdir()} - {SIGNATURE, temporary_name(Path(UNFINISHED)).name}
     except OSError as error:

@@ -7,6 +7,7 @@ import enum
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -78,6 +79,20 @@ class SimulatorPool:
         """Plays what several seeds ask for; see :func:`nacre.collect.play_together`."""
         return play_together(plays, self(sum(len(play.tasks) for play in plays)))
 
+    def state_dict(self) -> dict[str, Any]:
+        """What worlds remember across episodes, by number of slots, as JSON values; empty if no world offers any.
+
+        Raises:
+            NacreError: a world remembers something else than numbers, text, lists, dictionaries and NumPy arrays.
+        """
+        states = {n_slots: simulator.state_dict() for n_slots, simulator in self._simulators.items()}
+        return {str(n_slots): _to_json(self._family.name, state) for n_slots, state in states.items() if state}
+
+    def load_state_dict(self, states: dict[str, Any]) -> None:
+        """Makes the simulators that :meth:`state_dict` knew, and gives their worlds back what they remembered."""
+        for n_slots, state in states.items():
+            self(int(n_slots)).load_state_dict(_from_json(state))
+
     def close(self) -> None:
         for simulator in self._simulators.values():
             simulator.close()
@@ -87,3 +102,30 @@ class SimulatorPool:
 def learner_for(experiment: Experiment, family: TaskFamily) -> Learner:
     """The learner of an experiment's algorithm, in the family's sizes."""
     return algorithm_of(experiment.algorithm).learner_class()(experiment.algorithm, family.sizes, experiment.precision)
+
+
+def _to_json(name: str, value: Any) -> Any:
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return {"dtype": str(value.dtype), "values": value.tolist()}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _to_json(name, entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_json(name, entry) for entry in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise NacreError(
+        f"the state_dict of an environment of {name} holds a {type(value).__name__}; allowed: numbers, text, lists, "
+        "dictionaries with names as keys, and NumPy arrays of numbers"
+    )
+
+
+def _from_json(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_from_json(entry) for entry in value]
+    if isinstance(value, dict):
+        if value.keys() == {"dtype", "values"}:
+            return np.array(value["values"], value["dtype"])
+        return {key: _from_json(entry) for key, entry in value.items()}
+    return value

@@ -20,6 +20,7 @@ from typing import Any
 from nacre.collect import run_schedules
 from nacre.errors import Interrupted, NacreError, SimulationError
 from nacre.experiments import Experiment, validate
+from nacre.extensions import command
 from nacre.gradient_steps import update_seeds
 from nacre.interfaces import Phase
 from nacre.logs import EVALUATE, Console, TensorBoard
@@ -99,7 +100,7 @@ def resume(run: Path | str, iterations: int | None = None) -> Path:
             if _apart_from_seed(experiment) != _apart_from_seed(experiments[0]):
                 raise NacreError(
                     f"{other} is a run of another configuration than {runs[0]}: resume each by itself, such as: "
-                    f"nacre resume {runs[0]}"
+                    f"{command('resume', runs[0])}"
                 )
         if iterations is not None:
             _check_iterations(iterations, runs)
@@ -149,6 +150,14 @@ class _Group:
         first = self.runs[0]
         self.learner, self.experiment = first.learner, first.experiment
         self.simulators = SimulatorPool(first.family, first.experiment.threads)
+        if first.family.remembers:
+            if len(self.runs) > 1:
+                raise NacreError(
+                    f"the environments of {first.family.name} remember across episodes, so that seeds which share them "
+                    "would not be independent; allowed: one seed in a process"
+                )
+            first.simulators = self.simulators
+            self.simulators.load_state_dict(first.remembered)
         self.signals: list[int] = []
 
     def to_the_end(self) -> None:
@@ -158,7 +167,7 @@ class _Group:
             complete = max(run.position.iteration for run in self.runs)
             print(
                 f"{self.folder}: all {complete} iterations are complete. For more: "
-                f"nacre resume {self.folder} --iterations {2 * complete}"
+                f"{command('resume', self.folder, '--iterations', 2 * complete)}"
             )
             return
         iterations = max(run.experiment.iterations for run in left)

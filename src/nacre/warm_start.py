@@ -1,4 +1,4 @@
-"""Warm starts: a new run that takes the networks of another one, or of an original code base, and nothing else.
+"""Warm starts: a new run that takes the networks of another one, or of an old code base, and nothing else.
 
 Networks and their targets are each taken as they are. Of what a learner has trained, all but the `optimisers` counts as
 networks.
@@ -20,7 +20,7 @@ from nacre.errors import NacreError
 from nacre.experiments import Experiment
 from nacre.interfaces import Learner
 from nacre.loading import find_checkpoint
-from nacre.old_networks import FILES, read_old_networks
+from nacre.original import NETWORK_FILES, has_networks, read_networks
 from nacre.run_folder import EXPERIMENT
 from nacre.types import Tree
 
@@ -60,22 +60,21 @@ def _without_optimisers(trained: Tree) -> Tree:
 
 
 def _find_networks(source: Path) -> Path:
-    """The checkpoint or the folder of the original code that holds the networks."""
+    """The checkpoint or the folder of an old code base that holds the networks."""
     if (source / EXPERIMENT).exists():
         return find_checkpoint(source, "latest")
-    if source.is_file() or any((source / file).exists() for file in FILES.values()):
+    if source.is_file() or has_networks(source):
         return source
     if not source.exists():
         raise NacreError(f"warm_start is {str(source)!r}, which does not exist")
     raise NacreError(
-        f"warm_start is {str(source)!r}; allowed: a run folder, one of its checkpoints, or a folder of the original "
-        f"PEARL code with {', '.join(FILES.values())}"
+        f"warm_start is {str(source)!r}; allowed: a run folder, one of its checkpoints, or {NETWORK_FILES}"
     )
 
 
 def _read(source: Path) -> dict[str, np.ndarray]:
     """The arrays of the networks, by where they are in what a learner has trained."""
-    arrays = read_old_networks(source) if source.is_dir() else read_part(source, ".trained")
+    arrays = read_networks(source) if source.is_dir() else read_part(source, ".trained")
     arrays = {leaf: array for leaf, array in arrays.items() if not leaf.startswith(".optimisers")}
     for leaf, array in arrays.items():
         if not np.isfinite(array).all():

@@ -7,6 +7,8 @@ import importlib
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from nacre.agents.blind.config import BlindConfig
+from nacre.agents.oracle.config import OracleConfig
 from nacre.agents.pearl.config import PearlConfig
 from nacre.configuration import AlgorithmConfig
 from nacre.errors import NacreError
@@ -48,6 +50,18 @@ ALGORITHMS: dict[str, Algorithm] = {
             learner="nacre.agents.pearl.learner:PearlLearner",
             experiments="nacre.experiments.pearl",
             report="nacre.agents.pearl.report",
+        ),
+        Algorithm(
+            "oracle",
+            OracleConfig,
+            learner="nacre.agents.multitask.learner:MultitaskLearner",
+            experiments="nacre.experiments.oracle",
+        ),
+        Algorithm(
+            "blind",
+            BlindConfig,
+            learner="nacre.agents.multitask.learner:MultitaskLearner",
+            experiments="nacre.experiments.blind",
         ),
     )
 }

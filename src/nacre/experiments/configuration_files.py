@@ -52,7 +52,7 @@ def read_configuration(path: Path, base: Experiment | None, ignore_unknown: bool
         raise NacreError(
             f"EXPERIMENT is {base.name!r} beside the configuration {path} of an old code base; allowed: one of the two"
         )
-    from nacre.experiments.old_config import read_old_config, validate_old
+    from nacre.original.configs import read_old_config, validate_old
 
     experiment, messages = read_old_config(path, ignore_unknown)
     return FromFile(experiment, messages, lambda changed: validate_old(path, experiment, changed))

@@ -166,10 +166,6 @@ def check_type(field: str, value: Any, annotation: Any) -> Any:
     raise NacreError(f"{field} is {value!r}; allowed: {' or '.join(map(_describe, _options(annotation)))}")
 
 
-def _is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def bounds_of(annotation: Any) -> Bounds | None:
     """The bounds in an annotation such as `Count` or `Count | None`."""
     parts = [part for option in (annotation, *get_args(annotation)) for part in getattr(option, "__metadata__", ())]
@@ -207,6 +203,10 @@ def _options(annotation: Any) -> list[Any]:
     if get_origin(annotation) in (Union, types.UnionType):
         return [option for member in get_args(annotation) for option in _options(member)]
     return [annotation]
+
+
+def _is_number(value: Any) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _describe(option: Any) -> str:

@@ -23,9 +23,9 @@ ACTIVATIONS: Mapping[Activation, Callable[[Array], Array]] = {"relu": jax.nn.rel
 Initialisation = Literal["fan-out", "fan-in", "glorot"]
 """How a layer starts.
 
-fan-out: weights U(-b, b) with b = 1/sqrt(output width), biases 0.1. The original PEARL, and CEMRL's policy and critics.
-fan-in: weights and biases U(-b, b) with b = 1/sqrt(input width). PyTorch's own, and DMRLAD's critics.
-glorot: weights U(-b, b) with b = sqrt(6 / (input + output width)), biases 0 (Glorot and Bengio 2010). MELD, MAML.
+fan-out: weights U(-b, b) with b = 1/sqrt(output width), biases 0.1 (spec pearl 1.1).
+fan-in: weights and biases U(-b, b) with b = 1/sqrt(input width). PyTorch's own.
+glorot: weights U(-b, b) with b = sqrt(6 / (input + output width)), biases 0 (Glorot and Bengio 2010).
 """
 
 
@@ -51,7 +51,7 @@ class MLP(eqx.Module):
         initialisation: Initialisation = "fan-out",
         output_bound: float | None = 3e-3,
     ):
-        """The defaults are those of the original PEARL (spec pearl 1.1).
+        """The defaults are those of spec pearl 1.1.
 
         Args:
             sizes: Widths from input to output: one layer fewer than there are widths, at least one.

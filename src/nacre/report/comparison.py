@@ -135,7 +135,7 @@ def write_comparison(groups: Mapping[str, Sequence[Path | str]], out: Path | str
         title=" vs ".join(group.name for group in read) if len(read) <= 3 else f"{len(read)} groups",
         family=read[0].experiment.family,
         notes=_notes(read),
-        tables=[_final_returns(read), *_at_common_steps(read)],
+        tables=[_final_returns(read), *_final_successes(read), *_gap_closed(read), *_at_common_steps(read)],
         pictures=[_curve_picture(read), _episode_picture(read)],
         references=references_of(read[0].experiment.family),
         groups=read,
@@ -165,7 +165,7 @@ def compared_episodes(axes: Axes, groups: Sequence[Group], first: str = FIRST_EP
         columns = episode_columns(next(iter(group.curves.values())), first)
         values = np.stack([group.final(column) for column in columns], axis=1)
         _draw(axes, np.arange(1, 1 + len(columns)), values, *style, marker="o", markersize=4)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set(xlabel="episode of a trial", ylabel="test return")
     if first == FIRST_SUCCESS:
         axes.set(ylabel="success", ylim=(-0.05, 1.05))
@@ -246,30 +246,41 @@ def _have_success(groups: Sequence[Group]) -> bool:
 
 
 def _final_returns(groups: Sequence[Group]) -> Table:
-    """A row per group; with successes if all runs have them, and the share of the gap between the references if it is
-    known."""
-    success, gap = _have_success(groups), gap_of(groups[0].experiment.family)
-    head = ["group", "seeds", "environment steps", "episode 1", "last episode", "range of seeds"]
-    head += ["success in episode 1", "in the last"] if success else []
-    head += [f"{gap.words}, closed"] if gap else []
     rows = []
     for group in groups:
         first, last = group.final(FIRST_EPISODE), group.final(LAST_EPISODE)
-        row = [
-            group.name,
-            str(len(last)),
-            number(group.steps[-1], 0),
-            _estimate(interquartile_mean(first), interval(first)),
-            _estimate(interquartile_mean(last), interval(last)),
-            f"{number(last.min())} to {number(last.max())}" if len(last) > 1 else number(last[0]),
-        ]
-        for column in (FIRST_SUCCESS, LAST_SUCCESS) if success else ():
-            values = group.final(column)
-            row.append(_estimate(interquartile_mean(values), interval(values), percent))
-        if gap:
-            row.append(percent(gap.closed(interquartile_mean(last).item())))
-        rows.append(row)
+        rows.append(
+            [
+                group.name,
+                str(len(last)),
+                number(group.steps[-1], 0),
+                _estimate(interquartile_mean(first), interval(first)),
+                _estimate(interquartile_mean(last), interval(last)),
+                f"{number(last.min())} to {number(last.max())}" if len(last) > 1 else number(last[0]),
+            ]
+        )
+    head = ["group", "seeds", "environment steps", "episode 1", "last episode", "range of seeds"]
     return Table("Test returns after the last iteration: interquartile mean [95 % interval]", head, rows, numeric=True)
+
+
+def _final_successes(groups: Sequence[Group]) -> list[Table]:
+    """A table if all runs have recorded successes."""
+    if not _have_success(groups):
+        return []
+    rows = []
+    for group in groups:
+        values = [group.final(column) for column in (FIRST_SUCCESS, LAST_SUCCESS)]
+        rows.append([group.name, *(_estimate(interquartile_mean(each), interval(each), percent) for each in values)])
+    return [Table("Success on test tasks after the last iteration", ["group", "episode 1", "last episode"], rows, True)]
+
+
+def _gap_closed(groups: Sequence[Group]) -> list[Table]:
+    """A table if both reference curves of the task family are known."""
+    gap = gap_of(groups[0].experiment.family)
+    if gap is None:
+        return []
+    rows = [[group.name, percent(gap.closed(interquartile_mean(group.final(LAST_EPISODE)).item()))] for group in groups]
+    return [Table(f"Share {gap.words} that the last episode closes", ["group", "share"], rows, numeric=True)]
 
 
 def _at_common_steps(groups: Sequence[Group]) -> list[Table]:

@@ -42,7 +42,7 @@ class TanhGaussianPolicy(eqx.Module):
         output_bound: float | None = 1e-3,
         log_std_bounds: tuple[float, float] = (-20.0, 2.0),
     ):
-        """The defaults are those of the original PEARL (spec pearl 1.1, 1.5).
+        """The defaults are those of spec pearl 1.1 and 1.5.
 
         Args:
             input_size: Width of the rows it acts on.

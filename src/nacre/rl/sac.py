@@ -1,11 +1,11 @@
 """Soft actor-critic with twin critics, target critics and a learned temperature, as pure functions on features.
 
 Haarnoja et al. 2018b, *Soft Actor-Critic Algorithms and Applications* (arXiv 1812.05905); spec cemrl-dmrlad
-1.7, meld 2.4. Features are whatever policy and critics see of a state: an observation, [s, z], the parameters of a
+1.7, spec meld 2.4. Features are whatever policy and critics see of a state: an observation, [s, z], the parameters of a
 posterior. Who makes them decides whether a gradient reaches them: the losses let it through. Shapes: `rows`
 transitions.
 
-The order of a step is CEMRL's and DMRLAD's, with critics before the policy (spec cemrl-dmrlad 8.3, 8.5):
+In a step critics come before the policy (spec cemrl-dmrlad 8.3, 8.5):
 
     temperature   a ~ π(·|s),  J(α) = −mean log α · (log π(a|s) + H̄)
     critics       a' ~ π(·|s'),  y = r + (1 − terminated) γ (min Q̄(s', a') − α log π(a'|s')),  Σ mean (Q − y)²
@@ -179,8 +179,8 @@ def temperature_loss(
 ) -> Float[Array, ""]:
     """Mean of −log α · (log π(a|s) + H̄), with no gradient to the policy.
 
-    The paper has α in place of log α before the bracket. The code of its authors, and CEMRL, DMRLAD and
-    MELD after it, have log α: the step then does not shrink with α.
+    The paper has α in place of log α before the bracket. The code of its authors, and all that
+    followed it, have log α: the step then does not shrink with α.
     """
     return (-log_temperature * jax.lax.stop_gradient(log_probability + target_entropy)).mean()
 

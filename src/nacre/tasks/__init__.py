@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from nacre.errors import NacreError, nearest
-from nacre.tasks.ant import AntDir, AntGoal, AntGoalWithoutForces, AntRandomDir
+from nacre.tasks.ant import (
+    AntDir,
+    AntDirWithoutForces,
+    AntGoal,
+    AntGoalWithoutForces,
+    AntRandomDir,
+    AntRandomDirWithoutForces,
+)
 from nacre.tasks.checks import call
 from nacre.tasks.cheetah import CheetahDir, CheetahVel
 from nacre.tasks.family import TaskFamily, TaskList, TaskSplit, World, check_family, split_tasks
-from nacre.tasks.gymnasium import GymnasiumFamily
-from nacre.tasks.humanoid import HumanoidDir
+from nacre.tasks.humanoid import HumanoidDir, HumanoidDirWithoutForces
+from nacre.tasks.own_environment import GymnasiumFamily
 from nacre.tasks.pixels import CheetahVelPixels, PointRobotPixels
 from nacre.tasks.point import PointRobot, SparsePointRobot
 from nacre.tasks.rand_params import HopperRandParams, WalkerRandParams
@@ -40,8 +47,11 @@ FAMILIES: dict[str, Callable[[], TaskFamily]] = {
         AntDir,
         AntRandomDir,
         AntGoal,
+        AntDirWithoutForces,
+        AntRandomDirWithoutForces,
         AntGoalWithoutForces,
         HumanoidDir,
+        HumanoidDirWithoutForces,
         WalkerRandParams,
         HopperRandParams,
         PointRobotPixels,

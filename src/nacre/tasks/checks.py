@@ -17,8 +17,11 @@ LARGEST = 1e9
 gradient."""
 
 
-def call(function: Callable[..., Any], *arguments: Any) -> Any:
+def call(function: Callable[..., Any], *arguments: Any, named: Callable[..., Any] | None = None) -> Any:
     """`function(*arguments)`, for a function that a user may have written.
+
+    Args:
+        named: the function that a message names in its place, such as that of the environment inside of wrappers.
 
     Raises:
         NacreError: it raised something; the message names the function, the error and the line.
@@ -29,7 +32,7 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
         raise
     except Exception as error:
         said = f": {error}" if str(error) else ""
-        raise NacreError(f"{name_of(function)} raised {type(error).__name__}{said}{_place(error)}.") from error
+        raise NacreError(f"{name_of(named or function)} raised {type(error).__name__}{said}{_place(error)}.") from error
 
 
 def name_of(function: Callable[..., Any]) -> str:

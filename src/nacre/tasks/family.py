@@ -19,6 +19,9 @@ from nacre.tasks.checks import call, name_of, shortened
 
 TaskList = Literal["published", "seeded", "shared"]
 
+PUBLISHED_SEED = 1337
+"""With which the original code drew its lists of tasks."""
+
 ObservationSize = int | tuple[int, int, int]
 """Of a vector of float32: how many numbers. Of a picture of uint8: height, width, and 3 colours."""
 
@@ -74,6 +77,16 @@ class TaskSplit:
     test: Float64[np.ndarray, "n_test parameters"]
 
 
+@runtime_checkable
+class RememberingWorld(Protocol):
+    """A world that remembers across episodes, and offers what it remembers, for all its slots: numbers, text, lists,
+    dictionaries and NumPy arrays."""
+
+    def state_dict(self) -> Any: ...
+
+    def load_state_dict(self, state: Any) -> None: ...
+
+
 class TaskFamily(abc.ABC):
     """What the world is: its sizes, its tasks, and the rewards as pure functions.
 
@@ -93,10 +106,14 @@ class TaskFamily(abc.ABC):
     task_parameters: tuple[str, ...]
     """The names of a task's parameters, in order."""
     has_sparse_reward: bool = False
+    remembers: bool = False
+    """Whether worlds remember across episodes, and offer what by `state_dict` (see :class:`RememberingWorld`)."""
     has_success: bool = False
     """Whether `success` says something."""
     success_at: Literal["any", "end"] = "any"
     """An episode is a success if any of its steps was one, or if its last step was."""
+    contact_forces: tuple[int, int] | None = None
+    """(first, end): which columns of the observation are contact forces; None if it has none."""
     finite_tasks: tuple[tuple[float, ...], ...] | None = None
     """Every task there is, in order, in a family that has only a few; None where tasks are drawn from a continuum."""
 

@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Float64, Real
 
 from nacre.errors import NacreError, SimulationError
 from nacre.tasks.checks import LARGEST, call, name_of, numbers, several, shortened, truths
-from nacre.tasks.family import TaskFamily, World, check_family, check_tasks
+from nacre.tasks.family import RememberingWorld, TaskFamily, World, check_family, check_tasks
 from nacre.tasks.rendering import Renderer, check_drawable
 
 
@@ -190,6 +190,16 @@ class Simulator(VectorEnv):
             NacreError: the family cannot be drawn.
         """
         return check_drawable(self.family, self._world).frames_per_second
+
+    def state_dict(self) -> Any:
+        """What the world remembers across episodes, if it offers `state_dict`; None for any other, which has to
+        remember nothing. Only own environments can: see :class:`nacre.tasks.GymnasiumFamily`."""
+        return call(self._world.state_dict) if isinstance(self._world, RememberingWorld) else None
+
+    def load_state_dict(self, state: Any) -> None:
+        """Gives the world back what :meth:`state_dict` of a simulator with as many slots returned."""
+        if state is not None and isinstance(self._world, RememberingWorld):
+            call(self._world.load_state_dict, state)
 
     def close_extras(self, **kwargs: Any) -> None:
         self._world.close()

@@ -104,6 +104,8 @@ class PearlAgent:
     ) -> tuple[Float[Array, "n action"], PearlBelief]:
         """pi(a | s, z): its mode, or a draw."""
         if params.trunk is not None:
+            assert belief.pictures is not None
+            assert belief.features is not None
             pictures = _with_latest(belief, observation)
             observation = params.trunk(pictures)
             belief = belief._replace(

@@ -29,7 +29,7 @@ from nacre.agents.pearl.networks import (
     encoder_class,
     infer_posterior,
     initial_networks,
-    seen,
+    with_features,
 )
 from nacre.evaluation import episode_return, evaluate_split
 from nacre.interfaces import Learner, LearnerState, Phase, Play, Schedule
@@ -63,23 +63,14 @@ class PearlLearner(Learner):
         return evaluation_agent(self.config, self.sizes, capacity)
 
     def memory(self, family: TaskFamily, tasks: Float64[np.ndarray, "n parameters"], iterations: int) -> ReplayBuffer:
-        """With room for what is collected as long as episodes end at the horizon."""
-        config, horizon = self.config, self.sizes.horizon
-
-        def whole_episodes(steps: int) -> int:
-            return -(-steps // horizon) * horizon
-
-        steps = (config.prior_steps, config.posterior_steps, config.extra_posterior_steps)
-        visit, initial = sum(map(whole_episodes, steps)), whole_episodes(config.initial_steps)
-        visits = iterations * config.tasks_per_iteration
-        mean = visits / len(tasks)
-        fullest = min(visits, int(np.ceil(mean + 5 * np.sqrt(mean) + 5)))  # of draws with replacement, nearly always
-        return ReplayBuffer(
+        config = self.config
+        return ReplayBuffer.for_visits(
             len(tasks),
             self.sizes,
             has_sparse_reward=family.has_sparse_reward,
-            transitions=len(tasks) * initial + visits * visit,
-            fullest_task=initial + fullest * visit,
+            initial_steps=config.initial_steps,
+            visits=iterations * config.tasks_per_iteration,
+            visit_steps=(config.prior_steps, config.posterior_steps, config.extra_posterior_steps),
         )
 
     def collect(
@@ -260,7 +251,7 @@ def _replay_belief(
     key: Key,
 ) -> PearlBelief:
     """Posteriors from random context data of train tasks, as in a gradient step."""
-    drawn = seen(networks.trunk, learner._draw_context(replay, tasks, key))
+    drawn = with_features(networks.trunk, learner._draw_context(replay, tasks, key))
     mean, variance = infer_posterior(networks.encoder, learner.config, *drawn_context(learner.config, drawn))
     belief = agent.begin_trial(networks, jax.random.split(key, len(tasks)), None)
     return belief._replace(mean=mean, variance=variance)

@@ -125,6 +125,27 @@ FIXED = {
 }
 """Old keys of which one value is supported, and why."""
 
+SWITCHES = (
+    "env_params.randomize_tasks",
+    "env_params.forward_backward",
+    "algo_params.sparse_rewards",
+    "algo_params.use_information_bottleneck",
+    "algo_params.use_next_obs_in_context",
+    "algo_params.recurrent",
+    "algo_params.dump_eval_paths",
+    "algo_params.eval_deterministic",
+    "algo_params.render",
+    "algo_params.render_eval_paths",
+    "algo_params.plotter",
+    "algo_params.save_replay_buffer",
+    "algo_params.save_algorithm",
+    "algo_params.save_environment",
+    "util_params.use_gpu",
+    "util_params.debug",
+    "util_params.docker",
+)
+"""Old keys that are true or false, however a file writes it."""
+
 FAMILIES = (
     "point-robot",
     "sparse-point-robot",
@@ -200,6 +221,7 @@ def _translate(content: Any, ignore_unknown: bool) -> tuple[Experiment, list[str
     known = [*_flatten(OLD_DEFAULTS), *FIELDS, *WITHOUT_MEANING, *FIXED]
     known += ["env_params.goal_radius", "env_params.forward_backward"]
     given, unknown = without_unknown(_flatten(content), known, ignore_unknown)
+    given = {key: _switch(key, value) if key in SWITCHES else value for key, value in given.items()}
     values = _flatten(OLD_DEFAULTS) | given
     family = make_family(_family(values))
     _check_supported(family, values)
@@ -208,8 +230,6 @@ def _translate(content: Any, ignore_unknown: bool) -> tuple[Experiment, list[str
     fields["task_list"] = _task_list(family, values)
     messages = [f"{key} has no meaning any more: {why}" for key, why in WITHOUT_MEANING.items() if key in given]
     messages = unknown + messages
-    if values["algo_params.sparse_rewards"] in (0, 1):  # one published file says 1 for true
-        fields["sparse_reward_in_context"] = bool(values["algo_params.sparse_rewards"])
     if family.name == "ant-random-dir":
         messages.append(
             "env_name ant-dir became ant-random-dir, as env_params.forward_backward is not true: two random "
@@ -218,7 +238,7 @@ def _translate(content: Any, ignore_unknown: bool) -> tuple[Experiment, list[str
     if values["algo_params.num_exp_traj_eval"] == 0:
         fields["exploration_episodes"] = 1
         messages.append("algo_params.num_exp_traj_eval 0 became exploration_episodes 1: episode 1 has no context yet")
-    if values["util_params.use_gpu"] is False:
+    if not values["util_params.use_gpu"]:
         fields["device"] = "cpu"
         messages.append("util_params.use_gpu false became device cpu")
     elif "util_params.use_gpu" in given:
@@ -243,6 +263,16 @@ def _leaves(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from ((f"{key}.{inner}", inner_value) for inner, inner_value in value.items())
         else:
             yield key, value
+
+
+def _switch(key: str, value: Any) -> bool:
+    """A switch as files have written it: one published file says 1 for true."""
+    words = {"true": True, "false": False}
+    if isinstance(value, str) and value.lower() in words:
+        return words[value.lower()]
+    if isinstance(value, int | float) and value in (0, 1):  # bool among them
+        return bool(value)
+    raise NacreError(f"{key} is {json.dumps(value)}; allowed: true or false")
 
 
 def _family(values: Mapping[str, Any]) -> str:

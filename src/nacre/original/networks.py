@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nacre.errors import NacreError
-from nacre.torch_files import read_state_dict
+from nacre.original.torch_files import read_state_dict
 
 FILES = {
     ".networks.encoder": "context_encoder.pth",
@@ -22,15 +22,38 @@ FILES = {
 """The file of each network, by where it belongs in :class:`nacre.agents.pearl.losses.Trained`."""
 
 
-def read_old_networks(folder: Path) -> dict[str, np.ndarray]:
-    """The arrays of all networks in a folder of the original code, by where they belong, such as
+ACTING = ("context_encoder.pth", "policy.pth")
+"""All that the original code's own simulation script reads, and so what people kept and passed on."""
+
+
+def missing_files(folder: Path) -> list[str]:
+    """The files of networks that are not in a folder."""
+    return [file for file in FILES.values() if not (folder / file).exists()]
+
+
+def read_old_networks(folder: Path, acting_suffices: bool = False) -> dict[str, np.ndarray]:
+    """The arrays of the networks in a folder of the original code, by where they belong, such as
     `.target_value.weights[0]`.
 
+    Args:
+        folder: the folder.
+        acting_suffices: whether all but encoder and policy may be missing; they are then left out.
+
     Raises:
-        NacreError: a file is missing, damaged, or holds another kind of network.
+        NacreError: files are missing, or one is damaged or holds another kind of network.
     """
+    missing = missing_files(folder)
+    if lacking := [file for file in missing if file in ACTING or not acting_suffices]:
+        hint = (
+            ""
+            if any(file in lacking for file in ACTING)
+            else ("; encoder and policy alone can be evaluated (nacre import), but no run can go on from them")
+        )
+        raise NacreError(f"{folder} has no {' and no '.join(lacking)}{hint}")
     arrays: dict[str, np.ndarray] = {}
     for place, file in FILES.items():
+        if file in missing:
+            continue
         state = read_state_dict(folder / file)
         try:
             arrays |= {place + leaf: array for leaf, array in mlp_leaves(state).items()}
