@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Float32, Float64, Int32, Real
 
 from nacre.metrics import StepMetrics
 from nacre.nn.mlp import Precision
+from nacre.replay import ReplayBuffer
 from nacre.tasks.family import Sizes, TaskFamily, TaskSplit
 from nacre.types import Episode, Key, Metrics, Transition, Tree, Visit
 
@@ -268,9 +269,17 @@ class Learner(abc.ABC):
         An agent that keeps the transitions of a trial has to make room for so many; another may ignore it.
         """
 
-    @abc.abstractmethod
     def memory(self, family: TaskFamily, tasks: Float64[np.ndarray, "n parameters"], iterations: int) -> Memory:
-        """An empty memory for the train tasks, with room for what so many iterations collect."""
+        """An empty memory for the train tasks: unless a subclass has another, a replay with room for the environment
+        steps that so many iterations collect."""
+        transitions = self.config.environment_steps(len(tasks), iterations)
+        return ReplayBuffer(
+            len(tasks),
+            self.sizes,
+            has_sparse_reward=family.has_sparse_reward,
+            transitions=transitions,
+            fullest_task=-(-transitions // len(tasks)),
+        )
 
     @abc.abstractmethod
     def phases(self, iteration: int) -> tuple[Phase, ...]:
