@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import OrderedDict
 
@@ -47,7 +48,7 @@ def test_means_and_pooled_summaries_whatever_the_chunks() -> None:
         expected |= {f"{name} {kind}": value for kind, value in pooled.items()}
     for cuts in ([0, STEPS], [0, 3, STEPS], [0, 1, 2, 6, STEPS]):
         totals = None
-        for start, end in zip(cuts[:-1], cuts[1:], strict=True):
+        for start, end in itertools.pairwise(cuts):
             before = json.dumps(totals)
             new = accumulate(totals, metrics_of(values, slice(start, end)))
             assert json.dumps(totals) == before  # what was given is left as it is
@@ -65,13 +66,22 @@ def test_columns_of_phases_stand_in_the_order_in_which_they_came() -> None:
     assert list(row.items()) == [("zebra", 1.0), ("model", 1.5), ("ape", 5.0)]
 
 
-def test_no_steps_add_nothing() -> None:
+def test_no_steps_add_nothing_but_the_names() -> None:
     """What a seed reports whose phase has ended, while others go on."""
-    nothing = metrics_of(raw(), slice(0, 0))
-    totals = accumulate(None, metrics_of(raw()))
-    assert accumulate(totals, nothing) == totals
-    assert columns(accumulate(None, nothing)) == {}
+    nothing, some = metrics_of(raw(), slice(0, 0)), metrics_of(raw())
     assert find_non_finite(nothing) is None
+    alone = columns(accumulate(None, some))
+    for totals in (
+        accumulate(accumulate(None, some), nothing),
+        accumulate(accumulate(None, nothing), some),
+        accumulate(json.loads(json.dumps(accumulate(None, nothing), allow_nan=False)), some),
+    ):
+        row = columns(totals)
+        assert list(row) == list(alone)
+        assert row == pytest.approx(alone)
+    without_steps = columns(accumulate(None, nothing))
+    assert list(without_steps) == list(alone)
+    assert np.isnan(list(without_steps.values())).all()
 
 
 def test_a_constant_has_no_spread() -> None:

@@ -173,7 +173,13 @@ def test_replay_keeps_a_picture_once_and_draws_stacks(frames: int):
         "context": replay.draw_context(tasks, 30, key, frames),
         "episodes": replay.draw_episodes(tasks, 12, key, frames).transitions,
         "context episodes": replay.draw_context_episodes(tasks, 12, key, frames).transitions,
+        "ranks": replay.read(tasks, replay.draw_ranks(tasks, 20, key), frames),
+        "trials": replay.trials(tasks, jnp.array([2, 14, 6]), 6, frames).transitions,
     }
+    every_rank = jnp.tile(jnp.arange(15), (3, 1))
+    for within in ("episode", "trial"):
+        windows = replay.windows(tasks, every_rank, 4, within, frames).transitions
+        draws[within] = jax.tree.map(lambda leaf: leaf.reshape(3, 60, *leaf.shape[3:]), windows)
     for name, drawn in jax.device_get(draws).items():
         assert drawn.observation.shape[2:] == (*SIZE[:2], 3 * frames)
         seen = set()
@@ -388,7 +394,7 @@ def test_other_ways_to_infer_work_from_pictures(changes):
     config = dataclasses.replace(CONFIG, **changes)
     learner = PearlLearner(config, SIZES)
     buffer, _ = filled_replay()
-    state = learner.initial_state(jax.random.key(0))
+    state = jax.jit(learner.initial_state)(jax.random.key(0))
     before = jax.device_get(state.trained)
     state, metrics = update(learner, "update", state, buffer.arrays, None, 2)
     assert np.isfinite(metrics["QF Loss"].values).all()
