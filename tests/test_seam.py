@@ -247,7 +247,7 @@ def test_a_process_that_imports_it(tmp_path: Path) -> None:
     done = subprocess.run(arguments, cwd=Path(__file__).parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"nacre --import random_learner evaluate {run}" in done.stdout
-    assert read_run(run)[0].algorithm.own_flag == 3
+    assert to_json(read_run(run)[0])["algorithm"]["own_flag"] == 3
     assert read_trained(run).parameters["numbers"].shape == (3,)
     without = subprocess.run(
         [sys.executable, "-m", "nacre", "evaluate", str(run)], cwd=tmp_path, capture_output=True, text=True
