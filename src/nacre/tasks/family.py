@@ -76,7 +76,8 @@ class TaskSplit:
 
 @runtime_checkable
 class RememberingWorld(Protocol):
-    """A world that remembers across episodes, and offers what: numbers, text, lists, dictionaries and arrays, for all its slots."""
+    """A world that remembers across episodes, and offers what: numbers, text, lists, dictionaries and arrays, for all its
+    slots."""
 
     def state_dict(self) -> Any: ...
 
@@ -257,7 +258,7 @@ def check_tasks(
     origin = f" ({name_of(source)} returned them)" if source is not None else ""
     try:
         array = np.array(tasks, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise NacreError(
             f"A task of {family.name} is a row of numbers ({names}); {shortened(tasks)} was given{origin}."
         ) from None
