@@ -14,13 +14,14 @@ import numpy.typing
 from jaxtyping import Array, Bool
 
 from nacre import acting
-from nacre.checkpoint import latest_checkpoint, load_selected
+from nacre.checkpoint import latest_checkpoint, load_selected, read_progress
 from nacre.errors import NacreError
 from nacre.experiments import Experiment
 from nacre.experiments.experiment import nearest
+from nacre.identity import check_stamp
 from nacre.interfaces import Agent, Learner, select
 from nacre.protocol import Protocol
-from nacre.run_folder import CHECKPOINTS, read_run
+from nacre.run_folder import CHECKPOINTS, read_run, read_stamp
 from nacre.runtime import learner_for
 from nacre.tasks import make_family
 from nacre.tasks.family import TaskFamily, TaskSplit
@@ -63,7 +64,10 @@ def read_trained(run: Path | str, checkpoint: Path | str = "latest") -> TrainedR
     learner = learner_for(experiment, family)
     path = find_checkpoint(Path(run), checkpoint)
     shapes = jax.eval_shape(learner.initial_state, jax.random.key(0))
-    return TrainedRun(experiment, family, split, path, learner, load_selected(path, shapes, learner.parameters))
+    parameters = load_selected(path, shapes, learner.parameters)
+    stamp = read_progress(path).get("run")
+    check_stamp(path, stamp, read_stamp(Path(run), experiment, split))
+    return TrainedRun(experiment, family, split, path, learner, parameters)
 
 
 def load(

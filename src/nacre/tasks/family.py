@@ -261,7 +261,7 @@ def check_tasks(
     origin = f" ({name_of(source)} returned them)" if source is not None else ""
     try:
         array = np.array(tasks, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise NacreError(
             f"A task of {family.name} is a row of numbers ({names}); {shortened(tasks)} was given{origin}."
         ) from None
