@@ -311,10 +311,15 @@ class Learner(abc.ABC):
             The visits, in the order in which the memory takes them.
         """
 
-    def begin(self, phase: str, state: LearnerState, memory: Memory) -> LearnerState:
+    def begin(
+        self, phase: str, state: LearnerState, memory: Memory, tasks: Float64[np.ndarray, "n parameters"]
+    ) -> LearnerState:
         """The state with which a phase begins, whether it collects or steps: statistics of the data, best weights.
 
         It is called once for each phase, and not again if a run is resumed within it.
+
+        Args:
+            phase, state, memory, tasks: as in `collect`.
         """
         return state
 
@@ -327,8 +332,7 @@ class Learner(abc.ABC):
         be the same each time, and may depend on nothing that a step of this phase changes.
 
         Args:
-            phase, state, memory: as in `collect`.
-            tasks: the train tasks.
+            phase, state, memory, tasks: as in `collect`.
 
         Returns:
             A pytree of arrays.
