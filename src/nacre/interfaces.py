@@ -311,10 +311,12 @@ class Learner(abc.ABC):
             The visits, in the order in which the memory takes them.
         """
 
-    def begin(self, phase: str, state: LearnerState, memory: Memory) -> LearnerState:
+    def begin(
+        self, phase: str, state: LearnerState, memory: Memory, tasks: Float64[np.ndarray, "n parameters"]
+    ) -> LearnerState:
         """The state with which a phase begins, whether it collects or steps: statistics of the data, best weights.
 
-        It is called once for each phase, and not again if a run is resumed within it.
+        It is called once for each phase, and not again if a run is resumed within it. Arguments are as in `collect`.
         """
         return state
 

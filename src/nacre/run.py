@@ -114,7 +114,7 @@ class Run:
     def begin_phase(self, phase: Phase) -> None:
         """Prepares the state for a phase, unless the run was stopped within it."""
         if not self.position.steps:
-            self.state = self.learner.begin(phase.name, self.state, self.memory)
+            self.state = self.learner.begin(phase.name, self.state, self.memory, self.split.train)
 
     def end_phase(self) -> None:
         self.position = Position(self.position.iteration, self.position.phase + 1, 0)

@@ -55,7 +55,7 @@ def train(experiment: Experiment, out: Path | str | None = None, *, seeds: int |
 
     Raises:
         NacreError: the experiment is impossible, or the folder cannot be used.
-        Interrupted: SIGINT, SIGTERM or SIGHUP arrived; everything is saved, unless a second SIGINT did not wait for that.
+        Interrupted: SIGINT, SIGTERM or SIGHUP arrived; everything is saved, unless a second SIGINT did not wait.
         NonFiniteError, SimulationError: a loss, parameter, observation or reward is not finite; the last checkpoint
             is good.
     """
