@@ -46,12 +46,13 @@ def random_replay() -> ReplayBuffer:
         return generator.normal(size=shape).astype(np.float32)
 
     def episode() -> Episode:
-        length, shape = SIZES.horizon, SIZES.observation_shape
-        return Episode(normal(length + 1, *shape), np.tanh(normal(length, SIZES.action)), normal(length), None, False)
+        observations = normal(SIZES.horizon + 1, *SIZES.observation_shape)
+        actions, rewards = np.tanh(normal(SIZES.horizon, SIZES.action)), normal(SIZES.horizon)
+        return Episode(observations, actions, rewards, sparse_rewards=None, terminated=False)
 
     tasks = EXPERIMENT.train_tasks
-    steps = 5 * SIZES.horizon
-    replay = ReplayBuffer(tasks, SIZES, has_sparse_reward=False, transitions=tasks * steps, fullest_task=steps)
+    each = 5 * SIZES.horizon
+    replay = ReplayBuffer(tasks, SIZES, has_sparse_reward=False, transitions=tasks * each, fullest_task=each)
     replay.add([Visit(task, tuple(episode() for _ in range(5)), 2) for task in range(tasks)])
     return replay
 
@@ -67,7 +68,7 @@ def counted_work(learner: PearlLearner, replay: ReplayBuffer) -> float:
         )
         return gradient_step(state.trained, config, batch, key)
 
-    state = learner.initial_state(jax.random.key(0))
+    state = jax.jit(learner.initial_state)(jax.random.key(0))
     compiled = jax.jit(step).lower(state, replay.arrays, jax.random.key(1)).compile()
     return compiled.cost_analysis()["flops"]
 

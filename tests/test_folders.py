@@ -141,15 +141,17 @@ def test_one_process_gets_a_folder(tmp_path: Path, several: bool, exists: bool) 
 
 
 def test_command_line(tiny: dict[str, int], tmp_path: Path) -> None:
-    """Of three `nacre train` into one folder one trains, and the others say so and leave with 2."""
+    """Of two `nacre train` into one folder one trains, and the other says so and leaves with 2."""
     command = [sys.executable, "-m", "nacre.cli", "train", "pearl/point-robot", "--out", str(tmp_path / "run")]
     flags = [f"--{field.replace('_', '-')}={value}" for field, value in (tiny | {"iterations": 1}).items()]
+    environment = os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}  # compiling would take most of the time
     processes = [
-        subprocess.Popen([*command, *flags, f"--seed={seed}"], stderr=subprocess.PIPE, text=True) for seed in range(3)
+        subprocess.Popen([*command, *flags, f"--seed={seed}"], stderr=subprocess.PIPE, text=True, env=environment)
+        for seed in range(2)
     ]
     errors = [process.communicate(timeout=300)[1] for process in processes]
     codes = [process.returncode for process in processes]
-    assert sorted(codes) == [0, 2, 2], errors
+    assert sorted(codes) == [0, 2], errors
     assert read_run(tmp_path / "run")[0].seed == codes.index(0)
     for code, error in zip(codes, errors, strict=True):
         if code:
@@ -258,7 +260,7 @@ def test_what_is_filled_in_belongs_to_the_making(tmp_path: Path) -> None:
         raise NacreError("the disk is full")
 
     out = tmp_path / "run"
-    with pytest.raises(NacreError, match="^the disk is full$"), new_run(out, EXPERIMENTS[0], SPLIT, fill_and_fail):
+    with pytest.raises(NacreError, match="the disk is full"), new_run(out, EXPERIMENTS[0], SPLIT, fill_and_fail):
         pass
     assert not out.exists()
     for _ in range(2):  # the second time after a kill at the last moment of the first

@@ -371,7 +371,7 @@ def test_run_folder_round_trip(tmp_path: Path) -> None:
         found, expected = getattr(split, name), getattr(SPLIT, name)
         assert (found.dtype, found.shape, found.tobytes()) == (np.float64, expected.shape, expected.tobytes())
     content = json.loads((run / "experiment.json").read_text())
-    assert content["format"] == 1
+    assert content["format"] == 2
     assert content["tasks"]["parameters"] == ["target_velocity"]
     assert content["versions"] == versions()
     variant = json.loads((run / "variant.json").read_text())
@@ -453,7 +453,7 @@ def damaged(content: str, change: str) -> str | bytes:
         case "no format":
             del values["format"]
         case "newer":
-            values["format"] = 2
+            values["format"] = 3
         case "no experiment":
             del values["experiment"]
         case "field":
@@ -478,7 +478,7 @@ def damaged(content: str, change: str) -> str | bytes:
         ("not text", r"experiment.json is damaged: .*position \d+"),
         ("list", "is not an experiment of nacre: it names no format"),
         ("no format", "is not an experiment of nacre: it names no format"),
-        ("newer", "has format 2; this version of nacre reads up to 1"),
+        ("newer", "has format 3; this version of nacre reads up to 2"),
         ("no experiment", r"experiment.json is damaged: experiment is None"),
         ("field", r"experiment.json is damaged: algorithm.discount is 'high'"),
         ("no tasks", r"tasks.test is missing"),

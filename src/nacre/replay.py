@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ from nacre.types import Episode, Key, Stretch, Transition, Visit
 PAGE = 256
 BLOCK_ROWS, BLOCK_BYTES = 4096, 4 * 2**20
 """Rows are written in blocks of one size, of at most so many rows and bytes."""
+Buffer = TypeVar("Buffer", bound="ReplayBuffer")
 NO_EPISODE = np.iinfo(np.int32).max
 
 
@@ -217,7 +218,7 @@ class ReplayBuffer:
             fullest_task: expected in the task that is visited most.
         """
         episodes = -(-transitions // sizes.horizon)
-        frames, rows = transitions + episodes, (-(-transitions // PAGE) + tasks) * PAGE
+        frames, rows = max(1, transitions + episodes), (-(-transitions // PAGE) + tasks) * PAGE
         self._counts = np.zeros(tasks, np.int32)
         self._context_start = np.zeros(tasks, np.int32)
         self._context_count = np.zeros(tasks, np.int32)
@@ -245,7 +246,7 @@ class ReplayBuffer:
 
     @classmethod
     def for_visits(
-        cls,
+        cls: type[Buffer],
         tasks: int,
         sizes: Sizes,
         *,
@@ -253,7 +254,7 @@ class ReplayBuffer:
         initial_steps: int,
         visits: int,
         visit_steps: Sequence[int],
-    ) -> ReplayBuffer:
+    ) -> Buffer:
         """With room for what is collected as long as episodes end at the horizon.
 
         Args:
@@ -339,8 +340,9 @@ class ReplayBuffer:
 
     def _allocate(self, task: int, length: int) -> np.ndarray:
         """Rows of `frame` for the next `length` transitions of a task, on its last page and then on new ones."""
-        ranks = self._counts[task] + np.arange(length)
-        held, needed = -(-self._counts[task] // PAGE), -(-(self._counts[task] + length) // PAGE)
+        count = int(self._counts[task])
+        ranks = count + np.arange(length)
+        held, needed = -(-count // PAGE), -(-(count + length) // PAGE)
         columns = self._page_table.shape[1]
         if needed > columns:
             self._page_table = np.pad(self._page_table, ((0, 0), (0, max(needed - columns, columns // 4 + 1))))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from nacre.collect import run_schedules
-from nacre.errors import Interrupted, NacreError, SimulationError
+from nacre.errors import Interrupted, NacreError, SimulationError, printable
 from nacre.experiments import Experiment, validate
 from nacre.extensions import command
 from nacre.gradient_steps import update_seeds
@@ -55,7 +55,7 @@ def train(experiment: Experiment, out: Path | str | None = None, *, seeds: int |
 
     Raises:
         NacreError: the experiment is impossible, or the folder cannot be used.
-        Interrupted: SIGINT or SIGTERM arrived; everything is saved.
+        Interrupted: SIGINT, SIGTERM or SIGHUP arrived; everything is saved, unless a second SIGINT did not wait.
         NonFiniteError, SimulationError: a loss, parameter, observation or reward is not finite; the last checkpoint
             is good.
     """
@@ -165,10 +165,8 @@ class _Group:
         left = [run for run in self.runs if not run.is_complete]
         if not left:
             complete = max(run.position.iteration for run in self.runs)
-            print(
-                f"{self.folder}: all {complete} iterations are complete. For more: "
-                f"{command('resume', self.folder, '--iterations', 2 * complete)}"
-            )
+            again = command("resume", self.folder, "--iterations", 2 * complete)
+            print(printable(f"{self.folder}: all {complete} iterations are complete. For more: {again}"))
             return
         iterations = max(run.experiment.iterations for run in left)
         complete = min(run.position.iteration for run in left)
@@ -176,7 +174,7 @@ class _Group:
             contextlib.closing(self.simulators),
             contextlib.ExitStack() as boards,
             Console(iterations, complete=complete) as self.console,
-            _signals(self.console.stopping) as self.signals,
+            _signals(self.folder, self.console.stopping) as self.signals,
         ):
             self.boards = {
                 run.folder: boards.enter_context(
@@ -211,7 +209,10 @@ class _Group:
         elif labels:
             each = ", ".join(f"{run.label} with seed {run.experiment.seed}" for run in left if run.label)
             self.console.message(f"going on from {each}")
-        if any(run.label and begun_by_earlier_version(run.folder) for run in left):
+        old = any(run.label and begun_by_earlier_version(run.folder) for run in left)
+        for note in dict.fromkeys(note for run in left for note in run.notes):
+            self.console.message(note)
+        if old:
             self.console.message(
                 "An earlier version of nacre began this run. Its results count, but from here on the random numbers "
                 "are those of this version, so the run becomes another than it would have become there."
@@ -312,9 +313,19 @@ def _locating(runs: Sequence[Run], activity: str) -> Iterator[None]:
         raise runs[error.part].locate(error, activity) from error
 
 
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Ctrl-C, `kill`, and the end of a terminal or of a connection. Windows has no SIGHUP."""
+
+
 @contextlib.contextmanager
-def _signals(announce: Callable[[], None]) -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of being ended by them; a second one of a kind acts at once."""
+def _signals(folder: Path, announce: Callable[[], None]) -> Iterator[list[int]]:
+    """Collects signals instead of being ended by them; a second one of a kind acts at once.
+
+    A signal that is ignored stays so: `nohup` wants a process to outlive its terminal.
+
+    Raises:
+        Interrupted: a second Ctrl-C arrived; nothing is saved since the latest checkpoint.
+    """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # signals are someone else's business
         yield received
@@ -325,13 +336,14 @@ def _signals(announce: Callable[[], None]) -> Iterator[list[int]]:
         signal.signal(number, previous[number])
         announce()
 
-    previous: dict[int, Any] = {
-        number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    handlers = {number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS}
+    previous: dict[int, Any] = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}
     try:
         for number in previous:
             signal.signal(number, receive)
         yield received
+    except KeyboardInterrupt:
+        raise Interrupted(folder, signal.SIGINT, is_saved=False) from None
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

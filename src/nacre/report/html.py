@@ -85,4 +85,4 @@ def write_page(page: Path, template: str, **content: Any) -> None:
     text = environment.get_template(template).render(
         version=version("nacre"), written=f"{datetime.now():%Y-%m-%d %H:%M}", **content
     )
-    write_atomically(page, text.encode())
+    write_atomically(page, text.encode(errors="backslashreplace"))  # a path may not be UTF-8
