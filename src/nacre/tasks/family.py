@@ -76,8 +76,8 @@ class TaskSplit:
 
 @runtime_checkable
 class RememberingWorld(Protocol):
-    """A world that remembers across episodes, and offers what: numbers, text, lists, dictionaries and arrays, for all its
-    slots."""
+    """A world that remembers across episodes, and offers what: numbers, text, lists, dictionaries and arrays, for all
+    its slots."""
 
     def state_dict(self) -> Any: ...
 
