@@ -156,7 +156,7 @@ class PhasedLearner(Learner):
         )
         return [Visit(first + index, tuple(trial)) for index, trial in enumerate(trials)]
 
-    def begin(self, phase: str, state: LearnerState, memory: LatestRewards, tasks: Any) -> LearnerState:
+    def begin(self, phase: str, state: LearnerState, memory: LatestRewards, tasks: np.ndarray) -> LearnerState:
         mix, visits = memory.arrays
         kind = sorted(set(PHASES)).index(phase)
         trained = state.trained._replace(
@@ -166,7 +166,7 @@ class PhasedLearner(Learner):
         )
         return state._replace(trained=trained)
 
-    def derive(self, phase: str, state: LearnerState, memory: LatestRewards, tasks: Any) -> Tree:
+    def derive(self, phase: str, state: LearnerState, memory: LatestRewards, *tasks: Any) -> Tree:
         derived.append(phase)
         return memory.arrays[0].sum() + state.trained.statistics.sum()
 

@@ -116,7 +116,7 @@ class RandomLearner(Learner):
         trials, _ = yield play
         return [Visit(task, tuple(trial)) for task, trial in enumerate(trials)]
 
-    def begin(self, phase: str, state: LearnerState, memory: Latest, tasks: Any) -> LearnerState:
+    def begin(self, phase: str, state: LearnerState, memory: Latest, tasks: np.ndarray) -> LearnerState:
         counts = {"calmed": state.trained.optimisers["calmed"] + int(phase == "calm")}
         return state._replace(trained=state.trained._replace(optimisers=counts))
 

@@ -69,7 +69,7 @@ def play(agent: LoadedAgent, episodes: list[int]) -> list[np.ndarray]:
 
 
 def test_the_loop_of_the_documentation_in_a_process_without_training_code(tiny_run):
-    """The algorithm's learner is imported, which knows the shapes in a checkpoint; what trains, writes or draws is not."""
+    """The algorithm's learner is imported, as it knows the shapes in a checkpoint; what trains or draws is not."""
     blocks = re.findall(r"```python\n(.*?)```", GETTING_STARTED.read_text(), re.DOTALL)
     [loop] = [block for block in blocks if "nacre.load(" in block]
     program = (
@@ -277,7 +277,7 @@ def test_what_a_trial_draws_depends_on_no_other_trial(counting_run, deterministi
 
 def test_an_agent_that_is_given_its_task(counting_run, monkeypatch):
     agent = nacre.load(counting_run)
-    with pytest.raises(ValueError, match="^task is given; allowed for this agent: None, as it infers its task$"):
+    with pytest.raises(ValueError, match=r"^task is given; allowed for this agent: None, as it infers its task$"):
         agent.begin_trial(task=np.zeros(2))
     monkeypatch.setattr(
         phased.PhasedLearner, "agent", lambda learner, capacity: phased.CountingAgent(2, sees_task=True)

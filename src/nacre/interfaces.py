@@ -316,10 +316,7 @@ class Learner(abc.ABC):
     ) -> LearnerState:
         """The state with which a phase begins, whether it collects or steps: statistics of the data, best weights.
 
-        It is called once for each phase, and not again if a run is resumed within it.
-
-        Args:
-            phase, state, memory, tasks: as in `collect`.
+        It is called once for each phase, and not again if a run is resumed within it. Arguments are as in `collect`.
         """
         return state
 
@@ -332,7 +329,8 @@ class Learner(abc.ABC):
         be the same each time, and may depend on nothing that a step of this phase changes.
 
         Args:
-            phase, state, memory, tasks: as in `collect`.
+            phase, state, memory: as in `collect`.
+            tasks: the train tasks.
 
         Returns:
             A pytree of arrays.

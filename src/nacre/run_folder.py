@@ -413,7 +413,9 @@ def _tasks(content: dict[str, Any], split: str, family: TaskFamily, n: int) -> n
         raise NacreError(
             f"tasks.parameters is {shown(parameters)}; allowed for {family.name}: {shown(list(family.task_parameters))}"
         )
-    return check_tasks(family, tasks, n=n, what=f"{split} tasks")
+    if len(tasks) != n:
+        raise NacreError(f"tasks.{split} has {len(tasks)} tasks; allowed: {n}, as experiment.{split}_tasks says")
+    return check_tasks(family, tasks)
 
 
 def _cpu_model() -> str | None:
