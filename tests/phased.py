@@ -156,7 +156,7 @@ class PhasedLearner(Learner):
         )
         return [Visit(first + index, tuple(trial)) for index, trial in enumerate(trials)]
 
-    def begin(self, phase: str, state: LearnerState, memory: LatestRewards) -> LearnerState:
+    def begin(self, phase: str, state: LearnerState, memory: LatestRewards, tasks: np.ndarray) -> LearnerState:
         mix, visits = memory.arrays
         kind = sorted(set(PHASES)).index(phase)
         trained = state.trained._replace(

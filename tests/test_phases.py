@@ -157,7 +157,7 @@ def test_what_a_run_writes(reference: Path) -> None:
 
 
 def test_stopped_at_every_call(new_run: Path, reference: Path, tmp_path: Path) -> None:
-    """A signal at any call of more than an iteration is obeyed at the next safe point. Nothing is lost or done twice."""
+    """A signal at any call within an iteration is obeyed at the next safe point. Nothing is lost or done twice."""
     places: set[tuple[int, int]] = set()
     for call in range(6, 27):
         run = Path(shutil.copytree(new_run, tmp_path / str(call)))

@@ -1,7 +1,8 @@
-"""The replay journal: what each iteration collected, one file per iteration, never rewritten.
+"""The replay journal: what each iteration collected, one file per iteration.
 
 `replay/segment_000012.npz` holds the visits of iteration 12. Replaying the segments in order rebuilds the replay, so a
-checkpoint costs what is new and not what is stored.
+checkpoint costs what is new and not what is stored. A segment is written when its iteration ends. If the run stops
+within the iteration, it is written then as well, and again with all visits when the iteration ends.
 """
 
 from __future__ import annotations

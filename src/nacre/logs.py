@@ -6,6 +6,7 @@ import contextlib
 import csv
 import hashlib
 import io
+import math
 import os
 import re
 import sys
@@ -215,7 +216,7 @@ class TensorBoard:
             raise cannot("write events in", folder, error) from error
 
     def write(self, step: int, row: Metrics) -> None:
-        """Writes every column of a row.
+        """Writes every column of a row that has a value; NaN stands for none.
 
         Raises:
             NacreError: the disk is full or the like, or the run folder was moved or removed.
@@ -223,6 +224,8 @@ class TensorBoard:
         check_place(self._folder)
         try:
             for column, value in row.items():
+                if math.isnan(value):
+                    continue
                 summary = scalar(tensorboard_tag(column, self._groups), value)
                 self._writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
             self._writer.flush()

@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +30,7 @@ from nacre.types import Episode, Key, Stretch, Transition, Visit
 PAGE = 256
 BLOCK_ROWS, BLOCK_BYTES = 4096, 4 * 2**20
 """Rows are written in blocks of one size, of at most so many rows and bytes."""
+Buffer = TypeVar("Buffer", bound="ReplayBuffer")
 NO_EPISODE = np.iinfo(np.int32).max
 
 
@@ -254,7 +255,7 @@ class ReplayBuffer:
 
     @classmethod
     def for_visits(
-        cls,
+        cls: type[Buffer],
         tasks: int,
         sizes: Sizes,
         *,
@@ -262,7 +263,7 @@ class ReplayBuffer:
         initial_steps: int,
         visits: int,
         visit_steps: Sequence[int],
-    ) -> ReplayBuffer:
+    ) -> Buffer:
         """With room for what is collected as long as episodes end at the horizon.
 
         Args:

@@ -114,7 +114,7 @@ class Run:
     def begin_phase(self, phase: Phase) -> None:
         """Prepares the state for a phase, unless the run was stopped within it."""
         if not self.position.steps:
-            self.state = self.learner.begin(phase.name, self.state, self.memory)
+            self.state = self.learner.begin(phase.name, self.state, self.memory, self.split.train)
 
     def end_phase(self) -> None:
         self.position = Position(self.position.iteration, self.position.phase + 1, 0)
@@ -132,11 +132,15 @@ class Run:
         return self._steps - before
 
     def derive(self, phase: Phase) -> Tree:
-        return self.learner.derive(phase.name, self.state, self.memory)
+        return self.learner.derive(phase.name, self.state, self.memory, self.split.train)
 
     def has_ended(self, phase: Phase) -> bool:
-        """Whether a phase of gradient steps has stopped early, or is over."""
-        return self.position.steps >= phase.steps or bool(self.learner.ended(phase.name, self.state.trained))
+        """Whether a phase of gradient steps has stopped early, or is over.
+
+        It begins in any case: steps that are all left out give no numbers, but names to the columns.
+        """
+        done = self.position.steps
+        return done >= phase.steps or (done > 0 and bool(self.learner.ended(phase.name, self.state.trained)))
 
     def step(self, state: Tree, step_metrics: StepMetrics, steps: int) -> None:
         """Takes what gradient steps gave; `steps` includes those that a phase's early end left out."""

@@ -20,7 +20,7 @@ from nacre.collect import play_together, run_schedules
 from nacre.errors import NacreError, printable, shown
 from nacre.evaluation import Evaluation, MetaTest, meta_test
 from nacre.files import cannot, make_folder, release, reserve, writable, write_atomically
-from nacre.loading import Trained, read_trained
+from nacre.loading import TrainedRun, read_trained
 from nacre.protocol import Protocol
 from nacre.run_folder import versions
 from nacre.runtime import Stream, prepare_jax, seed_of
@@ -81,7 +81,7 @@ def evaluate(
 
 
 def evaluate_run(
-    trained: Trained,
+    trained: TrainedRun,
     run: Path,
     tasks: Any,  # of which check_tasks says what is wrong with it
     *,
@@ -140,7 +140,7 @@ def evaluate_run(
 
 
 def play_trials(
-    trained: Trained,
+    trained: TrainedRun,
     tasks: Float64[np.ndarray, "n parameters"],
     protocol: Protocol,
     seed: int,
@@ -168,7 +168,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
-def _choose_tasks(trained: Trained, tasks: Any) -> tuple[TaskSet, Float64[np.ndarray, "n parameters"]]:
+def _choose_tasks(trained: TrainedRun, tasks: Any) -> tuple[TaskSet, Float64[np.ndarray, "n parameters"]]:
     if isinstance(tasks, str):
         if tasks == "test":
             return "test", trained.split.test

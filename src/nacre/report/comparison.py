@@ -172,7 +172,7 @@ def compared_episodes(axes: Axes, groups: Sequence[Group], first: str = FIRST_EP
         columns = episode_columns(next(iter(group.curves.values())), first)
         values = np.stack([group.final(column) for column in columns], axis=1)
         _draw(axes, np.arange(1, 1 + len(columns)), values, *style, marker="o", markersize=4)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set(xlabel="episode of a trial", ylabel="test return")
     if first == FIRST_SUCCESS:
         axes.set(ylabel="success", ylim=(-0.05, 1.05))

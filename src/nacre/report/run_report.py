@@ -240,7 +240,7 @@ def _episodes_picture(test: RunTest) -> Picture:
             "Sample trajectories: one trial on each of some test tasks. Earlier episodes are darker.",
         )
     figure = Figure(figsize=(9, 0.8 + 2.1 * -(-len(drawn) // COLUMNS)), layout="constrained")
-    titles = [_task_in_words(family.task_parameters, task) for task in tasks]
+    titles = [_title_of(family.task_parameters, task) for task in tasks]
     reward_panels(figure, trials, titles, evaluation.protocol.sparse_returns)
     return picture(
         figure,
@@ -249,7 +249,7 @@ def _episodes_picture(test: RunTest) -> Picture:
     )
 
 
-def _task_in_words(names: Sequence[str], task: np.ndarray) -> str:
+def _title_of(names: Sequence[str], task: np.ndarray) -> str:
     words = [f"{in_words(name)} {number(value, 2)}" for name, value in zip(names, task, strict=True)]
     return ", ".join(words if len(words) <= 2 else [words[0], "…"])
 
