@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import io
 import os
 import shutil
 import signal
@@ -366,7 +367,27 @@ def _find_experiment(arguments: Sequence[str]) -> str | None:
     return next(iter([*known, *(word for word in free if "/" in word), *free]), None)
 
 
+LONGEST_SHOWN = 200
+"""Characters of an argument that tyro may repeat in a message."""
+
+
 def _tyro(arguments: list[str], experiment: Experiment) -> Any:
+    """The command, by tyro. Its messages repeat arguments, so that those that are unfit to be shown need our own."""
+    unfit = [argument for argument in arguments if len(argument) > LONGEST_SHOWN or printable(argument) != argument]
+    if not unfit:
+        return _parsed(arguments, experiment)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            return _parsed(arguments, experiment)
+    except SystemExit as end:
+        if not end.code:  # --help
+            print(said.getvalue(), end="")
+            raise
+    raise NacreError(f"the arguments are not understood, of which one is {shown(unfit[0])}; see nacre --help")
+
+
+def _parsed(arguments: list[str], experiment: Experiment) -> Any:
     commands = (
         Annotated[List, subcommand("list")]
         | Annotated[Train, subcommand("train", default=Train(experiment))]

@@ -406,7 +406,7 @@ def _tasks(content: dict[str, Any], split: str, family: TaskFamily, n: int) -> n
         tasks, parameters = content["tasks"][split], content["tasks"]["parameters"]
         are_numbers = all(type(value) in (int, float) for task in tasks for value in task)
     except (KeyError, TypeError):
-        are_numbers, tasks, parameters = False, None, None
+        are_numbers, tasks, parameters = False, [], None
     if not are_numbers:
         raise NacreError(f"tasks.{split} is missing or holds something else than numbers")
     if parameters != list(family.task_parameters):

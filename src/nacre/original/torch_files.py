@@ -2,8 +2,8 @@
 
 `torch.save` writes one of two formats: a zip archive, or, before PyTorch 1.6, pickles in a row with raw numbers after
 them. A pickle is a program, and may name any function to be called. So none is run here: a small interpreter knows the
-instructions that `torch.save` writes, an ordered dictionary, and a tensor of floating-point numbers. Anything else is an
-error, and so are sizes beyond those of the file.
+instructions that `torch.save` writes, an ordered dictionary, and a tensor of floating-point numbers. Anything else is
+an error, and so are sizes beyond those of the file.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
         NacreError: the file is missing, cannot be read, is damaged, or holds something else.
     """
     try:
+        status = path.stat()  # before it is opened: a pipe would wait for its writer
+        if not stat.S_ISREG(status.st_mode):
+            raise NacreError(f"{path} is a folder or a device; allowed: a file")
+        if status.st_size > LARGEST_FILE:
+            raise NacreError(f"{path} has {status.st_size} bytes; allowed: at most {LARGEST_FILE}")
         with path.open("rb") as file:
-            status = path.stat()
-            if not stat.S_ISREG(status.st_mode):
-                raise NacreError(f"{path} is not a file")
-            if status.st_size > LARGEST_FILE:
-                raise NacreError(f"{path} has {status.st_size} bytes; allowed: at most {LARGEST_FILE}")
             return _read(path, file, status.st_size)
     except OSError as error:
         raise cannot("read", path, error) from error
