@@ -432,7 +432,8 @@ def test_index_tables_grow_for_a_task_fuller_than_expected() -> None:
     pages, episodes = max(widths)
     assert pages <= 1.25 * -(-4_000 // PAGE) + 1
     assert episodes <= 1.25 * 200 + 1
-    assert len(buffer.arrays.rewards) == 9_000 + 9_000 // 20  # the rest has not grown
+    assert len(buffer.arrays.observations) == 9_000 + 9_000 // 20  # the rest has not grown
+    assert len(buffer.arrays.rewards) == (-(-9_000 // PAGE) + 3) * PAGE
     assert_holds(buffer, source)
     ranks = jnp.array([[0, 1999, 3999]])
     found = jax.device_get(_windows(buffer.arrays, jnp.array([1]), ranks, 30, "trial"))
@@ -487,7 +488,7 @@ def test_memory_of_the_published_schedule() -> None:
     benchmark = load_script("benchmarks/replay_memory.py")
     empty = benchmark.planned_buffer(make_experiment("pearl/cheetah-vel"))
     transitions = 2_700_000
-    assert len(empty.arrays.rewards) == transitions * 201 // 200  # an episode has one row more
+    assert len(empty.arrays.observations) == transitions * 201 // 200  # an episode has one more than steps
     assert benchmark.array_bytes(empty) <= 1.1 * benchmark.content_bytes(transitions, 20, 6)
 
 

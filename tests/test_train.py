@@ -303,7 +303,7 @@ def poisoned_replay(update: Callable[..., Any]) -> Callable[..., Any]:
     def poisoned(learner: Any, phase: str, state: Any, replay: Any, derived: Any, steps: int) -> Any:
         owned = replay.pages[1, : -(-int(replay.counts[1]) // 256)]
         rows = (owned[:, None] * 256 + jnp.arange(256)[None]).reshape(-1)
-        replay = replay._replace(rewards=replay.rewards.at[replay.frame[rows]].set(jnp.nan))
+        replay = replay._replace(rewards=replay.rewards.at[rows].set(jnp.nan))
         return update(learner, phase, state, replay, derived, steps)
 
     return poisoned
