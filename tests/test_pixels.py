@@ -434,6 +434,20 @@ def test_agents_see_in_acting_what_the_replay_gives_in_training(next_observation
         np.testing.assert_allclose(networks.policy.mode(jnp.asarray(inputs)), trial[-1].actions, rtol=1e-3, atol=1e-5)
 
 
+def test_acting_leaves_the_pictures_of_resting_trials_alone():
+    networks = initial_networks(CONFIG, SIZES, key=jax.random.key(0), precision="float32").acting
+    agent = PearlAgent(CONFIG, SIZES, capacity=5, exploration_episodes=1)
+    keys = jax.random.split(jax.random.key(1), 2)
+    belief = agent.begin_trial(networks, keys, None)
+    pictures = np.random.default_rng(0).integers(0, 256, (2, *SIZE), np.uint8)
+    mask = jnp.array([True, False])
+    _, changed = agent.act(networks, belief, pictures, keys, mask, deterministic=True)
+    for name in ("pictures", "features"):
+        old, new = getattr(belief, name), getattr(changed, name)
+        np.testing.assert_array_equal(new[1], old[1])
+        assert (new[0] != old[0]).any()
+
+
 def expected_context(
     networks: ActingNetworks, episode: Episode, next_observation: bool
 ) -> Float32[np.ndarray, "length context"]:
