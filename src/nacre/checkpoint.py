@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nacre.errors import NacreError, shown
+from nacre.errors import NacreError, shown, without_middle
 from nacre.files import leftovers, parse_json, read_npz, remove, set_aside, write_atomically, write_npz
 from nacre.types import Tree
 
@@ -133,7 +133,7 @@ def load_checkpoint(path: Path, like: Tree) -> tuple[Tree, dict[str, Any]]:
     expected = dict(_stored_leaves(like))
     for leaf_path in manifest["leaves"]:
         if leaf_path not in expected:
-            raise NacreError(f"{path} is of another experiment: its {shown(leaf_path)} is unknown here")
+            raise NacreError(f"{path} is of another experiment: its {without_middle(leaf_path, 200)} is unknown here")
     return _restore(path, manifest["leaves"], arrays, like), manifest["progress"]
 
 

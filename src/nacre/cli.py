@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import io
 import os
 import shutil
 import signal
@@ -29,6 +30,7 @@ from nacre.extensions import command, import_modules, load_plugins
 from nacre.files import cannot, parse_json, read_text
 
 if TYPE_CHECKING:
+    from nacre.estimate import Estimate
     from nacre.evaluation import Evaluation
 
 # What needs JAX is imported by the commands that need it: help and `nacre list` answer at once.
@@ -67,9 +69,15 @@ class Train:
     """Train so many seeds at once: --seed, --seed + 1 and so on, each in a run folder of its own, DIR/seed-<seed>.
     By default DIR is then runs/<algorithm>/<task>/seeds-<first>-to-<last>-<time>."""
 
-    def __call__(self) -> None:
-        from nacre.training import train
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Only check the configuration, and print how many steps it has and how much memory it needs."""
 
+    def __call__(self) -> None:
+        from nacre.training import plan, train
+
+        if self.dry_run:
+            _print_plan(self.experiment, self.seeds or 1, plan(self.experiment, self.seeds))
+            return
         _say_how_to_go_on(train(self.experiment, self.out, seeds=self.seeds))
 
 
@@ -359,7 +367,27 @@ def _find_experiment(arguments: Sequence[str]) -> str | None:
     return next(iter([*known, *(word for word in free if "/" in word), *free]), None)
 
 
+LONGEST_SHOWN = 200
+"""Characters of an argument that tyro may repeat in a message."""
+
+
 def _tyro(arguments: list[str], experiment: Experiment) -> Any:
+    """The command, by tyro. Its messages repeat arguments, so that those that are unfit to be shown need our own."""
+    unfit = [argument for argument in arguments if len(argument) > LONGEST_SHOWN or printable(argument) != argument]
+    if not unfit:
+        return _parsed(arguments, experiment)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            return _parsed(arguments, experiment)
+    except SystemExit as end:
+        if not end.code:  # --help
+            print(said.getvalue(), end="")
+            raise
+    raise NacreError(f"the arguments are not understood, of which one is {shown(unfit[0])}; see nacre --help")
+
+
+def _parsed(arguments: list[str], experiment: Experiment) -> Any:
     commands = (
         Annotated[List, subcommand("list")]
         | Annotated[Train, subcommand("train", default=Train(experiment))]
@@ -438,6 +466,15 @@ def _parse_tasks(text: str) -> Any:
             f"tasks is {shown(text)}; allowed: test, train, the name of a file that ends in .json, or values such as "
             "'0.5,-1; 0.2,0.3'"
         ) from None
+
+
+def _print_plan(experiment: Experiment, seeds: int, needed: Estimate) -> None:
+    from nacre.estimate import in_words, memory_of_device
+
+    each = " for each seed" if seeds > 1 else ""
+    print(f"{experiment.name}: {experiment.iterations} iterations{each}")
+    print(f"steps{each}: {experiment.environment_steps:,} of environments, {experiment.gradient_steps:,} of gradients")
+    print(f"memory, about: {in_words(needed.total)} of {in_words(memory_of_device())} ({needed})")
 
 
 def _print_evaluation(evaluation: Evaluation, parameters: tuple[str, ...]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -102,15 +103,20 @@ def without_middle(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most * 2 // 3]}[...]{text[len(text) - most // 3 :]}"
 
 
-def printable(text: str, most: int = MOST_CHARACTERS) -> str:
+def printable(text: str) -> str:
     """A text that a terminal shows and does not obey: names in files of other people may hold control characters.
 
-    They, and what a path holds that is not UTF-8, become what Python writes for them, such as \\x1b.
+    They, and what a path holds that is not UTF-8, become what Python writes for them, such as \\x1b. Words that are too
+    long to be read lose their middle, and so does the whole.
     """
-    text = without_middle(text, most)
-    return "".join(
-        c if c.isprintable() or c == "\n" else c.encode("unicode_escape", "surrogatepass").decode() for c in text
-    )
+    text = without_middle(re.sub(r"\S{300,}", lambda word: without_middle(word[0], 299), text), MOST_CHARACTERS)
+    return "".join(map(_printable, text))
+
+
+def _printable(character: str) -> str:
+    if character.isprintable() or character == "\n":
+        return character
+    return character.encode("unicode_escape", "surrogatepass").decode()
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

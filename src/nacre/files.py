@@ -185,7 +185,7 @@ def read_text(path: Path, most: int = LARGEST_TEXT) -> str:
         NacreError: the file is missing, cannot be read, is no text, or has more than `most` bytes.
     """
     try:
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             content = file.read(most + 1)
         if len(content) > most:
             raise NacreError(f"{path} has more than {most} bytes; allowed: at most so many")

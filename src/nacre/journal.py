@@ -226,12 +226,12 @@ def _check_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
         return len(array)
 
     visits = episodes = None
-    for name, kinds in _PER_VISIT.items():
-        visits = check(name, kinds, visits)
     for name, kinds in _PER_EPISODE.items():
         episodes = check(name, kinds, episodes)
+    for name, kinds in _PER_VISIT.items():
+        visits = check(name, kinds, visits)
     lengths, counts = arrays["episode_lengths"].tolist(), arrays["visit_episodes"].tolist()
-    if any(length < 1 for length in lengths) or any(count < 0 for count in counts) or sum(counts) != len(lengths):
+    if any(length < 0 for length in lengths) or any(count < 0 for count in counts) or sum(counts) != len(lengths):
         raise NacreError(f"{path} is damaged: the lengths of its episodes are impossible")
     if any(not 0 <= n <= count for n, count in zip(arrays["visit_context_episodes"].tolist(), counts, strict=True)):
         raise NacreError(f"{path} is damaged: a visit has more context episodes than episodes, or less than none")
@@ -251,8 +251,8 @@ def _check_fits(what: str, visit: Visit, owner: Owner) -> None:
         for name, shape in found.items():
             if shape != allowed[name]:
                 raise NacreError(f"{what} has {name} of shape {shape}; allowed: {allowed[name]}")
-        if len(episode) > owner.sizes.horizon:
-            raise NacreError(f"{what} has an episode of {len(episode)} steps; allowed: at most {owner.sizes.horizon}")
+        if not 1 <= len(episode) <= owner.sizes.horizon:
+            raise NacreError(f"{what} has an episode of {len(episode)} steps; allowed: 1 to {owner.sizes.horizon}")
         if owner.has_sparse_reward and episode.sparse_rewards is None:
             raise NacreError(f"{what} has no sparse rewards, which its task family has")
 

@@ -222,9 +222,8 @@ class ReplayBuffer:
         self._counts = np.zeros(tasks, np.int32)
         self._context_start = np.zeros(tasks, np.int32)
         self._context_count = np.zeros(tasks, np.int32)
-        self._episode_starts = np.full((tasks, -(-fullest_task // sizes.horizon)), NO_EPISODE, np.int32)
         self._episode_counts = np.zeros(tasks, np.int32)
-        self._page_table = np.zeros((tasks, -(-fullest_task // PAGE)), np.int32)
+        self._most_episodes, self._most_pages = -(-fullest_task // sizes.horizon), -(-fullest_task // PAGE)
         self._pages_used = self._frames_used = self._episodes_used = 0
         vectors = isinstance(sizes.observation, int)
         self._arrays = Replay(
@@ -237,12 +236,22 @@ class ReplayBuffer:
             first_rank=jnp.zeros(episodes, jnp.int32),
             trial_first_rank=jnp.zeros(episodes, jnp.int32),
             frame=jnp.zeros(rows, jnp.int32),
-            pages=jnp.asarray(self._page_table),
-            counts=jnp.asarray(self._counts),
-            context_start=jnp.asarray(self._context_start),
-            context_count=jnp.asarray(self._context_count),
-            episode_starts=jnp.asarray(self._episode_starts),
+            pages=jnp.zeros((tasks, self._most_pages), jnp.int32),
+            counts=jnp.zeros(tasks, jnp.int32),
+            context_start=jnp.zeros(tasks, jnp.int32),
+            context_count=jnp.zeros(tasks, jnp.int32),
+            episode_starts=jnp.full((tasks, self._most_episodes), NO_EPISODE, jnp.int32),
         )
+
+    # The tables of the book are made when something is written, so that the sizes alone can be asked for.
+
+    @functools.cached_property
+    def _episode_starts(self) -> np.ndarray:
+        return np.full((len(self._counts), self._most_episodes), NO_EPISODE, np.int32)
+
+    @functools.cached_property
+    def _page_table(self) -> np.ndarray:
+        return np.zeros((len(self._counts), self._most_pages), np.int32)
 
     @classmethod
     def for_visits(

@@ -406,14 +406,16 @@ def _tasks(content: dict[str, Any], split: str, family: TaskFamily, n: int) -> n
         tasks, parameters = content["tasks"][split], content["tasks"]["parameters"]
         are_numbers = all(type(value) in (int, float) for task in tasks for value in task)
     except (KeyError, TypeError):
-        are_numbers, tasks, parameters = False, None, None
+        are_numbers, tasks, parameters = False, [], None
     if not are_numbers:
         raise NacreError(f"tasks.{split} is missing or holds something else than numbers")
     if parameters != list(family.task_parameters):
         raise NacreError(
             f"tasks.parameters is {shown(parameters)}; allowed for {family.name}: {shown(list(family.task_parameters))}"
         )
-    return check_tasks(family, tasks, n=n, what=f"{split} tasks")
+    if len(tasks) != n:
+        raise NacreError(f"tasks.{split} has {len(tasks)} tasks; allowed: {n}, as experiment.{split}_tasks says")
+    return check_tasks(family, tasks)
 
 
 def _cpu_model() -> str | None:

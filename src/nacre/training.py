@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from nacre.collect import run_schedules
-from nacre.errors import Interrupted, NacreError, SimulationError, printable
+from nacre.errors import Interrupted, NacreError, SimulationError, printable, shown
+from nacre.estimate import MOST_SEEDS, Estimate, check_memory
 from nacre.experiments import Experiment, validate
 from nacre.extensions import command
 from nacre.gradient_steps import update_seeds
@@ -54,14 +55,16 @@ def train(experiment: Experiment, out: Path | str | None = None, *, seeds: int |
         `out`, or the folder that was made.
 
     Raises:
-        NacreError: the experiment is impossible, or the folder cannot be used.
-        Interrupted: SIGINT, SIGTERM or SIGHUP arrived; everything is saved, unless a second SIGINT did not wait.
+        NacreError: the experiment is impossible or does not fit into the memory, or the folder cannot be used.
+        Interrupted: SIGINT, SIGTERM or SIGHUP arrived; everything is saved, unless a second SIGINT did not
+            wait for that.
         NonFiniteError, SimulationError: a loss, parameter, observation or reward is not finite; the last checkpoint
             is good.
     """
     family = make_family(experiment.family)
     validate(experiment, family)
     with prepare_jax(experiment.device):
+        check_memory(experiment, 1 if seeds is None else len(_with_seeds(experiment, seeds)))
         experiment = resolve_warm_start(experiment, learner_for(experiment, family))
         experiments = [experiment] if seeds is None else _with_seeds(experiment, seeds)
         splits = [
@@ -76,6 +79,17 @@ def train(experiment: Experiment, out: Path | str | None = None, *, seeds: int |
                 folder, runs = stack.enter_context(new_seeds(folder, experiments, splits))
             _Group(folder, runs, experiments, splits).to_the_end()
     return folder
+
+
+def plan(experiment: Experiment, seeds: int | None = None) -> Estimate:
+    """What :func:`train` would need of the memory. Nothing is made.
+
+    Raises:
+        NacreError: the experiment is impossible, or does not fit into the memory.
+    """
+    validate(experiment, make_family(experiment.family))
+    with prepare_jax(experiment.device):
+        return check_memory(experiment, 1 if seeds is None else len(_with_seeds(experiment, seeds)))
 
 
 def resume(run: Path | str, iterations: int | None = None) -> Path:
@@ -105,7 +119,9 @@ def resume(run: Path | str, iterations: int | None = None) -> Path:
         if iterations is not None:
             _check_iterations(iterations, runs)
             experiments = [dataclasses.replace(each, iterations=iterations) for each in experiments]
+            validate(experiments[0], make_family(experiments[0].family))
         with prepare_jax(experiments[0].device):
+            check_memory(max(experiments, key=lambda each: each.iterations), len(experiments))
             group = _Group(folder, runs, experiments, splits)  # it reads all that is needed; only then is written
             for each in group.runs:
                 make_subfolders(each.folder)
@@ -118,8 +134,10 @@ def resume(run: Path | str, iterations: int | None = None) -> Path:
 
 def _with_seeds(experiment: Experiment, seeds: int) -> list[Experiment]:
     """The experiment with so many seeds from its own on."""
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise NacreError(f"seeds is {shown(seeds)}; allowed: 1 to {MOST_SEEDS}")
     most = 2**32 - experiment.seed
-    if not 1 <= seeds <= most:
+    if seeds > most:
         raise NacreError(f"seeds is {seeds}; allowed: 1 to {most}, as seeds go up from {experiment.seed} to 2**32 - 1")
     return [dataclasses.replace(experiment, seed=experiment.seed + number) for number in range(seeds)]
 
