@@ -1,8 +1,8 @@
 """What a run meets: damaged and hostile files, impossible configurations, kills. Over any experiment that is known.
 
 `python tests/attackers.py EXPERIMENT... [--files N] [--configurations N] [--kills N] [--seed N]` attacks each
-experiment, or all named ones if none is given, and prints figures. It ends with 1 if anything ended in something else than a
-sentence or the right result.
+experiment, or all named ones if none is given, and prints figures. It ends with 1 if anything ended
+in something else than a sentence or the right result.
 """
 
 from __future__ import annotations
