@@ -163,7 +163,7 @@ class _Machine:
 
     def run(self) -> Any:
         """What the pickle holds. The file is then at its end."""
-        for operation, argument, _ in pickletools.genops(self._file):
+        for operation, argument, _ in pickletools.genops(self._file):  # pyright: ignore[reportArgumentType]
             if operation.name == "STOP":
                 return self._pop()
             if operation.name in _CONSTANTS:
