@@ -4,8 +4,8 @@
 
 An agent that is given the true task is the upper reference of its task family, and one that is told nothing the lower.
 Their curves are means over seeds of results/<algorithm>/<experiment>/curve.csv, of the experiment that has the name of
-the family, or that name with -quick. What is seen in pictures has the references of the same family from positions. With
---check nothing is written: the exit status says whether the file in the package is up to date.
+the family, or that name with -quick. What is seen in pictures has the references of the same family from positions.
+With --check nothing is written: the exit status says whether the file in the package is up to date.
 """
 
 from __future__ import annotations
