@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import phased
 import pytest
@@ -108,9 +109,10 @@ def at_call(number: int, action: Any) -> Iterator[None]:
     def noticing(function: Any) -> Any:
         def noticed(*args: Any) -> Any:
             nonlocal left
-            left -= 1
-            if left == -1:
-                action()
+            if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)):  # only asks for shapes
+                left -= 1
+                if left == -1:
+                    action()
             return function(*args)
 
         return noticed
