@@ -167,7 +167,8 @@ class PhasedLearner(Learner):
         return state._replace(trained=trained)
 
     def derive(self, phase: str, state: LearnerState, memory: LatestRewards, *tasks: Any) -> Tree:
-        derived.append(phase)
+        if not isinstance(memory.arrays[0], jax.core.Tracer):  # as when the memory that is needed is estimated
+            derived.append(phase)
         return memory.arrays[0].sum() + state.trained.statistics.sum()
 
     def draw(self, phase: str, arrays: Any, derived: Any, key: Key) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import phased
 import pytest
@@ -102,14 +103,18 @@ def killed_after(run: Path, moments: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def at_call(number: int, action: Any) -> Iterator[None]:
-    """Does something before a call of the learner or a chunk of gradient steps, after `number` others."""
+    """Does something before a call of the learner or a chunk of gradient steps, after `number` others.
+
+    Calls without values, by which the memory that is needed is estimated, do not count.
+    """
     left = number
 
     def noticing(function: Any) -> Any:
         def noticed(*args: Any) -> Any:
             nonlocal left
-            left -= 1
+            left -= not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args))
             if left == -1:
+                left -= 1
                 action()
             return function(*args)
 
