@@ -103,7 +103,10 @@ def killed_after(run: Path, moments: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def at_call(number: int, action: Any) -> Iterator[None]:
-    """Does something before a call of the learner or a chunk of gradient steps, after `number` others."""
+    """Does something before a call of the learner or a chunk of gradient steps, after `number` others.
+
+    Calls without values, by which the memory that is needed is estimated, do not count.
+    """
     left = number
 
     def noticing(function: Any) -> Any:
