@@ -386,7 +386,7 @@ HOSTILE = {
 def test_hostile_files(tmp_path: Path, name: str) -> None:
     """They end at once, in one sentence that repeats little of them."""
     (tmp_path / "policy.pth").write_bytes(archive_of(HOSTILE[name]))
-    with pytest.raises(NacreError, match="policy.pth is damaged, or is not a state dict that PyTorch saved") as caught:
+    with pytest.raises(NacreError, match=r"policy.pth is damaged, or is not a state dict that PyTorch saved") as caught:
         read_state_dict(tmp_path / "policy.pth")
     assert len(str(caught.value)) < 500
 

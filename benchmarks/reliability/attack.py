@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
-import attackers  # noqa: E402  # pyright: ignore[reportMissingImports]
+import attackers  # pyright: ignore[reportMissingImports]
 
 LONG = {"--files": "1000", "--configurations": "1000", "--kills": "100"}
 
