@@ -286,9 +286,13 @@ def test_nohup(tmp_path: Path) -> None:
 
 
 def test_a_second_ctrl_c_is_told(tmp_path: Path) -> None:
-    with pytest.raises(Interrupted, match="Stopped at once"), _signals(tmp_path, lambda: None):
-        for _ in range(2):
+    def interrupted_twice() -> None:
+        with _signals(tmp_path, lambda: None):
             signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted, match="Stopped at once"):
+        interrupted_twice()
 
 
 def test_ctrl_c_while_starting(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
