@@ -1,8 +1,8 @@
 """What a run meets: damaged and hostile files, impossible configurations, kills. Over any experiment that is known.
 
 `python tests/attackers.py EXPERIMENT... [--files N] [--configurations N] [--kills N] [--seed N]` attacks each
-experiment, or all named ones if none is given, and prints figures. It ends with 1 if anything ended
-in something else than a sentence or the right result.
+experiment, or all named ones if none is given, and prints figures. It ends with 1 if anything ended in something else
+than a sentence or the right result.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nacre import make_experiment, train
@@ -155,10 +156,9 @@ def contents(run: Path) -> list[Any]:
 
 def _bytes(tree: Any) -> list[bytes]:
     leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
-    keys = [
-        jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf for leaf in leaves
-    ]
-    return [np.asarray(leaf).tobytes() for leaf in keys]
+    keys = jax.dtypes.prng_key
+    plain = [jax.random.key_data(leaf) if jnp.issubdtype(leaf.dtype, keys) else leaf for leaf in leaves]
+    return [np.asarray(leaf).tobytes() for leaf in plain]
 
 
 def _damage(run: Path, generator: np.random.Generator) -> tuple[Path, str]:

@@ -15,7 +15,7 @@ import stat
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -163,7 +163,7 @@ class _Machine:
 
     def run(self) -> Any:
         """What the pickle holds. The file is then at its end."""
-        for operation, argument, _ in pickletools.genops(self._file):  # pyright: ignore[reportArgumentType]
+        for operation, argument, _ in pickletools.genops(cast(IO[bytes], self._file)):
             if operation.name == "STOP":
                 return self._pop()
             if operation.name in _CONSTANTS:
