@@ -23,6 +23,7 @@ import nacre
 from nacre import metrics
 from nacre.cli import main
 from nacre.errors import Interrupted, NacreError
+from nacre.estimate import estimate
 from nacre.experiments import Experiment, from_json, make_experiment, to_json
 from nacre.gradient_steps import update_seeds
 from nacre.interfaces import Agent, Memory
@@ -154,15 +155,15 @@ def test_interrupted_within_a_phase_and_resumed(
     experiment: Experiment, reference: Path, tmp_path: Path, module: ModuleType, monkeypatch: Any, phase: str
 ) -> None:
     """A signal stops it between two gradient steps. `derive` is called anew, and `begin` is not."""
-    derive, run = module.RandomLearner.derive, tmp_path / "run"
+    begin, run = module.RandomLearner.begin, tmp_path / "run"
 
     def interrupted(self: Any, name: str, *rest: Any) -> Any:
         if name == phase:
             os.kill(os.getpid(), signal.SIGTERM)
-        return derive(self, name, *rest)
+        return begin(self, name, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.RandomLearner, "derive", interrupted)
+        patch.setattr(module.RandomLearner, "begin", interrupted)
         with pytest.raises(Interrupted):
             nacre.train(experiment, run)
     assert max(path.stem for path in (run / "checkpoints").glob("*.npz")) > "iteration_000000"
@@ -295,6 +296,21 @@ def test_json_round_trip(experiment: Experiment, reference: Path) -> None:
     del content["algorithm"]["own_flag"]
     with pytest.raises(NacreError, match=r"'algorithm\.own_flag' is missing"):
         from_json(content)
+
+
+def test_the_estimate_of_a_memory_that_is_no_replay(
+    experiment: Experiment, module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its draws count, and a memory that computes on the host is passed over."""
+    found = estimate(experiment)
+    assert (found.replay, found.optimisers) == (3 * 4, 4)
+    assert found.batch > 0
+
+    def on_the_host(memory: Any, tasks: int) -> None:
+        memory.arrays = jnp.zeros(tasks) + float(jnp.zeros(()))
+
+    monkeypatch.setattr(module.Latest, "__init__", on_the_host)
+    assert estimate(experiment).replay == 0
 
 
 def test_names_that_are_taken(module: ModuleType) -> None:

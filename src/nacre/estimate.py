@@ -120,7 +120,7 @@ def _state_shapes(learner: Learner) -> Tree:
     return jax.eval_shape(learner.initial_state, jax.random.key(0))
 
 
-def _step_bytes(learner: Learner, memory: Memory, state: Tree) -> float:
+def _step_bytes(learner: Learner, memory: Memory, state: Tree, tasks: np.ndarray) -> float:
     """A batch, and its activations: every row goes through every layer, and its gradient back; of the largest phase.
 
     It is called where nothing is computed. A learner that computes on the host to draw a batch is passed over.
@@ -129,7 +129,7 @@ def _step_bytes(learner: Learner, memory: Memory, state: Tree) -> float:
     weights = [leaf for leaf in jax.tree.leaves(state.trained.networks) if getattr(leaf, "ndim", 0) == 2]
     for phase in {phase.name for phase in learner.phases(0) if phase.steps}:
         try:
-            derived = learner.derive(phase, state, memory)
+            derived = learner.derive(phase, state, memory, tasks)
             batch = jax.tree.leaves(learner.draw(phase, memory.arrays, derived, state.key))
         except Exception:  # whatever an algorithm of one's own does with values that are not there
             continue
@@ -140,16 +140,19 @@ def _step_bytes(learner: Learner, memory: Memory, state: Tree) -> float:
 
 
 def _memory_and_step(learner: Learner, family: TaskFamily, experiment: Experiment) -> tuple[float, float]:
-    """The bytes of the memory and of a gradient step."""
+    """The bytes of the memory and of a gradient step; of a memory that computes on the host nothing is known."""
     tasks = np.broadcast_to(0.0, (experiment.train_tasks, family.sizes.task))
     found: list[float] = []
 
     def shapes(state: Tree) -> Tree:
         memory = learner.memory(family, tasks, experiment.iterations)
-        found.append(_step_bytes(learner, memory, state))
+        found.append(_step_bytes(learner, memory, state, tasks))
         return memory.arrays
 
-    return _bytes(jax.eval_shape(shapes, _state_shapes(learner))), found[0]
+    try:
+        return _bytes(jax.eval_shape(shapes, _state_shapes(learner))), found[0]
+    except jax.errors.JAXTypeError:
+        return 0.0, 0.0
 
 
 def _bytes(tree: Tree) -> float:

@@ -239,7 +239,8 @@ class Learner(abc.ABC):
 
     A run can be stopped between any two gradient steps, and is then continued exactly. The house does that, and trains
     several seeds at once, if the methods below are pure: what they return follows from their arguments alone.
-    `draw`, `step` and `ended` are compiled by JAX; the others are plain Python.
+    `draw`, `step` and `ended` are compiled by JAX; the others are plain Python. Before a run begins, `memory`, `derive`
+    and `draw` are also called without values, to estimate the memory that is needed.
     """
 
     config: Any  # an AlgorithmConfig: subclasses narrow the type

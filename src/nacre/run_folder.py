@@ -166,12 +166,13 @@ def read_run(run: Path) -> tuple[Experiment, TaskSplit]:
 
 
 def read_stamp(run: Path, experiment: Experiment, split: TaskSplit) -> str | None:
-    """What the files of a run carry; None: an earlier version made it, and they carry nothing.
+    """What the files of a run carry, even while it is being made; None: an earlier version made it, and they carry
+    nothing.
 
     Raises:
         NacreError: as :func:`read_run`.
     """
-    name = _read(run).get("run")
+    name = _read(run, may_be_unfinished=True).get("run")
     return None if name is None else stamp_of(name, experiment, split)
 
 
@@ -382,10 +383,11 @@ def _check_checksum(path: Path, content: dict[str, Any]) -> None:
         )
 
 
-def _read(run: Path) -> dict[str, Any]:
+def _read(run: Path, may_be_unfinished: bool = False) -> dict[str, Any]:
     """experiment.json as JSON values, of a format that is known."""
     path = run / EXPERIMENT
-    _check_is_run(run)
+    if not may_be_unfinished:
+        _check_is_run(run)
     text = read_text(path)
     try:
         content = parse_json(text)

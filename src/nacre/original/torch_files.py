@@ -15,7 +15,7 @@ import stat
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -82,7 +82,7 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
         raise cannot("read", path, error) from error
 
 
-def _read(path: Path, file: BinaryIO, size: int) -> dict[str, np.ndarray]:
+def _read(path: Path, file: io.BufferedIOBase, size: int) -> dict[str, np.ndarray]:
     try:
         is_zip = file.read(2) == b"PK"
         file.seek(0)
@@ -96,7 +96,7 @@ def _read(path: Path, file: BinaryIO, size: int) -> dict[str, np.ndarray]:
         raise NacreError(f"{path} is damaged, or is not a state dict that PyTorch saved: {error}") from error
 
 
-def _read_zip(file: BinaryIO, size: int) -> tuple[Any, dict[str, np.ndarray]]:
+def _read_zip(file: io.BufferedIOBase, size: int) -> tuple[Any, dict[str, np.ndarray]]:
     """What was pickled, and the numbers by the key of their storage."""
     with zipfile.ZipFile(file) as archive:
         root = archive.namelist()[0].partition("/")[0]
@@ -114,7 +114,7 @@ def _read_zip(file: BinaryIO, size: int) -> tuple[Any, dict[str, np.ndarray]]:
         }
 
 
-def _read_legacy(file: BinaryIO, size: int) -> tuple[Any, dict[str, np.ndarray]]:
+def _read_legacy(file: io.BufferedIOBase, size: int) -> tuple[Any, dict[str, np.ndarray]]:
     """As :func:`_read_zip`."""
     if (_Machine(file).run(), _Machine(file).run()) != _LEGACY:
         raise ValueError("it does not begin as such a file")
@@ -155,7 +155,7 @@ def _array(tensor: _Tensor, numbers: np.ndarray) -> np.ndarray:
 class _Machine:
     """Reads one pickle: the instructions that `torch.save` writes, on a stack with a memory."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: io.BufferedIOBase):
         self._file = file
         self._stack: list[Any] = []
         self._memory: dict[int, Any] = {}
@@ -163,7 +163,7 @@ class _Machine:
 
     def run(self) -> Any:
         """What the pickle holds. The file is then at its end."""
-        for operation, argument, _ in pickletools.genops(self._file):
+        for operation, argument, _ in pickletools.genops(cast(IO[bytes], self._file)):
             if operation.name == "STOP":
                 return self._pop()
             if operation.name in _CONSTANTS:
