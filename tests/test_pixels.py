@@ -439,7 +439,7 @@ def test_acting_leaves_the_pictures_of_resting_trials_alone():
     agent = PearlAgent(CONFIG, SIZES, capacity=5, exploration_episodes=1)
     keys = jax.random.split(jax.random.key(1), 2)
     belief = agent.begin_trial(networks, keys, None)
-    pictures = np.random.default_rng(0).integers(0, 256, (2, *SIZE), np.uint8)
+    pictures = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, *SIZE), np.uint8))
     mask = jnp.array([True, False])
     _, changed = agent.act(networks, belief, pictures, keys, mask, deterministic=True)
     for name in ("pictures", "features"):
