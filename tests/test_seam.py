@@ -23,6 +23,7 @@ import nacre
 from nacre import metrics
 from nacre.cli import main
 from nacre.errors import Interrupted, NacreError
+from nacre.estimate import estimate
 from nacre.experiments import Experiment, from_json, make_experiment, to_json
 from nacre.gradient_steps import update_seeds
 from nacre.interfaces import Agent, Memory
@@ -59,13 +60,14 @@ def reference(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def contents(run: Path) -> dict[str, Any]:
-    """All numbers of a run but for the times."""
+    """All numbers of a run but for the times and the stamp of the run."""
     found: dict[str, Any] = {}
     for path in sorted([*run.glob("checkpoints/*.npz"), *run.glob("replay/*.npz")]):
         with np.load(path) as file:
-            arrays = {name: file[name] for name in file.files}
+            arrays = {name: file[name] for name in file.files if name != "run"}
         if "manifest" in arrays:
-            found[f"{path.name} progress"] = json.loads(arrays.pop("manifest").tobytes())["progress"] | {"seconds": 0}
+            progress = json.loads(arrays.pop("manifest").tobytes())["progress"]
+            found[f"{path.name} progress"] = progress | {"seconds": 0, "run": "", "log": ""}
         found |= {f"{path.name} {name}": array.tolist() for name, array in arrays.items()}
     columns = read_progress_csv(run / "progress.csv").items()
     return found | {name: column.tolist() for name, column in columns if "Time" not in name}
@@ -129,11 +131,11 @@ def test_killed_and_resumed(experiment: Experiment, reference: Path, tmp_path: P
 import os, signal, random_learner
 from nacre.cli import main
 begin, calls = random_learner.RandomLearner.begin, []
-def dies(self, phase, state, memory):
+def dies(self, phase, *rest):
     calls.append(phase)
     if len(calls) == 6:
         os.kill(os.getpid(), signal.SIGKILL)
-    return begin(self, phase, state, memory)
+    return begin(self, phase, *rest)
 random_learner.RandomLearner.begin = dies
 main({command("train", experiment.name, "--out", run)[3:]!r})
 """
@@ -153,15 +155,15 @@ def test_interrupted_within_a_phase_and_resumed(
     experiment: Experiment, reference: Path, tmp_path: Path, module: ModuleType, monkeypatch: Any, phase: str
 ) -> None:
     """A signal stops it between two gradient steps. `derive` is called anew, and `begin` is not."""
-    derive, run = module.RandomLearner.derive, tmp_path / "run"
+    begin, run = module.RandomLearner.begin, tmp_path / "run"
 
     def interrupted(self: Any, name: str, *rest: Any) -> Any:
         if name == phase:
             os.kill(os.getpid(), signal.SIGTERM)
-        return derive(self, name, *rest)
+        return begin(self, name, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module.RandomLearner, "derive", interrupted)
+        patch.setattr(module.RandomLearner, "begin", interrupted)
         with pytest.raises(Interrupted):
             nacre.train(experiment, run)
     assert max(path.stem for path in (run / "checkpoints").glob("*.npz")) > "iteration_000000"
@@ -294,6 +296,21 @@ def test_json_round_trip(experiment: Experiment, reference: Path) -> None:
     del content["algorithm"]["own_flag"]
     with pytest.raises(NacreError, match=r"'algorithm\.own_flag' is missing"):
         from_json(content)
+
+
+def test_the_estimate_of_a_memory_that_is_no_replay(
+    experiment: Experiment, module: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its draws count, and a memory that computes on the host is passed over."""
+    found = estimate(experiment)
+    assert (found.replay, found.optimisers) == (3 * 4, 4)
+    assert found.batch > 0
+
+    def on_the_host(memory: Any, tasks: int) -> None:
+        memory.arrays = jnp.zeros(tasks) + float(jnp.zeros(()))
+
+    monkeypatch.setattr(module.Latest, "__init__", on_the_host)
+    assert estimate(experiment).replay == 0
 
 
 def test_names_that_are_taken(module: ModuleType) -> None:

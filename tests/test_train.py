@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import compilations
+from probes import compilations, contents
 
 from nacre import gradient_steps, metrics, runtime, tasks
 from nacre.collect import run_schedules
@@ -133,8 +133,7 @@ def test_columns_with_deterministic_context(run: Path, tiny: dict[str, int]) -> 
 
 
 def arrays(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path) as file:
-        return {name: file[name] for name in file.files if name != "manifest"}
+    return {name: array for name, array in contents(path).items() if name != "manifest"}
 
 
 def test_same_seed(run: Path, seeded: dict[str, Any], tmp_path: Path) -> None:

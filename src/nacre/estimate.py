@@ -140,7 +140,7 @@ def _step_bytes(learner: Learner, memory: Memory, state: Tree, tasks: np.ndarray
 
 
 def _memory_and_step(learner: Learner, family: TaskFamily, experiment: Experiment) -> tuple[float, float]:
-    """The bytes of the memory and of a gradient step."""
+    """The bytes of the memory and of a gradient step; of a memory that computes on the host nothing is known."""
     tasks = np.broadcast_to(0.0, (experiment.train_tasks, family.sizes.task))
     found: list[float] = []
 
@@ -149,7 +149,10 @@ def _memory_and_step(learner: Learner, family: TaskFamily, experiment: Experimen
         found.append(_step_bytes(learner, memory, state, tasks))
         return memory.arrays
 
-    return _bytes(jax.eval_shape(shapes, _state_shapes(learner))), found[0]
+    try:
+        return _bytes(jax.eval_shape(shapes, _state_shapes(learner))), found[0]
+    except jax.errors.JAXTypeError:
+        return 0.0, 0.0
 
 
 def _bytes(tree: Tree) -> float:
