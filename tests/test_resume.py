@@ -245,7 +245,7 @@ def test_second_interrupt_acts_at_once(new_run: Path, reference: Path) -> None:
     with (
         signalling(gradient_steps, "update", signal.SIGINT, 0),
         signalling(metrics, "accumulate", signal.SIGINT, 0),
-        pytest.raises(KeyboardInterrupt),
+        pytest.raises(Interrupted, match=r"^Stopped at once: what came after the latest checkpoint is lost"),
     ):
         resume(new_run)
     resume(new_run)
@@ -385,7 +385,8 @@ def cut_progress(run: Path) -> None:
 
 def change_sizes(run: Path) -> None:
     for path in run.parent.glob("*/experiment.json"):
-        path.write_text(path.read_text().replace('"hidden_size": 8', '"hidden_size": 9'))
+        content = json.loads(path.read_text().replace('"hidden_size": 8', '"hidden_size": 9'))
+        path.write_text(json.dumps(content | {"checksum": None}))  # as its error says: the content is right
 
 
 @pytest.mark.parametrize(
