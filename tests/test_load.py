@@ -19,7 +19,7 @@ from nacre.checkpoint import checkpoint_label, load_checkpoint, load_selected, s
 from nacre.experiments import Experiment
 from nacre.interfaces import Learner
 from nacre.loading import LoadedAgent
-from nacre.run_folder import create_run_folder
+from nacre.run_folder import create_run_folder, read_stamp
 from nacre.runtime import learner_for
 from nacre.tasks import Simulator, make_family, split_tasks
 
@@ -43,7 +43,8 @@ def untrained_run(folder: Path, name: str, **overrides: object) -> Path:
 
     # Fresh output layers would be almost zero. These weights make the agent do something, and need no compilation.
     state = jax.tree.map(weights, jax.eval_shape(learner_of(experiment).initial_state, jax.random.key(0)))
-    save_checkpoint(folder / "checkpoints", checkpoint_label(0), state, {}, keep=1)
+    stamp = read_stamp(folder, experiment, split)
+    save_checkpoint(folder / "checkpoints", checkpoint_label(0), state, {"run": stamp}, keep=1)
     return folder
 
 
