@@ -225,9 +225,11 @@ def counting_run(tmp_path, monkeypatch):
     monkeypatch.setitem(ALGORITHMS, "phased", phased.ALGORITHM)
     experiment = phased.phased_experiment()
     family = make_family(experiment.family)
-    run = create_run_folder(tmp_path / "counting", experiment, split_tasks(family, 3, 2, 0, "seeded"))
+    split = split_tasks(family, 3, 2, 0, "seeded")
+    run = create_run_folder(tmp_path / "counting", experiment, split)
     state = learner_of(experiment).initial_state(jax.random.key(0))
-    save_checkpoint(run / "checkpoints", checkpoint_label(0), state, {}, keep=1)
+    stamp = read_stamp(run, experiment, split)
+    save_checkpoint(run / "checkpoints", checkpoint_label(0), state, {"run": stamp}, keep=1)
     return run
 
 
