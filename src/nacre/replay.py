@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ PAGE = 256
 BLOCK_ROWS, BLOCK_BYTES = 4096, 4 * 2**20
 """Rows are written in blocks of one size, of at most so many rows and bytes."""
 NO_EPISODE = np.iinfo(np.int32).max
+AnyReplay = TypeVar("AnyReplay", bound="ReplayBuffer")
 
 
 class Replay(NamedTuple):
@@ -265,7 +266,7 @@ class ReplayBuffer:
 
     @classmethod
     def for_visits(
-        cls,
+        cls: type[AnyReplay],
         tasks: int,
         sizes: Sizes,
         *,
@@ -273,7 +274,7 @@ class ReplayBuffer:
         initial_steps: int,
         visits: int,
         visit_steps: Sequence[int],
-    ) -> Self:
+    ) -> AnyReplay:
         """With room for what is collected as long as episodes end at the horizon.
 
         Args:
