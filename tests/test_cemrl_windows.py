@@ -1,5 +1,5 @@
-"""Which transitions CEMRL reads, and what it makes of them: windows, the split for validation, draws by age, statistics,
-z of the replay, which is that of acting, and masks of acting."""
+"""Which transitions CEMRL reads, and what it makes of them: windows, the split for validation, draws by age,
+statistics, z of the replay, which is that of acting, and masks of acting."""
 
 from __future__ import annotations
 
