@@ -1,4 +1,4 @@
-"""CEMRL as a run: trained, stopped, resumed and loaded; a toy whose classes the encoder tells apart; what is refused."""
+"""CEMRL as a run: trained, stopped, resumed and loaded; a toy whose classes are told apart; what is refused."""
 
 from __future__ import annotations
 

@@ -57,6 +57,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             CemrlConfig,
             learner="nacre.agents.cemrl.learner:CemrlLearner",
             experiments="nacre.experiments.cemrl",
+            report="nacre.agents.cemrl.report",
         ),
         Algorithm(
             "oracle",
