@@ -35,8 +35,11 @@ def make_config(**changes: Any) -> CemrlConfig:
 
 def make_encoder(config: CemrlConfig) -> Encoder:
     """With weights that are not almost zero."""
-    encoder = initial_encoder(config, SIZES, key=jax.random.key(1), precision="float32")
-    return noisy(encoder, jax.random.key(2))
+
+    def make(key: jax.Array) -> Encoder:
+        return noisy(initial_encoder(config, SIZES, key=key, precision="float32"), jax.random.key(2))
+
+    return jax.jit(make)(jax.random.key(1))
 
 
 def noisy(tree: Any, key: jax.Array, scale: float = 0.5) -> Any:

@@ -38,8 +38,13 @@ MODES: list[dict[str, Any]] = [
 def test_posterior_and_inference(changes: dict[str, Any]) -> None:
     config = make_config(**changes)
     encoder, windows = make_encoder(config), make_windows(10, config)
-    factors, mask = encode(encoder, config, windows, None)
-    found, inferred = encoder.combine(factors, mask), encoder.infer(factors, mask)
+
+    @jax.jit
+    def both(encoder, windows):
+        factors, mask = encode(encoder, config, windows, None)
+        return encoder.combine(factors, mask), encoder.infer(factors, mask)
+
+    found, inferred = both(encoder, windows)
     hand = EncoderByHand(encoder, config)
     for n in range(10):
         rows, shown = np.asarray(windows.rows[n], np.float64), np.asarray(windows.mask[n])
@@ -57,11 +62,8 @@ def test_what_is_masked_has_no_effect(encoder_kind: Any) -> None:
     config = make_config(encoder=encoder_kind)
     encoder, windows = make_encoder(config), make_windows(5, config)
     other = windows._replace(rows=jnp.where(windows.mask[..., None], windows.rows, 7.0))
-    for first, second in zip(
-        encoder.infer(*encode(encoder, config, windows, None)),
-        encoder.infer(*encode(encoder, config, other, None)),
-        strict=True,
-    ):
+    infer = jax.jit(lambda windows: encoder.infer(*encode(encoder, config, windows, None)))
+    for first, second in zip(infer(windows), infer(other), strict=True):
         np.testing.assert_array_equal(first, second)
 
 

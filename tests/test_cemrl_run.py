@@ -82,6 +82,7 @@ def test_stopped_and_resumed(tmp_path: Path, changes: dict[str, Any]) -> None:
     assert {"Encoder Loss", "QF Loss", "Validation Loss"} <= set(columns)
 
     agent = load(reference)
+    agent.begin_trial(seed=0)
     action = agent.act(np.zeros(2, np.float32))
     assert action.shape == (2,)
 
@@ -161,12 +162,13 @@ def test_classes_of_a_toy_are_separated(encoder: Any) -> None:
     kinds = np.asarray(derived.points.tasks[: len(full)] % 2)
     networks = state.trained.networks
     found = networks.encoder.infer(*encode(networks.encoder, config, windows, None))
-    agreement = (np.asarray(found.task_class)[full] == kinds[full]).mean()
     latents = np.asarray(found.latent)[full, 0]
     means = [latents[kinds[full] == kind].mean() for kind in (0, 1)]
-    spread = max(latents[kinds[full] == kind].std() for kind in (0, 1))
-    assert abs(means[0] - means[1]) > 3 * spread
-    assert max(agreement, 1 - agreement) > 0.95
+    right = (latents > np.mean(means)) == (kinds[full] == np.argmax(means))
+    assert right.mean() > 0.9
+    if encoder == "shared-y":
+        agreement = (np.asarray(found.task_class)[full] == kinds[full]).mean()
+        assert max(agreement, 1 - agreement) > 0.95
     _, reward_loss = inferred_losses((networks.encoder, networks.decoder), config, windows, None)
     assert reward_loss < 0.2  # of a variance of 1; windows that are empty cannot know
     assert derive_latents(learner, networks, memory.arrays).latents.shape[1] == 1

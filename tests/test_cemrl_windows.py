@@ -58,7 +58,7 @@ def make_replay(visits: list[Visit]) -> WindowReplay:
 def make_learner(**changes: Any) -> tuple[CemrlLearner, Trained]:
     """With weights that tell transitions apart, and a normaliser that does something."""
     learner = CemrlLearner(make_config(**changes), SIZES)
-    trained = learner.initial_state(jax.random.key(0)).trained
+    trained = jax.jit(learner.initial_state)(jax.random.key(0)).trained
     networks: Networks = trained.networks
     encoder = noisy(networks.encoder, jax.random.key(1))
     normaliser = jax.tree.map(lambda leaf: leaf + 0.3, networks.normaliser)
@@ -87,7 +87,7 @@ def test_windows(within: Any) -> None:
     points = replay.arrays.by_age()
     derived = EncoderDerived(points, replay.kinds, normaliser)
     n = int(points.count)
-    found: Windows = learner._windows(replay.arrays, derived, jnp.arange(n), None)
+    found: Windows = jax.jit(lambda arrays: learner._windows(arrays, derived, jnp.arange(n), None))(replay.arrays)
     number = 0
     for visit in visits:
         before: list[np.ndarray] = []
@@ -123,7 +123,7 @@ def test_permuted_windows() -> None:
     visits, (learner, trained) = make_visits(), make_learner(permute_windows=True, encoder_batch_size=50)
     replay = make_replay(visits)
     derived = EncoderDerived(replay.arrays.by_age(), replay.kinds, trained.networks.normaliser)
-    batch = learner.draw("encoder", replay.arrays, derived, jax.random.key(1))
+    batch = jax.jit(lambda arrays, key: learner.draw("encoder", arrays, derived, key))(replay.arrays, jax.random.key(1))
     orders = {tuple(mask) for mask in np.asarray(batch.train.mask).tolist()}
     assert any(mask[0] and not mask[-1] for mask in orders)  # what is missing is no longer in front
     assert len(orders) <= 5  # but in the same places for the whole batch
@@ -150,9 +150,6 @@ def test_derived_z_is_that_of_acting(changes: dict[str, Any], monkeypatch: pytes
         networks = networks._replace(normaliser=learner.initial_state(jax.random.key(0)).trained.networks.normaliser)
     replay = make_replay(visits)
     derived = derive_latents(learner, networks, replay.arrays)
-    batch = learner._draw_policy(replay.arrays, derived, jax.random.key(0))
-    assert batch.sac.features.shape == (256, 3 + 2)
-
     agent, params = learner.agent(0), networks.acting
     infer, observe = (
         jax.jit(lambda belief, keys: agent.infer(params, belief, keys)),
