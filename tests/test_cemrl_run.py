@@ -170,7 +170,7 @@ def test_classes_of_a_toy_are_separated(encoder: Any) -> None:
         agreement = (np.asarray(found.task_class)[full] == kinds[full]).mean()
         assert max(agreement, 1 - agreement) > 0.95
     _, reward_loss = inferred_losses((networks.encoder, networks.decoder), config, windows, None)
-    assert reward_loss < 0.2  # of a variance of 1; windows that are empty cannot know
+    assert reward_loss < 0.3  # of a variance of 1; windows that are empty cannot know
     assert derive_latents(learner, networks, memory.arrays).latents.shape[1] == 1
 
 
