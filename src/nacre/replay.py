@@ -94,6 +94,20 @@ class Replay(NamedTuple):
         """The transitions of those ranks; leading axes (n, *size)."""
         return self._read(tasks, ranks, self.counts[tasks], frames)
 
+    def frame_of(self, tasks: Int32[Array, " n"], ranks: Int32[Array, "n *size"]) -> Int32[Array, "n *size"]:
+        """The frames of the transitions of those ranks."""
+        return self.frame[self._rows(tasks, ranks)]
+
+    def by_age(self) -> ByAge:
+        """The transitions of all tasks in the order in which they were collected."""
+        capacity, ends = len(self.rewards), jnp.cumsum(self.counts)
+        numbers = jnp.arange(capacity)
+        tasks = jnp.minimum(jnp.searchsorted(ends, numbers, side="right"), len(ends) - 1).astype(jnp.int32)
+        ranks = numbers - (ends - self.counts)[tasks]
+        frames = jnp.where(numbers < ends[-1], self.frame_of(tasks, ranks), NO_EPISODE)
+        order = jnp.argsort(frames)
+        return ByAge(tasks[order], ranks[order], ends[-1])
+
     def windows(
         self,
         tasks: Int32[Array, " n"],
@@ -106,7 +120,7 @@ class Replay(NamedTuple):
 
         The mask is False where there are fewer in the same episode, or in the same trial.
         """
-        episode = self.episode[self._frames(tasks, ranks)]
+        episode = self.episode[self.frame_of(tasks, ranks)]
         first = (self.first_rank if within == "episode" else self.trial_first_rank)[episode][..., None]
         wanted = ranks[..., None] + jnp.arange(-length, 0)[None, None]
         count = self.counts[tasks]
@@ -117,10 +131,10 @@ class Replay(NamedTuple):
 
         The mask is False where the trial is over.
         """
-        first = self.trial_first_rank[self.episode[self._frames(tasks, ranks)]][:, None]
+        first = self.trial_first_rank[self.episode[self.frame_of(tasks, ranks)]][:, None]
         wanted = first + jnp.arange(size)[None]
         within = jnp.minimum(wanted, self.counts[tasks][:, None] - 1)
-        same = self.trial_first_rank[self.episode[self._frames(tasks, within)]] == first
+        same = self.trial_first_rank[self.episode[self.frame_of(tasks, within)]] == first
         ranks = jnp.where(same, within, first)
         return self._stretch(tasks, ranks, same & (wanted == within), self.counts[tasks], frames)
 
@@ -180,11 +194,8 @@ class Replay(NamedTuple):
         count: Int32[Array, " n"],
         frames: int,
     ) -> Stretch:
-        begins = self.first_rank[self.episode[self._frames(tasks, ranks)]] == ranks
+        begins = self.first_rank[self.episode[self.frame_of(tasks, ranks)]] == ranks
         return Stretch(self._read(tasks, ranks, count, frames), begins, mask)
-
-    def _frames(self, tasks: Int32[Array, " n"], ranks: Int32[Array, "n *size"]) -> Int32[Array, "n *size"]:
-        return self.frame[self._rows(tasks, ranks)]
 
     def _rows(self, tasks: Int32[Array, " n"], ranks: Int32[Array, "n *size"]) -> Int32[Array, "n *size"]:
         tasks = tasks.reshape(-1, *(1,) * (ranks.ndim - 1))
@@ -202,6 +213,15 @@ class Replay(NamedTuple):
         pictures = jnp.moveaxis(pictures, frame.ndim, -2)  # (n, *size, height, width, frames + 1, 3)
         shape = (*pictures.shape[:-2], -1)
         return pictures[..., :-1, :].reshape(shape), pictures[..., 1:, :].reshape(shape)
+
+
+class ByAge(NamedTuple):
+    """The transitions of all tasks, oldest first."""
+
+    tasks: Int32[Array, " capacity"]
+    ranks: Int32[Array, " capacity"]
+    """In their tasks. Beyond `count` neither means anything."""
+    count: Int32[Array, ""]
 
 
 class ReplayBuffer:

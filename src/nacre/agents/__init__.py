@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from nacre.agents.blind.config import BlindConfig
+from nacre.agents.cemrl.config import CemrlConfig
 from nacre.agents.oracle.config import OracleConfig
 from nacre.agents.pearl.config import PearlConfig
 from nacre.configuration import AlgorithmConfig
@@ -50,6 +51,13 @@ ALGORITHMS: dict[str, Algorithm] = {
             learner="nacre.agents.pearl.learner:PearlLearner",
             experiments="nacre.experiments.pearl",
             report="nacre.agents.pearl.report",
+        ),
+        Algorithm(
+            "cemrl",
+            CemrlConfig,
+            learner="nacre.agents.cemrl.learner:CemrlLearner",
+            experiments="nacre.experiments.cemrl",
+            report="nacre.agents.cemrl.report",
         ),
         Algorithm(
             "oracle",

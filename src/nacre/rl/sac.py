@@ -138,19 +138,31 @@ def initial(
 
 def step(trained: Trained, batch: Batch, key: Key, config: SacConfig) -> tuple[Trained, StepMetrics]:
     """Steps temperature, critics and policy, each with what the others have become before it, then the targets."""
-    networks, target_critics, optimisers = trained
-    policy, critics, log_temperature = networks.policy, networks.critics, networks.log_temperature
-    action_key, next_action_key = jax.random.split(key)
-
-    # The policy's loss draws the same actions again, of the same policy: the compiler finds that they are one.
-    sample = policy.sample(batch.features, action_key)
+    networks, optimisers = trained.networks, trained.optimisers
+    # The losses draw the same actions again, of the same policy: the compiler finds that they are one.
+    sample = networks.policy.sample(batch.features, jax.random.split(key)[0])
     temperature_value, gradient = jax.value_and_grad(temperature_loss)(
-        log_temperature, sample.log_probability, target_entropy(config, batch.actions.shape[1])
+        networks.log_temperature, sample.log_probability, target_entropy(config, batch.actions.shape[1])
     )
     log_temperature, temperature_state = adam_step(
-        config.temperature_learning_rate, gradient, optimisers.temperature, log_temperature
+        config.temperature_learning_rate, gradient, optimisers.temperature, networks.log_temperature
     )
     temperature = jnp.exp(log_temperature)
+    trained, metrics = step_without_temperature(trained, temperature, batch, key, config)
+    networks = Networks(trained.networks.policy, trained.networks.critics, log_temperature)
+    optimisers = trained.optimisers._replace(temperature=temperature_state)
+    metrics = metrics._replace(temperature_loss=temperature_value, temperature=temperature)
+    return Trained(networks, trained.target_critics, optimisers), metrics
+
+
+def step_without_temperature(
+    trained: Trained, temperature: Temperature, batch: Batch, key: Key, config: SacConfig
+) -> tuple[Trained, StepMetrics]:
+    """Steps critics and policy with a temperature that is given, then the targets. The metrics have its mean, and 0 for
+    its loss."""
+    networks, target_critics, optimisers = trained
+    policy, critics = networks.policy, networks.critics
+    action_key, next_action_key = jax.random.split(key)
 
     target = soft_target(policy, target_critics, temperature, batch, next_action_key, config.discount)
     (critic_value, q), gradient = jax.value_and_grad(critic_loss, has_aux=True)(critics, batch, target)
@@ -163,10 +175,15 @@ def step(trained: Trained, batch: Batch, key: Key, config: SacConfig) -> tuple[T
 
     target_critics = follow(target_critics, critics, config.target_update_rate)
     metrics = StepMetrics(
-        critic_value, policy_value, temperature_value, temperature, q.mean(), -sample.log_probability.mean()
+        critic_value,
+        policy_value,
+        jnp.zeros_like(critic_value),
+        temperature.mean(),
+        q.mean(),
+        -sample.log_probability.mean(),
     )
-    states = OptimiserStates(policy_state, critics_state, temperature_state)
-    return Trained(Networks(policy, critics, log_temperature), target_critics, states), metrics
+    states = OptimiserStates(policy_state, critics_state, optimisers.temperature)
+    return Trained(Networks(policy, critics, networks.log_temperature), target_critics, states), metrics
 
 
 def target_entropy(config: SacConfig, action_size: int) -> float:

@@ -134,6 +134,19 @@ class TaskFamily(abc.ABC):
         """Whether the task list `published` is there."""
         return self.finite_tasks is not None or type(self).published_tasks is not TaskFamily.published_tasks
 
+    @property
+    def kinds(self) -> int | None:
+        """How many kinds of tasks there are; None: they differ by degrees alone. In a family of finitely many tasks
+        each is a kind of its own."""
+        return None if self.finite_tasks is None else len(self.finite_tasks)
+
+    def kind_of(self, tasks: Float64[np.ndarray, "n parameters"]) -> Int[np.ndarray, " n"]:
+        """Which kind each task is of, from 0 on, in families that have `kinds`."""
+        if self.finite_tasks is None:
+            raise NotImplementedError(f"{self.name} has no kinds of tasks")
+        same = (tasks[:, None] == np.array(self.finite_tasks)[None]).all(axis=-1)
+        return same.argmax(axis=1)
+
     @abc.abstractmethod
     def sample_tasks(self, generator: np.random.Generator, n: int) -> Float64[np.ndarray, "n parameters"]:
         """Draws `n` tasks."""
