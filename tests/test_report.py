@@ -161,6 +161,15 @@ def test_a_reference_curve_takes_the_place_of_the_level_that_it_measures(monkeyp
     assert gap_of("point-robot") is None
 
 
+def test_a_reference_curve_that_was_trained_too_little_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was computed to be possible stays, and no gap is measured from the curve."""
+    early = ReferenceCurve("without", "a run", ((500.0, -17.6),), "lower")  # -15.9 is possible
+    monkeypatch.setattr(references, "reference_curves", lambda: {"point-robot": (GIVEN, early)})
+    labels = [it.label for it in references_of("point-robot")]
+    assert labels == ["best without the task", "standing still", "given", "without", "given, at its end"]
+    assert gap_of("point-robot") is None
+
+
 def test_the_packaged_reference_curves_are_what_the_results_say(capsys: pytest.CaptureFixture[str]) -> None:
     assert reference_curves.main(["--check"]) == 0, capsys.readouterr().out
 

@@ -63,15 +63,22 @@ Reference = PublishedCurve | ReferenceCurve | Level
 def references_of(family: str) -> tuple[Reference, ...]:
     """All that is drawn beside the curves of a task family.
 
-    The last value of a reference curve takes the place of a level that stands for the same.
+    The last value of a reference curve takes the place of a level that stands for the same, if it has come near it.
     """
     curves = reference_curves().get(family, ())
-    measured = {curve.bound for curve in curves}
+    arrived = [curve for curve in curves if _has_arrived(family, curve)]
+    measured = {curve.bound for curve in arrived}
     return (
         *(it for it in REFERENCES.get(family, ()) if not (isinstance(it, Level) and it.bound in measured)),
         *curves,
-        *(Level(f"{it.label}, at its end", "the last value of that curve", it.final, it.bound) for it in curves),
+        *(Level(f"{it.label}, at its end", "the last value of that curve", it.final, it.bound) for it in arrived),
     )
+
+
+def _has_arrived(family: str, curve: ReferenceCurve) -> bool:
+    """Whether a reference curve has come within a tenth of what was computed to be possible, if anything was."""
+    levels = [it for it in REFERENCES.get(family, ()) if isinstance(it, Level) and it.bound == curve.bound]
+    return all(curve.final >= level.value - 0.1 * abs(level.value) for level in levels)
 
 
 @dataclass(frozen=True)
@@ -91,8 +98,9 @@ class Gap:
 
 
 def gap_of(family: str) -> Gap | None:
-    """The gap between the two reference curves of a task family; None: one is missing, or the upper is not higher."""
-    found = {curve.bound: curve for curve in reference_curves().get(family, ())}
+    """The gap between the two reference curves of a task family; None: one is missing or was trained too little, or the
+    upper is not higher."""
+    found = {curve.bound: curve for curve in reference_curves().get(family, ()) if _has_arrived(family, curve)}
     if len(found) < 2 or found["upper"].final <= found["lower"].final:
         return None
     return Gap(found["lower"], found["upper"])
