@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nacre.experiments import Experiment, named_experiments
-from nacre.report import REFERENCES, Curves, Level, PublishedCurve, read_curves
+from nacre.report import REFERENCES, Curves, Level, PublishedCurve, read_curves, references_of
 from nacre.report.curves import FIRST_EPISODE, LAST_EPISODE, STEPS, cut_to_shortest
 from nacre.report.intervals import interquartile_mean, interval
 
@@ -113,9 +113,9 @@ def final(curves: Curves, column: str) -> str:
 
 
 def others(experiment: Experiment, steps: int | None) -> str:
-    """What others measured with the algorithm nearest to `steps`, and at their end; without any: levels to compare
-    with."""
-    references = REFERENCES.get(experiment.family, ())
+    """What others measured with the algorithm nearest to `steps`, and at their end; and what is possible with the task
+    and without it, by the reference curves or computed."""
+    references = references_of(experiment.family)
     if is_ablation(experiment):
         return f"curves without numbers in the paper; beside `{kind(experiment)}/{experiment.family}`"
     found: list[str] = []
@@ -125,8 +125,9 @@ def others(experiment: Experiment, steps: int | None) -> str:
             points = dict.fromkeys(([] if steps is None else [nearest]) + [curve.points[-1]])
             values = "; ".join(f"{number(value)} at {count(at)}" for at, value in points)
             found.append(f"{values} [{notes().index(note(curve)) + 1}]")
-    levels = [f"{number(level.value)} {level.label}" for level in references if isinstance(level, Level)]
-    return "<br>".join(found) or "; ".join(["no published numbers", *levels])
+    levels = [it for it in references if isinstance(it, Level) and (it.bound or not found)]
+    beside = "; ".join(f"{number(level.value)} {level.label}" for level in levels)
+    return "<br>".join([*(found or ["no published numbers"]), *([beside] if beside else [])])
 
 
 def note(curve: PublishedCurve) -> str:
