@@ -14,13 +14,16 @@ import numpy as np
 import pytest
 
 from nacre import gradient_steps
+from nacre.agents.cemrl.agent import CemrlAgent
 from nacre.agents.cemrl.config import CemrlConfig
-from nacre.agents.cemrl.learner import CemrlLearner, derive_latents
+from nacre.agents.cemrl.learner import CemrlLearner, EncoderDerived, derive_latents
 from nacre.agents.cemrl.losses import encode, inferred_losses
+from nacre.agents.cemrl.report import belief_pictures, follow_trials
 from nacre.errors import Interrupted, NacreError
 from nacre.experiments import Experiment, make_experiment, named_experiments, validate
 from nacre.files import read_npz
 from nacre.loading import load
+from nacre.report.trials import play_test_trials
 from nacre.tasks import make_family
 from nacre.tasks.family import Sizes
 from nacre.training import resume, train
@@ -49,6 +52,11 @@ TINY: dict[str, Any] = {
     "update_chunk": 5,
     "threads": 1,
 }
+
+
+def config_of(experiment: Experiment) -> CemrlConfig:
+    assert isinstance(experiment.algorithm, CemrlConfig)
+    return experiment.algorithm
 
 
 def tiny(**changes: Any) -> Experiment:
@@ -80,6 +88,14 @@ def test_stopped_and_resumed(tmp_path: Path, changes: dict[str, Any]) -> None:
     columns = rows(reference)[0]
     assert ("AverageReturn_test_episode_2" in columns) == bool(changes)
     assert {"Encoder Loss", "QF Loss", "Validation Loss"} <= set(columns)
+
+    test = play_test_trials(reference, "latest", print)
+    pictures = belief_pictures(test)
+    assert len(pictures) == 3
+    trials = [trial for task in test.episodes for trial in task]
+    course = follow_trials(CemrlAgent(config_of(experiment), Sizes(2, 2, 20, 2)), test.trained.parameters, trials)
+    np.testing.assert_allclose(course.latent[-1], test.belief.latent, rtol=1e-4, atol=1e-6)
+    assert course.begins.sum(axis=0).tolist() == [len(trial) for trial in trials]
 
     agent = load(reference)
     agent.begin_trial()
@@ -154,6 +170,7 @@ def test_classes_of_a_toy_are_separated(encoder: Any) -> None:
     memory.add(toy_visits(tasks))
     state = learner.begin("encoder", jax.jit(learner.initial_state)(jax.random.key(0)), memory)
     derived = learner.derive("encoder", state, memory)
+    assert isinstance(derived, EncoderDerived)
     state, _ = gradient_steps.update(learner, "encoder", state, memory.arrays, derived, 800)
     state = learner.begin("policy", state, memory)
 
@@ -203,5 +220,5 @@ def test_kinds_of_tasks() -> None:
     assert make_family("cheetah-vel").kinds is None
     made = make_experiment("cemrl/cheetah-dir", true_classes=True)
     validate(made, family)
-    memory = CemrlLearner(made.algorithm, family.sizes).memory(family, np.array([[-1.0], [1.0]]), 1)
+    memory = CemrlLearner(config_of(made), family.sizes).memory(family, np.array([[-1.0], [1.0]]), 1)
     assert memory.kinds.tolist() == [0, 1]
