@@ -68,7 +68,7 @@ def counted_work(learner: PearlLearner, replay: ReplayBuffer) -> float:
         )
         return gradient_step(state.trained, config, batch, key)
 
-    state = learner.initial_state(jax.random.key(0))
+    state = jax.jit(learner.initial_state)(jax.random.key(0))
     compiled = jax.jit(step).lower(state, replay.arrays, jax.random.key(1)).compile()
     return compiled.cost_analysis()["flops"]
 

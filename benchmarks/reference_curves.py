@@ -3,8 +3,9 @@
     python benchmarks/reference_curves.py [--check]
 
 An agent that is given the true task is the upper reference of its task family, and one that is told nothing the lower.
-Their curves are means over seeds of results/<algorithm>/<task family>/curve.csv. With --check nothing is written: the
-exit status says whether the file in the package is up to date.
+Their curves are means over seeds of results/<algorithm>/<experiment>/curve.csv, of the experiment that has the name of
+the family, or that name with -quick. What is seen in pictures has the references of the same family from positions.
+With --check nothing is written: the exit status says whether the file in the package is up to date.
 """
 
 from __future__ import annotations
@@ -37,10 +38,18 @@ def reference_curves(results: Path) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {}
     for family in FAMILIES:
         for algorithm, words in ALGORITHMS.items():
-            path = results / algorithm / family / "curve.csv"
-            if path.exists():
-                found.setdefault(family, []).append(words | read_curve(path, f"results/{algorithm}/{family}"))
+            for name in _experiments(family):
+                path = results / algorithm / name / "curve.csv"
+                if path.exists():
+                    found.setdefault(family, []).append(words | read_curve(path, f"results/{algorithm}/{name}"))
+                    break
     return found
+
+
+def _experiments(family: str) -> list[str]:
+    """The names of experiments whose curves serve a family, the best first."""
+    positions = family.removesuffix("-pixels")
+    return list(dict.fromkeys([family, f"{family}-quick", positions, f"{positions}-quick"]))
 
 
 def read_curve(path: Path, folder: str) -> dict[str, Any]:

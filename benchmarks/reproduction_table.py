@@ -68,13 +68,15 @@ def kind(experiment: Experiment) -> str:
 
 
 def named(everything: bool) -> list[Experiment]:
-    """The experiments that have a row: all but the quick ones, or those of the published configurations alone."""
+    """The experiments that have a row: those of algorithms of which others published curves, without the quick ones.
+
+    `everything`: also ablations, and those from pixels.
+    """
     listed = [entry.experiment for name, entry in named_experiments().items() if not name.endswith("-quick")]
-    if everything:
-        return listed
     curves = (it for entries in REFERENCES.values() for it in entries if isinstance(it, PublishedCurve))
     published = {curve.algorithm for curve in curves}
-    return [it for it in listed if kind(it) in published and not (is_ablation(it) or it.family.endswith("-pixels"))]
+    listed = [it for it in listed if kind(it) in published]
+    return [it for it in listed if everything or not (is_ablation(it) or it.family.endswith("-pixels"))]
 
 
 def row(experiment: Experiment, link: bool) -> str:

@@ -28,7 +28,7 @@ from nacre.types import Key, Metrics, Transition, Tree, Visit
 PHASES = ("collect", "fit", "push", "explore", "fit")
 
 derived: list[str] = []
-"""The phase of each call of `derive`."""
+"""The phase of each call of `derive`, except those that only ask for shapes."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class PhasedLearner(Learner):
         )
         return [Visit(first + index, tuple(trial)) for index, trial in enumerate(trials)]
 
-    def begin(self, phase: str, state: LearnerState, memory: LatestRewards) -> LearnerState:
+    def begin(self, phase: str, state: LearnerState, memory: LatestRewards, tasks: np.ndarray) -> LearnerState:
         mix, visits = memory.arrays
         kind = sorted(set(PHASES)).index(phase)
         trained = state.trained._replace(
@@ -166,8 +166,9 @@ class PhasedLearner(Learner):
         )
         return state._replace(trained=trained)
 
-    def derive(self, phase: str, state: LearnerState, memory: LatestRewards, *tasks: Any) -> Tree:
-        derived.append(phase)
+    def derive(self, phase: str, state: LearnerState, memory: LatestRewards, tasks: np.ndarray) -> Tree:
+        if not isinstance(state.updates, jax.core.Tracer):
+            derived.append(phase)
         return memory.arrays[0].sum() + state.trained.statistics.sum()
 
     def draw(self, phase: str, arrays: Any, derived: Any, key: Key) -> Any:

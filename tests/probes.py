@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -25,6 +26,7 @@ from nacre.agents.pearl.config import PearlConfig
 from nacre.agents.pearl.learner import PearlLearner
 from nacre.agents.pearl.networks import PearlNetworks, initial_networks
 from nacre.collect import play_together, run_schedules
+from nacre.files import read_npz
 from nacre.interfaces import Agent, Play, Played, Result, Schedule
 from nacre.nn.mlp import MLP
 from nacre.tasks.family import TaskFamily, World
@@ -186,6 +188,16 @@ def _linear(network: MLP, first: np.ndarray, last: np.ndarray, bias: np.ndarray)
         network,
         (tuple(map(jnp.asarray, weights)), tuple(map(jnp.asarray, biases))),
     )
+
+
+def contents(path: Path) -> dict[str, Any]:
+    """The arrays of a checkpoint or of a segment, and the counters of a checkpoint, without what differs between two
+    equal runs: times, and the name of the run."""
+    arrays: dict[str, Any] = read_npz(path)
+    if "manifest" in arrays:
+        progress = json.loads(arrays["manifest"].tobytes())["progress"]
+        arrays["manifest"] = {name: value for name, value in progress.items() if name not in ("seconds", "run", "log")}
+    return {name: array for name, array in arrays.items() if name != "run"}
 
 
 _compiled: list[str] = []

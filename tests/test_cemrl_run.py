@@ -53,6 +53,16 @@ TINY: dict[str, Any] = {
     "threads": 1,
 }
 
+CONFIG: dict[str, Any] = {
+    "classes": 2,
+    "window": 3,
+    "width_factor": 1.0,
+    "encoder_batch_size": 8,
+    "hidden_size": 4,
+    "hidden_layers": 1,
+    "policy_batch_size": 8,
+}
+
 
 def config_of(experiment: Experiment) -> CemrlConfig:
     assert isinstance(experiment.algorithm, CemrlConfig)
@@ -166,13 +176,14 @@ def test_classes_of_a_toy_are_separated(encoder: Any) -> None:
     tasks = 40
     learner = CemrlLearner(config, Sizes(2, 1, 20, 1))
     family = make_family("point-robot")  # only its flag is read
-    memory = learner.memory(family, np.zeros((tasks, 1)), 1)
+    parameters = np.zeros((tasks, 1))
+    memory = learner.memory(family, parameters, 1)
     memory.add(toy_visits(tasks))
-    state = learner.begin("encoder", jax.jit(learner.initial_state)(jax.random.key(0)), memory)
-    derived = learner.derive("encoder", state, memory)
+    state = learner.begin("encoder", jax.jit(learner.initial_state)(jax.random.key(0)), memory, parameters)
+    derived = learner.derive("encoder", state, memory, parameters)
     assert isinstance(derived, EncoderDerived)
     state, _ = gradient_steps.update(learner, "encoder", state, memory.arrays, derived, 800)
-    state = learner.begin("policy", state, memory)
+    state = learner.begin("policy", state, memory, parameters)
 
     windows = learner._windows(memory.arrays, derived, jnp.arange(derived.points.count), None)
     full = np.asarray(windows.mask.all(axis=1))
@@ -189,6 +200,31 @@ def test_classes_of_a_toy_are_separated(encoder: Any) -> None:
     _, reward_loss = inferred_losses((networks.encoder, networks.decoder), config, windows, None)
     assert reward_loss < 0.3  # of a variance of 1; windows that are empty cannot know
     assert derive_latents(learner, networks, memory.arrays).latents.shape[1] == 1
+
+
+def test_several_seeds_in_one_call() -> None:
+    """As on a GPU: one ends its fit, the other goes on; each becomes what it would be alone."""
+    learner = CemrlLearner(CemrlConfig(**CONFIG, patience=2, evaluate_every=2), Sizes(2, 1, 20, 1))
+    parameters, family = np.zeros((4, 1)), make_family("point-robot")
+    memories = [learner.memory(family, parameters, 1) for _ in range(2)]
+    for memory, tasks in zip(memories, (4, 3), strict=True):
+        memory.add(toy_visits(tasks))
+    initial = jax.jit(learner.initial_state)
+    for phase, steps in (("encoder", 9), ("policy", 3)):
+        states, alone, derived = [], [], []
+        for seed, memory in enumerate(memories):
+            state = learner.begin(phase, initial(jax.random.key(seed)), memory, parameters)
+            derived.append(learner.derive(phase, state, memory, parameters))
+            states.append(jax.tree.map(jnp.copy, state))
+            alone.append(gradient_steps.update(learner, phase, state, memory.arrays, derived[-1], steps)[0])
+        arrays = tuple(memory.arrays for memory in memories)
+        together = gradient_steps.update_batched(learner, phase, tuple(states), arrays, tuple(derived), steps)
+        for (found, _), expected in zip(together, alone, strict=True):
+            assert int(found.updates) == int(expected.updates)
+            for ours, theirs in zip(
+                jax.tree.leaves(found.trained.networks), jax.tree.leaves(expected.trained.networks), strict=True
+            ):
+                np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", [name for name in named_experiments() if name.startswith("cemrl/")])

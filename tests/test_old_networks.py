@@ -298,7 +298,7 @@ def test_a_tensor_beyond_its_numbers(tmp_path: Path) -> None:
     shape = b"K\x08\x85"  # the pickled (8,) of a bias
     assert shape in content
     (tmp_path / "vf.pth").write_bytes(content.replace(shape, b"K\x09\x85", 1))
-    with pytest.raises(NacreError, match=r"vf.pth is damaged.*index 8 is out of bounds"):
+    with pytest.raises(NacreError, match=r"vf.pth is damaged.*shape \(9,\) does not fit its storage of 8 numbers"):
         read_state_dict(tmp_path / "vf.pth")
 
 
@@ -334,6 +334,77 @@ def test_reading_runs_nothing_of_a_file(tmp_path: Path, kind: str) -> None:
         path.write_bytes(in_format(kind, content))
         with pytest.raises(NacreError, match="it holds something else than tensors by name"):
             read_state_dict(path)
+
+
+def text(value: str) -> bytes:
+    return b"X" + len(value).to_bytes(4, "little") + value.encode()
+
+
+def tensor(shape: tuple[int, ...], strides: tuple[int, ...], offset: int = 0) -> bytes:
+    """A tensor of a storage of 4 numbers, as instructions of a pickle."""
+
+    def numbers(values: tuple[int, ...]) -> bytes:
+        return b"(" + b"".join(b"J" + value.to_bytes(4, "little", signed=True) for value in values) + b"t"
+
+    storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu") + b"K\x04tQ"
+    offsets = b"J" + offset.to_bytes(4, "little", signed=True)
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + offsets + numbers(shape) + numbers(strides) + b"\x89NtR"
+
+
+def archive_of(instructions: bytes, compression: int = zipfile.ZIP_STORED) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        archive.writestr("policy/data.pkl", b"\x80\x02" + instructions + b".")
+        archive.writestr("policy/data/0", np.arange(4, dtype="<f4").tobytes())
+    return file.getvalue()
+
+
+def entry(key: bytes, value: bytes) -> bytes:
+    return b"}" + key + value + b"s"
+
+
+DOUBLING = b")" + b"2\x86" * 60
+"""A tuple of two tuples of two tuples ..., which takes a moment to make and for ever to walk through."""
+HOSTILE = {
+    "a deep tuple as key": entry(b")" + b"\x85" * 100_000, tensor((4,), (1,))),
+    "doubling tuples": entry(text("w"), DOUBLING),
+    "doubling tuples as key": entry(DOUBLING, tensor((4,), (1,))),
+    "stride 0": entry(text("w"), tensor((1000, 1000, 1000), (0, 0, 0))),
+    "40 axes": entry(text("w"), tensor((1,) * 40, (1,) * 40)),
+    "a negative stride": entry(text("w"), tensor((4,), (-1,), 3)),
+    "an offset beyond the storage": entry(text("w"), tensor((1,), (1,), 4)),
+    "a change of a function": b"ctorch._utils\n_rebuild_tensor_v2\n}" + text("x") + b"K\x01sb",
+    "a call of a storage": b"ctorch\nFloatStorage\n)R",
+    "a tensor of nothing": b"ctorch._utils\n_rebuild_tensor_v2\n(NNNNtR",
+    "a memory that was never written": b"h\x07",
+    "an empty stack": b"R",
+    "an object": b"c__builtin__\nobject\n)\x81",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files(tmp_path: Path, name: str) -> None:
+    """They end at once, in one sentence that repeats little of them."""
+    (tmp_path / "policy.pth").write_bytes(archive_of(HOSTILE[name]))
+    with pytest.raises(NacreError, match=r"policy.pth is damaged, or is not a state dict that PyTorch saved") as caught:
+        read_state_dict(tmp_path / "policy.pth")
+    assert len(str(caught.value)) < 500
+
+
+def test_sizes_that_no_network_has(tmp_path: Path) -> None:
+    path = tmp_path / "policy.pth"
+    good = entry(text("w"), tensor((2, 2), (1, 2)))
+    path.write_bytes(archive_of(good))
+    assert read_state_dict(path)["w"].tolist() == [[0, 2], [1, 3]]
+    path.write_bytes(archive_of(good, zipfile.ZIP_DEFLATED))
+    with pytest.raises(NacreError, match="is compressed, or larger than the file"):
+        read_state_dict(path)
+    with open(path, "wb") as file:
+        file.truncate(2**30 + 1)  # which takes no room on the disk
+    with pytest.raises(NacreError, match="has 1073741825 bytes; allowed: at most 1073741824"):
+        read_state_dict(path)
+    with pytest.raises(NacreError, match="/dev/zero is a folder or a device"):
+        read_state_dict(Path("/dev/zero"))
 
 
 def test_other_kinds_of_networks() -> None:

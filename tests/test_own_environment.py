@@ -382,7 +382,7 @@ def test_a_run_whose_environments_remember_is_resumed_exactly(tiny, tmp_path, mo
         for run in (whole, parts)
     )
     np.testing.assert_equal(first, second)
-    with pytest.raises(NacreError, match="environments of drift remember across episodes.*allowed: one seed"):
+    with pytest.raises(NacreError, match=r"environments of drift remember across episodes.*allowed: one seed"):
         train(experiment, tmp_path / "seeds", seeds=2)
 
 

@@ -208,7 +208,7 @@ def test_initial_collection_is_prior_data_of_every_task() -> None:
     lasting = TASKS[[0, 2]]
     collected = collect_phase("initial collection", learner, state, lasting, np.random.SeedSequence(0))
     collected += collect_phase("collect", learner, state, lasting, np.random.SeedSequence(1))
-    room = len(learner.memory(Clock(HORIZON), lasting, 1).arrays.rewards)  # an episode takes one row more than it lasts
+    room = len(learner.memory(Clock(HORIZON), lasting, 1).arrays.observations)  # an episode has one more than steps
     assert sum(len(episode) + 1 for visit in collected for episode in visit.episodes) == room
 
 

@@ -24,7 +24,14 @@ from nacre import journal
 from nacre.agents.pearl.agent import PearlAgent
 from nacre.agents.pearl.config import PearlConfig
 from nacre.agents.pearl.learner import PearlLearner
-from nacre.agents.pearl.losses import Batch, Trained, critic_and_encoder_loss, gradient_step, initial_optimisers, look
+from nacre.agents.pearl.losses import (
+    Batch,
+    Trained,
+    batch_features,
+    critic_and_encoder_loss,
+    gradient_step,
+    initial_optimisers,
+)
 from nacre.agents.pearl.networks import ActingNetworks, initial_networks
 from nacre.errors import NacreError
 from nacre.experiments import make_experiment, validate
@@ -166,7 +173,13 @@ def test_replay_keeps_a_picture_once_and_draws_stacks(frames: int):
         "context": replay.draw_context(tasks, 30, key, frames),
         "episodes": replay.draw_episodes(tasks, 12, key, frames).transitions,
         "context episodes": replay.draw_context_episodes(tasks, 12, key, frames).transitions,
+        "ranks": replay.read(tasks, replay.draw_ranks(tasks, 20, key), frames),
+        "trials": replay.trials(tasks, jnp.array([2, 14, 6]), 6, frames).transitions,
     }
+    every_rank = jnp.tile(jnp.arange(15), (3, 1))
+    for within in ("episode", "trial"):
+        windows = replay.windows(tasks, every_rank, 4, within, frames).transitions
+        draws[within] = jax.tree.map(lambda leaf: leaf.reshape(3, 60, *leaf.shape[3:]), windows)
     for name, drawn in jax.device_get(draws).items():
         assert drawn.observation.shape[2:] == (*SIZE[:2], 3 * frames)
         seen = set()
@@ -235,13 +248,13 @@ def test_trunk_and_a_linear_layer_learn_rewards_from_pictures(precision):
     trunk = ConvolutionalTrunk((64, 64, 3), 8, 16, key=jax.random.key(0), precision=precision)
     optimiser = optax.adam(3e-3)
 
-    def loss(parts, seen, wanted):
+    def loss(parts, with_features, wanted):
         trunk, linear = parts
         return ((trunk(seen) @ linear[:-1] + linear[-1] - wanted) ** 2).mean()
 
     @jax.jit
-    def step(parts, state, seen, wanted):
-        gradient = jax.grad(loss)(parts, seen, wanted)
+    def step(parts, state, with_features, wanted):
+        gradient = jax.grad(loss)(parts, with_features, wanted)
         with jax.numpy_dtype_promotion("standard"):
             updates, state = optimiser.update(gradient, state)
         return optax.apply_updates(parts, updates), state
@@ -296,7 +309,7 @@ def critic_gradients(trained: Trained, batch: Batch, config: PearlConfig, critic
     critics = networks.critics if critics is None else critics
 
     def loss(trunk, encoder):
-        features = look(trunk, trained.target_trunk, batch)
+        features = batch_features(trunk, trained.target_trunk, batch)
         key = jax.random.split(jax.random.key(3))[0]  # as a step with that key draws z
         return critic_and_encoder_loss((encoder, critics), trained.target_value, config, features, key)[0]
 
@@ -359,7 +372,8 @@ def test_targets_are_seen_by_the_target_trunk(step: tuple[Trained, Batch]):
 
     def target(trunk, target_trunk):
         pair = (trained.networks.encoder, trained.networks.critics)
-        features = look(trunk, target_trunk, batch)._replace(context=look(trained.networks.trunk, trunk, batch).context)
+        context = batch_features(trained.networks.trunk, trunk, batch).context
+        features = batch_features(trunk, target_trunk, batch)._replace(context=context)
         return critic_and_encoder_loss(pair, trained.target_value, CONFIG, features, jax.random.key(3))[1].target
 
     trunk, target_trunk = trained.networks.trunk, trained.target_trunk
@@ -380,7 +394,7 @@ def test_other_ways_to_infer_work_from_pictures(changes):
     config = dataclasses.replace(CONFIG, **changes)
     learner = PearlLearner(config, SIZES)
     buffer, _ = filled_replay()
-    state = learner.initial_state(jax.random.key(0))
+    state = jax.jit(learner.initial_state)(jax.random.key(0))
     before = jax.device_get(state.trained)
     state, metrics = update(learner, "update", state, buffer.arrays, None, 2)
     assert np.isfinite(metrics["QF Loss"].values).all()
@@ -418,6 +432,20 @@ def test_agents_see_in_acting_what_the_replay_gives_in_training(next_observation
             [rows[-1][:, : config.picture_features], np.tile(belief.latent[slot], (len(rows[-1]), 1))], axis=-1
         )
         np.testing.assert_allclose(networks.policy.mode(jnp.asarray(inputs)), trial[-1].actions, rtol=1e-3, atol=1e-5)
+
+
+def test_acting_leaves_the_pictures_of_resting_trials_alone():
+    networks = initial_networks(CONFIG, SIZES, key=jax.random.key(0), precision="float32").acting
+    agent = PearlAgent(CONFIG, SIZES, capacity=5, exploration_episodes=1)
+    keys = jax.random.split(jax.random.key(1), 2)
+    belief = agent.begin_trial(networks, keys, None)
+    pictures = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, *SIZE), np.uint8))
+    mask = jnp.array([True, False])
+    _, changed = agent.act(networks, belief, pictures, keys, mask, deterministic=True)
+    for name in ("pictures", "features"):
+        old, new = getattr(belief, name), getattr(changed, name)
+        np.testing.assert_array_equal(new[1], old[1])
+        assert (new[0] != old[0]).any()
 
 
 def expected_context(

@@ -10,6 +10,7 @@ from nacre.cli import main
 from nacre.errors import NacreError
 from nacre.journal import append_segment, find_faults, read_segment
 from nacre.repair import repair_run
+from nacre.run_folder import read_run, read_stamp
 from nacre.types import Visit
 
 
@@ -22,7 +23,7 @@ def poison(run: Path, iteration: int, visit: int, episode: int, quantity: str, v
     array.flat[-1] = value
     episodes[episode] = dataclasses.replace(episodes[episode], **{quantity: array})
     visits[visit] = dataclasses.replace(old, episodes=tuple(episodes))
-    append_segment(run / "replay", iteration, visits)
+    append_segment(run / "replay", iteration, visits, read_stamp(run, *read_run(run)))
     return old
 
 

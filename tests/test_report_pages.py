@@ -27,7 +27,7 @@ from nacre.agents.pearl.report import posteriors_after, shown_parameters, widest
 from nacre.configuration import AlgorithmConfig
 from nacre.errors import NacreError
 from nacre.evaluation import Evaluation, MetaTest, TrialResult
-from nacre.loading import Trained, read_trained
+from nacre.loading import TrainedRun, read_trained
 from nacre.protocol import Protocol
 from nacre.report import parse_groups, write_comparison, write_report
 from nacre.report.html import number, percent
@@ -519,9 +519,12 @@ def test_an_algorithm_without_beliefs_and_exploration_has_a_report(tmp_path: Pat
     results = tuple((TrialResult((-2.0,), (2,), None),) * 2 for _ in tasks)
     played = Evaluation(experiment.algorithm.protocol(20), tasks, results)
     split, learner = TaskSplit(tasks, tasks), learner_for(nacre.make_experiment("pearl/point-robot"), family)
-    trained = Trained(experiment, family, split, tmp_path / "iteration_000002", learner, None)
+    trained = TrainedRun(experiment, family, split, tmp_path / "iteration_000002", learner, None)
     test = RunTest(trained, played, [[[episode]] * 2] * 2, None)
     adaptation, episodes = pictures_of(test, None)
+    axes = Figure().subplots()
+    returns_by_episode(axes, played, ["goal_x", "goal_y"])
+    assert [tick for tick in axes.get_xticks() if 0.5 <= tick <= 1.5] == [1]
     assert adaptation.alt.endswith(f"episode of a trial: {number(-2.0)}.")
     assert "Right: the return on each test task." in adaptation.caption
     assert "goal" in episodes.alt

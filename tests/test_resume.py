@@ -24,6 +24,7 @@ import jax
 import numpy as np
 import pytest
 from deaths import watched
+from probes import contents
 
 from nacre import evaluation, gradient_steps, metrics, tasks, training
 from nacre.agents.pearl.learner import PearlLearner
@@ -66,13 +67,12 @@ def new_run(experiment: Experiment, tmp_path: Path) -> Path:
 
 def assert_same_run(run: Path, reference: Path) -> None:
     for name in (f"checkpoints/{LAST}", "checkpoints/best.npz", *segments(reference)):
-        with np.load(run / name) as found, np.load(reference / name) as expected:
-            assert found.keys() == expected.keys()
-            for array in expected.keys() - {"manifest"}:
-                assert found[array].dtype == expected[array].dtype
-                np.testing.assert_array_equal(found[array], expected[array], err_msg=f"{name}: {array}")
-            if "manifest" in expected:
-                assert progress(found) == progress(expected)
+        found, expected = contents(run / name), contents(reference / name)
+        assert found.keys() == expected.keys()
+        assert found.get("manifest") == expected.get("manifest")
+        for array in expected.keys() - {"manifest"}:
+            assert found[array].dtype == expected[array].dtype
+            np.testing.assert_array_equal(found[array], expected[array], err_msg=f"{name}: {array}")
     assert segments(run) == segments(reference)
     found, expected = read_progress_csv(run / "progress.csv"), read_progress_csv(reference / "progress.csv")
     assert list(found) == list(expected)
@@ -83,10 +83,6 @@ def assert_same_run(run: Path, reference: Path) -> None:
 
 def segments(run: Path) -> list[str]:
     return sorted(f"replay/{path.name}" for path in (run / "replay").iterdir())
-
-
-def progress(checkpoint: Any) -> dict[str, Any]:
-    return json.loads(checkpoint["manifest"].tobytes())["progress"] | {"seconds": None}
 
 
 class Killed(BaseException):
@@ -249,7 +245,7 @@ def test_second_interrupt_acts_at_once(new_run: Path, reference: Path) -> None:
     with (
         signalling(gradient_steps, "update", signal.SIGINT, 0),
         signalling(metrics, "accumulate", signal.SIGINT, 0),
-        pytest.raises(KeyboardInterrupt),
+        pytest.raises(Interrupted, match=r"^Stopped at once: what came after the latest checkpoint is lost"),
     ):
         resume(new_run)
     resume(new_run)
@@ -389,7 +385,8 @@ def cut_progress(run: Path) -> None:
 
 def change_sizes(run: Path) -> None:
     for path in run.parent.glob("*/experiment.json"):
-        path.write_text(path.read_text().replace('"hidden_size": 8', '"hidden_size": 9'))
+        content = json.loads(path.read_text().replace('"hidden_size": 8', '"hidden_size": 9'))
+        path.write_text(json.dumps(content | {"checksum": None}))  # as its error says: the content is right
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import Clock, clock_learner, compilations
+from probes import Clock, clock_learner, compilations, contents
 
 import nacre
 import nacre.run
@@ -80,15 +80,6 @@ def columns(run: Path) -> list[dict[str, str]]:
         return [{name: value for name, value in row.items() if "Time" not in name} for row in csv.DictReader(file)]
 
 
-def arrays(path: Path) -> dict[str, Any]:
-    """Those of a checkpoint or a segment; of a checkpoint also the counters, without the time."""
-    with np.load(path) as file:
-        found = {name: file[name] for name in file.files}
-    if "manifest" in found:
-        found["manifest"] = json.loads(found["manifest"].tobytes())["progress"] | {"seconds": None}
-    return found
-
-
 def files(run: Path) -> list[Path]:
     """What a complete run has of numbers, however often it was interrupted."""
     names = [LAST, "checkpoints/best.npz", *(f"replay/{path.name}" for path in (run / "replay").glob("*"))]
@@ -98,7 +89,7 @@ def files(run: Path) -> list[Path]:
 def assert_same(run: Path, reference: Path) -> None:
     for file, expected_file in zip(files(run), files(reference), strict=True):
         assert file.name == expected_file.name
-        found, expected = arrays(file), arrays(expected_file)
+        found, expected = contents(file), contents(expected_file)
         assert found.keys() == expected.keys()
         for name, values in expected.items():
             assert np.array_equal(found[name], values), (file, name)
@@ -143,9 +134,9 @@ def test_each_seed_is_what_it_would_be_alone(
     assert first == f"pearl/point-robot, 3 seeds (5 to 7): {parent}"
     assert len(lines) == 2
     number = r"-?[\d.e+]+"
-    assert re.match(
-        rf"iteration 1/2 · test return {number} \({number} to {number}, 3 seeds\) · {number} env steps/s", lines[0]
-    )
+    success = r" · success \d+%" if experiment.family == "point-robot" else ""
+    returns = rf"test return {number} \({number} to {number}, 3 seeds\)"
+    assert re.match(rf"iteration 1/2 · {returns}{success} · {number} env steps/s", lines[0])
 
 
 @one_family
@@ -202,7 +193,9 @@ def test_interrupted_and_resumed_together(
     assert_all_same(started, alone)
     assert capsys.readouterr().out.splitlines()[1] == "going on from iteration_000001_update_000002"
     resume(started)
-    assert f"all 2 iterations are complete. For more: nacre resume {started}" in capsys.readouterr().out
+    assert (
+        f"all 2 iterations are complete. For more: nacre resume {shlex.quote(str(started))}" in capsys.readouterr().out
+    )
 
 
 @one_family
@@ -287,7 +280,7 @@ def test_more_iterations(experiment: Experiment, alone: dict[int, Path], tmp_pat
 @one_family
 def test_numbers_of_seeds_that_cannot_be(experiment: Experiment, tmp_path: Path) -> None:
     for number in (0, -2):
-        with pytest.raises(NacreError, match=rf"^seeds is {number}; allowed: 1 to 4294967291, as seeds go up from 5 "):
+        with pytest.raises(NacreError, match=rf"^seeds is {number}; allowed: 1 to 10000$"):
             train(experiment, tmp_path / "out", seeds=number)
     last = dataclasses.replace(experiment, seed=2**32 - 2)
     with pytest.raises(
@@ -327,6 +320,7 @@ def test_what_is_no_folder_of_seeds(alone: dict[int, Path], tmp_path: Path) -> N
     path = tmp_path / "seed-6" / "experiment.json"
     content = json.loads(path.read_text())
     content["experiment"]["algorithm"]["discount"] = 0.5
+    content["checksum"] = None  # the content is right
     path.write_text(json.dumps(content))
     with pytest.raises(NacreError, match=r"seed-6 is a run of another configuration than .*/seed-5: resume each by it"):
         resume(tmp_path)
@@ -427,7 +421,7 @@ def test_command_line(tiny: dict[str, int], tmp_path: Path, capsys: pytest.Captu
     assert [len(columns(run)) for run in find_seeds(out)] == [2, 2]
     main(["evaluate", str(out / "seed-9")])
     for arguments, sentence in (
-        (["train", "pearl/point-robot", "--seeds=0"], "seeds is 0; allowed: 1 to 4294967296"),
+        (["train", "pearl/point-robot", "--seeds=0"], "seeds is 0; allowed: 1 to 10000"),
         (["train", "pearl/point-robot", "--seeds=2", f"--out={out}"], "holds runs already"),
         (["evaluate", str(out)], "it holds the runs of seeds: name one, such as"),
     ):
@@ -473,7 +467,7 @@ def test_batched_seeds_are_what_they_would_be_alone_up_to_rounding(
     for seed, reference in alone.items():
         run = parent / f"seed-{seed}"
         for file, expected_file in zip(files(run), files(reference), strict=True):
-            found, expected = arrays(file), arrays(expected_file)
+            found, expected = contents(file), contents(expected_file)
             for name in expected.keys() - {"manifest"}:
                 if expected[name].dtype.kind == "f":
                     np.testing.assert_allclose(found[name], expected[name], rtol=1e-3, atol=1e-4, err_msg=name)
@@ -526,7 +520,8 @@ def test_replays_of_batched_seeds_may_have_different_sizes(experiment: Experimen
 
     replays = [replay(4, 30).arrays, replay(40, 30).arrays]
     assert len(replays[0].rewards) != len(replays[1].rewards)
-    states = [learner.initial_state(jax.random.key(seed)) for seed in SEEDS[:2]]
+    initial_state = jax.jit(learner.initial_state)  # so that no leaf is another one, too: they are donated
+    states = [initial_state(jax.random.key(seed)) for seed in SEEDS[:2]]
     expected = [
         gradient_steps.update(learner, "update", jax.tree.map(jnp.copy, state), replay, None, 3)
         for state, replay in zip(states, replays, strict=True)

@@ -109,7 +109,7 @@ def test_terminal_transitions_reach_the_replay(collected: tuple[list[Visit], lis
     assert replay.transitions == steps
     arrays = replay.arrays
     terminal = np.flatnonzero(np.asarray(arrays.terminated))
-    following = np.asarray(arrays.observations[terminal + 1])
+    following = np.asarray(arrays.observations[arrays.frame[terminal] + 1])
     ends = [visit.episodes[i].observations[-1] for visit in first + visits for i in range(len(visit.episodes))]
     ends = np.array([end for end in ends if not upright(end)])
     assert not upright(following).any()

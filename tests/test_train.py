@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import compilations
+from probes import compilations, contents
 
 from nacre import gradient_steps, metrics, runtime, tasks
 from nacre.collect import run_schedules
@@ -133,8 +133,7 @@ def test_columns_with_deterministic_context(run: Path, tiny: dict[str, int]) -> 
 
 
 def arrays(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path) as file:
-        return {name: file[name] for name in file.files if name != "manifest"}
+    return {name: array for name, array in contents(path).items() if name != "manifest"}
 
 
 def test_same_seed(run: Path, seeded: dict[str, Any], tmp_path: Path) -> None:
@@ -303,7 +302,7 @@ def poisoned_replay(update: Callable[..., Any]) -> Callable[..., Any]:
     def poisoned(learner: Any, phase: str, state: Any, replay: Any, derived: Any, steps: int) -> Any:
         owned = replay.pages[1, : -(-int(replay.counts[1]) // 256)]
         rows = (owned[:, None] * 256 + jnp.arange(256)[None]).reshape(-1)
-        replay = replay._replace(rewards=replay.rewards.at[replay.frame[rows]].set(jnp.nan))
+        replay = replay._replace(rewards=replay.rewards.at[rows].set(jnp.nan))
         return update(learner, phase, state, replay, derived, steps)
 
     return poisoned

@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nacre.errors import NacreError
-from nacre.files import leftovers, read_npz, remove, set_aside, write_atomically, write_npz
+from nacre.errors import NacreError, shown, without_middle
+from nacre.files import leftovers, parse_json, read_npz, remove, set_aside, write_atomically, write_npz
 from nacre.types import Tree
 
 FORMAT = 1
@@ -104,7 +104,7 @@ def _best_score(best: Path, metric: str) -> float:
         return -math.inf
     try:
         return float(read_progress(best)[metric])
-    except KeyError:
+    except (KeyError, TypeError, ValueError, OverflowError):
         damage = f"{best} does not say what its {metric} is"
     except NacreError as error:
         if isinstance(error.__cause__, OSError):  # the file may be good: it could not be read
@@ -133,7 +133,7 @@ def load_checkpoint(path: Path, like: Tree) -> tuple[Tree, dict[str, Any]]:
     expected = dict(_stored_leaves(like))
     for leaf_path in manifest["leaves"]:
         if leaf_path not in expected:
-            raise NacreError(f"{path} is of another experiment: its {leaf_path} is unknown here")
+            raise NacreError(f"{path} is of another experiment: its {without_middle(leaf_path, 200)} is unknown here")
     return _restore(path, manifest["leaves"], arrays, like), manifest["progress"]
 
 
@@ -157,7 +157,9 @@ def load_selected(path: Path, like: Tree, select: Callable[[Tree], Tree]) -> Tre
     arrays = {leaf.name: read_npz(path, only=leaf.name)[leaf.name] for leaf in wanted}
 
     def restore(leaf: _Named) -> Any:
-        return _from_numpy(arrays[leaf.name], leaves[leaf.name]) if leaf.name in arrays else leaf.leaf
+        if leaf.name not in arrays:
+            return leaf.leaf
+        return _from_numpy(path, leaf.name, arrays[leaf.name], leaves[leaf.name])
 
     return jax.tree.map(restore, part, is_leaf=_is_named)
 
@@ -184,9 +186,12 @@ def read_part(path: Path, part: str) -> dict[str, np.ndarray]:
         NacreError: the file is missing, damaged, or not a checkpoint.
     """
     arrays = read_npz(path)
-    _manifest(path, arrays)
+    leaves = _manifest(path, arrays)["leaves"]
     prefix = f"state{part}"
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    found = {name: array for name, array in arrays.items() if name.startswith(prefix) and name in leaves}
+    for name, array in found.items():
+        _check_array(path, name, array, leaves[name])
+    return {name.removeprefix(prefix): array for name, array in found.items()}
 
 
 def read_progress(path: Path) -> dict[str, Any]:
@@ -214,9 +219,12 @@ def latest_checkpoint(folder: Path) -> tuple[Path, list[str]]:
     for path in reversed(labelled):
         try:
             arrays = read_npz(path)
-            missing = _manifest(path, arrays)["leaves"].keys() - arrays.keys()
+            leaves = _manifest(path, arrays)["leaves"]
+            missing = leaves.keys() - arrays.keys()
             if missing:
-                raise NacreError(f"{path} is damaged: it has no {min(missing)}")
+                raise NacreError(f"{path} is damaged: it has no {shown(min(missing))}")
+            for name, facts in leaves.items():
+                _check_array(path, name, arrays[name], facts)
         except NacreError as error:
             damages.append(str(error))
         else:
@@ -233,13 +241,47 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 def _manifest(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     try:
-        manifest = json.loads(arrays["manifest"].tobytes())
-        version, _, _ = manifest["format"], manifest["progress"], manifest["leaves"]
+        manifest = parse_json(arrays["manifest"].tobytes())
+        version, progress, leaves = manifest["format"], manifest["progress"], manifest["leaves"]
     except (KeyError, TypeError, ValueError):
         raise NacreError(f"{path} is not a checkpoint of nacre") from None
     if version != FORMAT:
-        raise NacreError(f"{path} is a checkpoint of format {version}; this version of nacre reads format {FORMAT}")
+        raise NacreError(
+            f"{path} is a checkpoint of format {shown(version)}; this version of nacre reads format {FORMAT}"
+        )
+    if not isinstance(progress, dict) or not isinstance(leaves, dict) or not all(map(_is_facts, leaves.values())):
+        raise NacreError(f"{path} is damaged: its manifest does not say what is in it")
     return manifest
+
+
+def _is_facts(facts: Any) -> bool:
+    """Whether it is what a manifest says of an array."""
+    return (
+        isinstance(facts, dict)
+        and isinstance(facts.get("dtype"), str)
+        and isinstance(facts.get("shape"), list)
+        and all(type(size) is int and size >= 0 for size in facts["shape"])
+        and isinstance(facts.get("key", ""), str)
+    )
+
+
+def _check_array(path: Path, name: str, array: np.ndarray, facts: dict[str, Any]) -> None:
+    """Raises NacreError if an array is not what the manifest says of it."""
+    shape = tuple(facts["shape"])
+    if "key" in facts:
+        fits = array.dtype == np.uint32 and array.ndim == len(shape) + 1 and array.shape[:-1] == shape
+    else:
+        try:
+            dtype = jnp.dtype(facts["dtype"])
+        except TypeError:
+            raise NacreError(f"{path} is damaged: {name} is of an unknown dtype, {shown(facts['dtype'])}") from None
+        stored = np.dtype(f"u{dtype.itemsize}") if dtype.kind == "V" else dtype
+        fits = array.dtype == stored and array.shape == shape
+    if not fits:
+        raise NacreError(
+            f"{path} is damaged: {name} is {array.dtype}{array.shape} in it, and {shown(facts['dtype'])}{shape} in its "
+            "manifest"
+        )
 
 
 def _restore(path: Path, stored: dict[str, Any], arrays: dict[str, np.ndarray], like: Tree) -> Tree:
@@ -250,7 +292,7 @@ def _restore(path: Path, stored: dict[str, Any], arrays: dict[str, np.ndarray], 
 
     def restore(leaf_path: tuple[Any, ...], leaf: Any) -> Any:
         name = _name(leaf_path)
-        return _from_numpy(arrays[name], stored[name]) if name in arrays else leaf
+        return _from_numpy(path, name, arrays[name], stored[name]) if name in complete else leaf
 
     return jax.tree_util.tree_map_with_path(restore, like)
 
@@ -291,7 +333,11 @@ def _to_numpy(leaf: jax.Array) -> tuple[np.ndarray, dict[str, Any]]:
     return (array.view(f"u{array.itemsize}") if array.dtype.kind == "V" else array), facts  # "V": bfloat16 and its kin
 
 
-def _from_numpy(array: np.ndarray, facts: dict[str, Any]) -> jax.Array:
+def _from_numpy(path: Path, name: str, array: np.ndarray, facts: dict[str, Any]) -> jax.Array:
+    _check_array(path, name, array, facts)
     if "key" in facts:
-        return jax.random.wrap_key_data(jnp.array(array), impl=facts["key"])
+        try:
+            return jax.random.wrap_key_data(jnp.array(array), impl=facts["key"])
+        except (TypeError, ValueError):  # of a kind of generator that is not there, or of another size
+            raise NacreError(f"{path} is damaged: {name} is no key of {shown(facts['key'])}") from None
     return jnp.array(array.view(jnp.dtype(facts["dtype"])))

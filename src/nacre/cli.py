@@ -7,8 +7,10 @@ the types and defaults of that experiment.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
+import errno
+import io
 import os
 import shutil
 import signal
@@ -17,16 +19,18 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
-from nacre.errors import Interrupted, NacreError
+from nacre.errors import Interrupted, NacreError, printable, shown
 from nacre.experiments import Experiment, make_experiment, named_experiments
 from nacre.extensions import command, import_modules, load_plugins
+from nacre.files import cannot, parse_json, read_text
 
 if TYPE_CHECKING:
+    from nacre.estimate import Estimate
     from nacre.evaluation import Evaluation
 
 # What needs JAX is imported by the commands that need it: help and `nacre list` answer at once.
@@ -65,9 +69,15 @@ class Train:
     """Train so many seeds at once: --seed, --seed + 1 and so on, each in a run folder of its own, DIR/seed-<seed>.
     By default DIR is then runs/<algorithm>/<task>/seeds-<first>-to-<last>-<time>."""
 
-    def __call__(self) -> None:
-        from nacre.training import train
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Only check the configuration, and print how many steps it has and how much memory it needs."""
 
+    def __call__(self) -> None:
+        from nacre.training import plan, train
+
+        if self.dry_run:
+            _print_plan(self.experiment, self.seeds or 1, plan(self.experiment, self.seeds))
+            return
         _say_how_to_go_on(train(self.experiment, self.out, seeds=self.seeds))
 
 
@@ -96,12 +106,12 @@ class Repair:
     def __call__(self) -> None:
         from nacre.repair import repair_run
 
-        dropped = repair_run(self.run, say=print)
+        dropped = repair_run(self.run, say=_say)
         if dropped:
             go_on = command("resume", self.run)
-            print(f"{dropped} episode(s) dropped; its checkpoints are as they were. Go on with: {go_on}")
+            _say(f"{dropped} episode(s) dropped; its checkpoints are as they were. Go on with: {go_on}")
         else:
-            print(f"Nothing to repair in the replay of {self.run}")
+            _say(f"Nothing to repair in the replay of {self.run}")
 
 
 @dataclass(frozen=True)
@@ -128,7 +138,7 @@ class Import:
             self.out,
             family=self.family,
             ignore_unknown=self.ignore_unknown,
-            say=print,
+            say=_say,
         )
         _say_how_to_go_on(run)
 
@@ -187,9 +197,9 @@ class Evaluate:
             out=self.out,
             show=show,
         )
-        print("Not written" if path is None else f"Written to {path}")
+        _say("Not written" if path is None else f"Written to {path}")
         if self.video and path is not None:
-            print(f"Videos of the first trial of each task: {path.with_suffix('')}{os.sep}")
+            _say(f"Videos of the first trial of each task: {path.with_suffix('')}{os.sep}")
 
 
 @dataclass(frozen=True)
@@ -211,8 +221,8 @@ class Report:
     def __call__(self) -> None:
         from nacre.report import write_report
 
-        page = write_report(self.runs, self.out, checkpoint=self.checkpoint, say=lambda text: print(text, flush=True))
-        print(f"Written to {page}")
+        page = write_report(self.runs, self.out, checkpoint=self.checkpoint, say=_say)
+        _say(f"Written to {page}")
 
 
 @dataclass(frozen=True)
@@ -230,30 +240,47 @@ class Compare:
     def __call__(self) -> None:
         from nacre.report import parse_groups, write_comparison
 
-        print(f"Written to {write_comparison(parse_groups(self.groups), self.out)}")
+        _say(f"Written to {write_comparison(parse_groups(self.groups), self.out)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line and ends the process if something goes wrong.
 
-    Exit codes: 2 for what the user can mend (one sentence on stderr), 128 + signal if a signal ended it.
+    Exit codes: 2 for what the user can mend (one sentence on stderr), 128 + signal if a signal ended it. Control
+    characters in names and paths are shown as escapes, as others may have chosen them.
     """
-    warnings.formatwarning = lambda message, *_, **__: f"nacre: warning: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"nacre: warning: {printable(str(message))}\n"
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
     try:
         _parse(list(sys.argv[1:] if arguments is None else arguments))()
         sys.stdout.flush()
     except NacreError as error:
-        print("nacre: error:", str(error).replace("\n", " "), file=sys.stderr)
-        sys.exit(2)
+        _end(f"nacre: error: {error}", 2)
     except Interrupted as interrupted:
-        print(interrupted, file=sys.stderr)
-        sys.exit(128 + interrupted.signal)
+        _end(str(interrupted), 128 + interrupted.signal)
     except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
-    except BrokenPipeError:
-        # The reader has gone (`nacre list | head -1`). Python would complain when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
+        _end("nacre: stopped by Ctrl-C", 128 + signal.SIGINT)
+    except (MemoryError, RecursionError) as error:
+        _end(f"nacre: error: what was asked for does not fit into the memory ({type(error).__name__})", 2)
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.EPIPE, errno.EIO):
+            # The reader has gone (`nacre list | head -1`). Python would complain when it flushes at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(128 + signal.SIGPIPE)
+        _end(f"nacre: error: {cannot('use', Path(os.fsdecode(error.filename or '')), error)}", 2)
+
+
+def _end(sentence: str, code: int) -> NoReturn:
+    """Ends the process with a sentence on stderr, if that can be written still."""
+    with contextlib.suppress(OSError):
+        print(printable(sentence.replace("\n", " ")), file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def _say(text: str) -> None:
+    print(printable(text), flush=True)
 
 
 def _parse(arguments: list[str]) -> Callable[[], None]:
@@ -283,7 +310,7 @@ def _parse_train(arguments: list[str]) -> Train:
 
     read = read_configuration(Path(file), named, "--ignore-unknown" in arguments)
     for message in read.messages:
-        print(f"{file}: {message}")
+        _say(f"{file}: {message}")
     train = _tyro(arguments, read.experiment)
     read.validate(train.experiment)
     return train
@@ -340,7 +367,27 @@ def _find_experiment(arguments: Sequence[str]) -> str | None:
     return next(iter([*known, *(word for word in free if "/" in word), *free]), None)
 
 
+LONGEST_SHOWN = 200
+"""Characters of an argument that tyro may repeat in a message."""
+
+
 def _tyro(arguments: list[str], experiment: Experiment) -> Any:
+    """The command, by tyro. Its messages repeat arguments, so that those that are unfit to be shown need our own."""
+    unfit = [argument for argument in arguments if len(argument) > LONGEST_SHOWN or printable(argument) != argument]
+    if not unfit:
+        return _parsed(arguments, experiment)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            return _parsed(arguments, experiment)
+    except SystemExit as end:
+        if not end.code:  # --help
+            print(said.getvalue(), end="")
+            raise
+    raise NacreError(f"the arguments are not understood, of which one is {shown(unfit[0])}; see nacre --help")
+
+
+def _parsed(arguments: list[str], experiment: Experiment) -> Any:
     commands = (
         Annotated[List, subcommand("list")]
         | Annotated[Train, subcommand("train", default=Train(experiment))]
@@ -409,18 +456,25 @@ def _parse_tasks(text: str) -> Any:
         return text
     if text.endswith(".json"):
         try:
-            return json.loads(Path(text).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise NacreError(f"cannot read {text}: {error.strerror}") from None
+            return parse_json(read_text(Path(text)))
         except ValueError as error:
-            raise NacreError(f"{text} is not JSON: {error}") from None
+            raise NacreError(f"{text} {error}") from None
     try:
         return [[float(value) for value in task.split(",")] for task in text.split(";")]
     except ValueError:
         raise NacreError(
-            f"tasks is {text!r}; allowed: test, train, the name of a file that ends in .json, or values such as "
+            f"tasks is {shown(text)}; allowed: test, train, the name of a file that ends in .json, or values such as "
             "'0.5,-1; 0.2,0.3'"
         ) from None
+
+
+def _print_plan(experiment: Experiment, seeds: int, needed: Estimate) -> None:
+    from nacre.estimate import in_words, memory_of_device
+
+    each = " for each seed" if seeds > 1 else ""
+    print(f"{experiment.name}: {experiment.iterations} iterations{each}")
+    print(f"steps{each}: {experiment.environment_steps:,} of environments, {experiment.gradient_steps:,} of gradients")
+    print(f"memory, about: {in_words(needed.total)} of {in_words(memory_of_device())} ({needed})")
 
 
 def _print_evaluation(evaluation: Evaluation, parameters: tuple[str, ...]) -> None:
@@ -475,9 +529,9 @@ def _say_how_to_go_on(run: Path) -> None:
 
     seeds = find_seeds(run)
     if seeds:
-        print(f"Done. Meta-test a seed with: {command('evaluate', seeds[0])}; draw all with: {command('report', run)}")
+        _say(f"Done. Meta-test a seed with: {command('evaluate', seeds[0])}; draw all with: {command('report', run)}")
     else:
-        print(f"Done. Meta-test it with: {command('evaluate', run)}")
+        _say(f"Done. Meta-test it with: {command('evaluate', run)}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -65,20 +66,57 @@ class NonFiniteError(NacreError):
 
 
 class Interrupted(Exception):
-    """SIGINT or SIGTERM ended a run after everything was saved.
+    """SIGINT, SIGTERM or SIGHUP ended a run after everything was saved; or, twice, at once.
 
-    Fields: `run` (the run folder) and `signal` (its number).
+    Fields: `run` (the run folder), `signal` (its number) and `is_saved` (off if the run goes on from its latest
+    checkpoint, as after a kill).
     """
 
-    def __init__(self, run: Path, signal: int) -> None:
+    def __init__(self, run: Path, signal: int, is_saved: bool = True) -> None:
         self.run = run
         self.signal = signal
+        self.is_saved = is_saved
         from nacre.extensions import command  # here, as it imports this module
 
-        super().__init__(f"Stopped and saved. Continue with: {command('resume', run)}")
+        how = "Stopped and saved." if is_saved else "Stopped at once: what came after the latest checkpoint is lost."
+        super().__init__(f"{how} Continue with: {command('resume', run)}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.run, self.signal)
+        return type(self), (self.run, self.signal, self.is_saved)
+
+
+MOST_CHARACTERS = 2000
+"""How long a message may be. What was given may be longer."""
+
+
+def shown(value: Any, most: int = 120) -> str:
+    """The value as Python writes it, without its middle if it is long."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply; a whole number of more digits than Python writes
+        text = f"a {type(value).__name__} that is too large to show"
+    return without_middle(text, most)
+
+
+def without_middle(text: str, most: int) -> str:
+    """The text, or its beginning and its end if it is longer."""
+    return text if len(text) <= most else f"{text[: most * 2 // 3]}[...]{text[len(text) - most // 3 :]}"
+
+
+def printable(text: str) -> str:
+    """A text that a terminal shows and does not obey: names in files of other people may hold control characters.
+
+    They, and what a path holds that is not UTF-8, become what Python writes for them, such as \\x1b. Words that are too
+    long to be read lose their middle, and so does the whole.
+    """
+    text = without_middle(re.sub(r"\S{300,}", lambda word: without_middle(word[0], 299), text), MOST_CHARACTERS)
+    return "".join(map(_printable, text))
+
+
+def _printable(character: str) -> str:
+    if character.isprintable() or character == "\n":
+        return character
+    return character.encode("unicode_escape", "surrogatepass").decode()
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
+import json
 import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +18,8 @@ from nacre.errors import NacreError
 from nacre.locks import check_place
 
 _LEFTOVER = ".tmp"
+LARGEST_TEXT = 2**28
+"""Bytes of a file of text that is read at once: beyond, it is a slip, or a device that never ends."""
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
@@ -172,6 +176,42 @@ def set_aside(path: Path) -> Path:
 def leftovers(folder: Path) -> list[Path]:
     """Temporary files of a writer that was killed."""
     return list(folder.glob(f"*{_LEFTOVER}"))
+
+
+def read_text(path: Path, most: int = LARGEST_TEXT) -> str:
+    """A file of text, UTF-8. A byte-order mark is passed over.
+
+    Raises:
+        NacreError: the file is missing, cannot be read, is no text, or has more than `most` bytes.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+        if len(content) > most:
+            raise NacreError(f"{path} has more than {most} bytes; allowed: at most so many")
+        return content.decode("utf-8-sig")
+    except OSError as error:
+        raise cannot("read", path, error) from error
+    except UnicodeDecodeError:
+        raise NacreError(f"{path} is not text") from None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The values of a JSON text.
+
+    Raises:
+        ValueError: it is no JSON, or Python has no room for it; the message goes on from its name.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not JSON: {error}") from None
+    except UnicodeDecodeError:
+        raise ValueError("is not text") from None
+    except ValueError:
+        raise ValueError("is not JSON: a number has too many digits") from None
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray], *, compress: bool = False) -> None:

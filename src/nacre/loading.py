@@ -1,4 +1,4 @@
-"""Trained agents for one's own loop."""
+"""TrainedRun agents for one's own loop."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ import numpy.typing
 from jaxtyping import Array, Bool
 
 from nacre import acting
-from nacre.checkpoint import latest_checkpoint, load_selected
+from nacre.checkpoint import latest_checkpoint, load_selected, read_progress
 from nacre.errors import NacreError
 from nacre.experiments import Experiment
 from nacre.experiments.experiment import nearest
+from nacre.identity import check_stamp
 from nacre.interfaces import Agent, Learner, select
 from nacre.protocol import Protocol
-from nacre.run_folder import CHECKPOINTS, read_run
+from nacre.run_folder import CHECKPOINTS, read_run, read_stamp
 from nacre.runtime import learner_for
 from nacre.tasks import make_family
 from nacre.tasks.family import TaskFamily, TaskSplit
@@ -31,7 +32,7 @@ Values = np.typing.ArrayLike | float | int | bool
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedRun:
     """What a run has learnt, as far as acting needs it."""
 
     experiment: Experiment
@@ -52,7 +53,7 @@ class Trained:
         return self.experiment.algorithm.protocol(self.family.horizon)
 
 
-def read_trained(run: Path | str, checkpoint: Path | str = "latest") -> Trained:
+def read_trained(run: Path | str, checkpoint: Path | str = "latest") -> TrainedRun:
     """Reads the experiment of a run and what its agent acts with; see :func:`load` for `checkpoint`.
 
     Raises:
@@ -63,7 +64,10 @@ def read_trained(run: Path | str, checkpoint: Path | str = "latest") -> Trained:
     learner = learner_for(experiment, family)
     path = find_checkpoint(Path(run), checkpoint)
     shapes = jax.eval_shape(learner.initial_state, jax.random.key(0))
-    return Trained(experiment, family, split, path, learner, load_selected(path, shapes, learner.parameters))
+    parameters = load_selected(path, shapes, learner.parameters)
+    stamp = read_progress(path).get("run")
+    check_stamp(path, stamp, read_stamp(Path(run), experiment, split))
+    return TrainedRun(experiment, family, split, path, learner, parameters)
 
 
 def load(
@@ -119,7 +123,7 @@ class LoadedAgent:
         experiment: the experiment it was trained in.
     """
 
-    def __init__(self, trained: Trained, capacity: int, *, deterministic: bool, seed: int):
+    def __init__(self, trained: TrainedRun, capacity: int, *, deterministic: bool, seed: int):
         """Use :func:`load`."""
         self.deterministic = deterministic
         self.checkpoint = trained.checkpoint
@@ -130,7 +134,7 @@ class LoadedAgent:
         self._agent: Agent = trained.agent(capacity)
         self._root = jax.random.key(seed)
         self._trials = 0
-        self._single = True
+        self._single, self._n = True, 1
         self._belief: Tree | None = None
         self._acted: _Acted | None = None  # what `observe` will complete
 
@@ -143,18 +147,25 @@ class LoadedAgent:
                 or (n, parameters).
 
         Raises:
-            ValueError: n is less than 1; a task is missing, or is given to an agent that infers it.
+            ValueError: n is less than 1; a task is missing, of another shape, or given to an agent that infers it.
+            NacreError: a task is not finite.
         """
         if n is not None and n < 1:
             raise ValueError(f"n is {n}; allowed: None or at least 1")
+        before = self._single, self._n
         self._single, self._n = n is None, n or 1
+        try:
+            tasks = self._tasks(task)
+        except (ValueError, NacreError):
+            self._single, self._n = before
+            raise
         key = jax.random.fold_in(self._root, self._trials)
         self._keys = _trial_keys(key, np.arange(self._n, dtype=np.int32))
         self._trials += 1
         self._time = 0  # calls of act and begin_episode in this trial
         self._seen = np.zeros(self._n, int)
         self._acted = None
-        self._belief = _begin(self._agent, self._params, self._keys, self._tasks(task))
+        self._belief = _begin(self._agent, self._params, self._keys, tasks)
 
     def begin_episode(self) -> None:
         """Begins an episode without ending one, in all trials: what the agent draws for an episode, such as a guess of

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import io
+import math
 import os
 import re
+import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import IO, Any, cast
 
 import numpy as np
 import rich.console
@@ -20,7 +24,7 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.summary import scalar
 
-from nacre.errors import NacreError
+from nacre.errors import NacreError, printable, shown
 from nacre.files import append_durably, cannot, write_atomically
 from nacre.locks import check_place
 from nacre.protocol import TEST_RETURN, TEST_SUCCESS
@@ -41,6 +45,12 @@ class ProgressLog:
         self._path = folder / CSV
         lines = _complete_lines(self._path) if self._path.exists() else []
         self._columns = _header(self._path, lines[0]) if lines else None
+        self._content = hashlib.sha256("".join(lines).encode())
+
+    @property
+    def digest(self) -> str:
+        """Of the complete lines: a checkpoint keeps it, so that a later start knows them again."""
+        return self._content.hexdigest()
 
     @property
     def columns(self) -> list[str]:
@@ -70,17 +80,33 @@ class ProgressLog:
         values = [row[column] for column in self._columns]
         writer.writerow([value if isinstance(value, int) else float(value) for value in values])
         append_durably(self._path, text.getvalue().encode(), is_new=is_new)
+        self._content.update(text.getvalue().encode())
 
     def check(self, rows: int) -> list[str]:
         """The complete lines, the header among them.
 
         Raises:
-            NacreError: there are fewer than `rows` complete rows, or the file cannot be read.
+            NacreError: there are fewer than `rows` complete rows, one of them is not that of its iteration, or the file
+                cannot be read.
         """
         lines = _complete_lines(self._path) if self._path.exists() else []
         if len(lines) - 1 < rows and rows > 0:
             raise NacreError(f"{self._path} is damaged: it has {max(0, len(lines) - 1)} complete rows of {rows}")
+        epochs = _columns(self._path, lines[: rows + 1]).get("Epoch", np.arange(rows)) if rows else np.zeros(0)
+        for row in np.flatnonzero(epochs != np.arange(rows)):
+            raise NacreError(
+                f"{self._path}, line {row + 2}, is damaged: it is of iteration {epochs[row]:g}, and {row} was expected"
+            )
         return lines
+
+    def is_known(self, rows: int, digest: str) -> bool:
+        """Whether the first rows are those that a checkpoint with this digest knew."""
+        kept = self.check(rows)[: rows + 1] if rows else []
+        return hashlib.sha256("".join(kept).encode()).hexdigest() == digest
+
+    def rows_ahead(self, rows: int) -> int:
+        """How many complete rows there are beyond those."""
+        return max(0, len(self.check(rows)) - 1 - rows)
 
     def truncate(self, rows: int) -> None:
         """Keeps the header and the first `rows` rows, and drops later and partial ones.
@@ -93,6 +119,7 @@ class ProgressLog:
         if not kept:
             self._columns = None
         content = "".join(kept).encode()
+        self._content = hashlib.sha256(content)
         if self._path.exists() and self._path.read_bytes() != content:
             write_atomically(self._path, content)
 
@@ -104,7 +131,12 @@ def read_progress_csv(path: Path) -> dict[str, np.ndarray]:
         NacreError: the file cannot be read, or holds something else than columns of numbers; the message says in which
             line.
     """
-    first, *lines = _complete_lines(path) or [""]
+    return _columns(path, _complete_lines(path))
+
+
+def _columns(path: Path, lines: Sequence[str]) -> dict[str, np.ndarray]:
+    """The columns of complete lines, the header among them."""
+    first, *lines = lines or [""]
     header = _header(path, first) if first else []
     values = np.empty((len(lines), len(header)))
     for number, line in enumerate(lines):
@@ -119,7 +151,7 @@ def read_progress_csv(path: Path) -> dict[str, np.ndarray]:
         if too_large.any():
             column = int(np.flatnonzero(too_large)[0])
             raise NacreError(
-                f"{path}, line {number + 2}, is damaged: {header[column]!r} is {row[column]:g}; allowed: at most "
+                f"{path}, line {number + 2}, is damaged: {shown(header[column])} is {row[column]:g}; allowed: at most "
                 f"{LARGEST:g} in magnitude"
             )
     return {column: values[:, index] for index, column in enumerate(header)}
@@ -184,7 +216,7 @@ class TensorBoard:
             raise cannot("write events in", folder, error) from error
 
     def write(self, step: int, row: Metrics) -> None:
-        """Writes every column of a row.
+        """Writes every column of a row that has a value; NaN stands for none.
 
         Raises:
             NacreError: the disk is full or the like, or the run folder was moved or removed.
@@ -192,6 +224,8 @@ class TensorBoard:
         check_place(self._folder)
         try:
             for column, value in row.items():
+                if math.isnan(value):
+                    continue
                 summary = scalar(tensorboard_tag(column, self._groups), value)
                 self._writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
             self._writer.flush()
@@ -246,7 +280,7 @@ class Console:
 
     def __init__(self, iterations: int, *, complete: int = 0, console: rich.console.Console | None = None):
         """`complete`: how many of the `iterations` are complete already, in a resumed run."""
-        self._console = console or rich.console.Console(highlight=False)
+        self._console = console or rich.console.Console(highlight=False, file=cast(IO[str], _Lasting(sys.stdout)))
         self._iterations, self._complete, self._complete_before = iterations, complete, complete
         self._first: tuple[int, float] | None = None  # complete iterations and time at the end of the first one here
         self._phase, self._is_gradient = "", False
@@ -275,7 +309,7 @@ class Console:
 
     def message(self, text: str) -> None:
         """Prints a line, above the bar if there is one."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(printable(text), markup=False, soft_wrap=True)
 
     def phase(self, name: str, total: int | None = None, *, done: int = 0) -> None:
         """Begins a phase.
@@ -352,6 +386,25 @@ class Console:
         if self._phase != EVALUATE:
             self._seconds[self._is_gradient] = self._seconds.get(self._is_gradient, 0.0) + now - self._phase_start
         self._phase_start = now
+
+
+class _Lasting:
+    """A stream whose reader may go away: a closed terminal or pipe takes nothing more, and the run goes on."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class _Bars(Progress):

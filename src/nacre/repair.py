@@ -13,7 +13,9 @@ from pathlib import Path
 from nacre import journal
 from nacre.errors import NacreError
 from nacre.journal import Fault
-from nacre.run_folder import REPLAY, locked_runs, read_run
+from nacre.run import owner_of
+from nacre.run_folder import REPLAY, locked_runs, read_run, read_stamp
+from nacre.tasks import make_family
 from nacre.types import Visit
 
 
@@ -39,13 +41,14 @@ def repair_run(run: Path | str, *, say: Callable[[str], None] = lambda message: 
 
 
 def _repair(run: Path, say: Callable[[str], None]) -> int:
-    read_run(run)  # which says what is wrong if it is none
+    experiment, split = read_run(run)
+    owner = owner_of(make_family(experiment.family), split, read_stamp(run, experiment, split))
     folder = run / REPLAY
     repaired: dict[int, tuple[tuple[Visit, ...], list[Fault]]] = {}
     had: Counter[int] = Counter()
     left: Counter[int] = Counter()
     for iteration in journal.find_segments(folder):
-        visits = journal.read_segment(folder, iteration)
+        visits = journal.read_segment(folder, iteration, owner)
         faults = list(journal.find_faults(visits))
         kept = _without(visits, faults) if faults else visits
         had += _episodes(visits)
@@ -59,7 +62,7 @@ def _repair(run: Path, say: Callable[[str], None]) -> int:
                 "learned from; train anew"
             )
     for iteration, (visits, faults) in repaired.items():
-        path = journal.append_segment(folder, iteration, visits)
+        path = journal.append_segment(folder, iteration, visits, owner.stamp)
         for fault in faults:
             say(f"{path}: dropped the episode with {fault}")
     return sum(len(faults) for _, faults in repaired.values())

@@ -1,13 +1,13 @@
 """Replay: every transition of every task, once, on the device, and the draws from it.
 
-Observations, actions and rewards lie in *frames*: an episode of L transitions has L + 1 frames, one after another, of
-which the last has an observation and nothing else. A transition is the frame of its observation; its next observation
-is in the frame after that. Pictures are stored once too, as uint8, and drawn in stacks.
-
 Transitions of a task are numbered by *rank*, in the order in which they were collected, so that those of an episode and
-those of a trial have consecutive ranks. A page table maps ranks to frames, as virtual memory does: a page of `PAGE`
-entries belongs to one task, so tasks grow independently. Windows, stacks, episodes and trials are all one gather: ranks
+those of a trial have consecutive ranks. A page table maps ranks to *rows*, as virtual memory does: a page of `PAGE`
+rows belongs to one task, so tasks grow independently. Windows, stacks, episodes and trials are all one gather: ranks
 with offsets, cut off at the first rank of the episode or of the trial.
+
+A row holds an action, a reward and the *frame* of the observation. Observations lie in frames: an episode of L
+transitions has L + 1 of them, one after another, so that the next observation is in the frame after that. Pictures are
+stored once too, as uint8, and drawn in stacks.
 
 The context data of a task is a contiguous range of ranks: those of the latest visit's first episodes.
 """
@@ -30,8 +30,8 @@ from nacre.types import Episode, Key, Stretch, Transition, Visit
 PAGE = 256
 BLOCK_ROWS, BLOCK_BYTES = 4096, 4 * 2**20
 """Rows are written in blocks of one size, of at most so many rows and bytes."""
+Buffer = TypeVar("Buffer", bound="ReplayBuffer")
 NO_EPISODE = np.iinfo(np.int32).max
-AnyReplay = TypeVar("AnyReplay", bound="ReplayBuffer")
 
 
 class Replay(NamedTuple):
@@ -46,10 +46,10 @@ class Replay(NamedTuple):
     """
 
     observations: Float32[Array, "frames observation"] | UInt8[Array, "frames height width 3"]
-    actions: Float32[Array, "frames action"]
-    rewards: Float32[Array, " frames"]
-    sparse_rewards: Float32[Array, " sparse_frames"]
-    terminated: Bool[Array, " frames"]
+    actions: Float32[Array, "rows action"]
+    rewards: Float32[Array, " rows"]
+    sparse_rewards: Float32[Array, " sparse_rows"]
+    terminated: Bool[Array, " rows"]
     episode: Int32[Array, " frames"]
     """The number of the episode, over all tasks."""
     first_rank: Int32[Array, " all_episodes"]
@@ -96,8 +96,7 @@ class Replay(NamedTuple):
 
     def frame_of(self, tasks: Int32[Array, " n"], ranks: Int32[Array, "n *size"]) -> Int32[Array, "n *size"]:
         """The frames of the transitions of those ranks."""
-        tasks = tasks.reshape(-1, *(1,) * (ranks.ndim - 1))
-        return self.frame[self.pages[tasks, ranks // PAGE] * PAGE + ranks % PAGE]
+        return self.frame[self._rows(tasks, ranks)]
 
     def by_age(self) -> ByAge:
         """The transitions of all tasks in the order in which they were collected."""
@@ -143,20 +142,20 @@ class Replay(NamedTuple):
         self, tasks: Int32[Array, " n"], ranks: Int32[Array, "n *size"], count: Int32[Array, " n"], frames: int
     ) -> Transition:
         """The same of a draw from `count` transitions of each task."""
-        frame = self.frame_of(tasks, ranks)
+        row = self._rows(tasks, ranks)
         has_data = count.reshape(-1, *(1,) * (ranks.ndim - 1)) > 0
-        rewards = jnp.where(has_data, self.rewards[frame], jnp.nan)
+        rewards = jnp.where(has_data, self.rewards[row], jnp.nan)
         sparse_rewards = rewards
         if self.sparse_rewards.size:
-            sparse_rewards = jnp.where(has_data, self.sparse_rewards[frame], jnp.nan)
-        observation, next_observation = self._observations(frame, ranks, frames)
+            sparse_rewards = jnp.where(has_data, self.sparse_rewards[row], jnp.nan)
+        observation, next_observation = self._observations(self.frame[row], ranks, frames)
         return Transition(
             observation=observation,
-            action=self.actions[frame],
+            action=self.actions[row],
             reward=rewards,
             sparse_reward=sparse_rewards,
             next_observation=next_observation,
-            terminated=self.terminated[frame],
+            terminated=self.terminated[row],
         )
 
     def _draw_ranks(
@@ -198,6 +197,10 @@ class Replay(NamedTuple):
         begins = self.first_rank[self.episode[self.frame_of(tasks, ranks)]] == ranks
         return Stretch(self._read(tasks, ranks, count, frames), begins, mask)
 
+    def _rows(self, tasks: Int32[Array, " n"], ranks: Int32[Array, "n *size"]) -> Int32[Array, "n *size"]:
+        tasks = tasks.reshape(-1, *(1,) * (ranks.ndim - 1))
+        return self.pages[tasks, ranks // PAGE] * PAGE + ranks % PAGE
+
     def _observations(
         self, frame: Int32[Array, "n *size"], ranks: Int32[Array, "n *size"], frames: int
     ) -> tuple[Shaped[Array, "n *size_and_observation"], Shaped[Array, "n *size_and_observation"]]:
@@ -238,35 +241,44 @@ class ReplayBuffer:
             fullest_task: expected in the task that is visited most.
         """
         episodes = -(-transitions // sizes.horizon)
-        frames, rows = max(1, transitions + episodes), (-(-transitions // PAGE) + tasks) * PAGE
+        frames, rows = transitions + episodes, (-(-transitions // PAGE) + tasks) * PAGE
         self._counts = np.zeros(tasks, np.int32)
         self._context_start = np.zeros(tasks, np.int32)
         self._context_count = np.zeros(tasks, np.int32)
-        self._episode_starts = np.full((tasks, -(-fullest_task // sizes.horizon)), NO_EPISODE, np.int32)
         self._episode_counts = np.zeros(tasks, np.int32)
-        self._page_table = np.zeros((tasks, -(-fullest_task // PAGE)), np.int32)
+        self._most_episodes, self._most_pages = -(-fullest_task // sizes.horizon), -(-fullest_task // PAGE)
         self._pages_used = self._frames_used = self._episodes_used = 0
         vectors = isinstance(sizes.observation, int)
         self._arrays = Replay(
             observations=jnp.zeros((frames, *sizes.observation_shape), jnp.float32 if vectors else jnp.uint8),
-            actions=jnp.zeros((frames, sizes.action)),
-            rewards=jnp.zeros(frames),
-            sparse_rewards=jnp.zeros(frames if has_sparse_reward else 0),
-            terminated=jnp.zeros(frames, bool),
+            actions=jnp.zeros((rows, sizes.action)),
+            rewards=jnp.zeros(rows),
+            sparse_rewards=jnp.zeros(rows if has_sparse_reward else 0),
+            terminated=jnp.zeros(rows, bool),
             episode=jnp.zeros(frames, jnp.int32),
             first_rank=jnp.zeros(episodes, jnp.int32),
             trial_first_rank=jnp.zeros(episodes, jnp.int32),
             frame=jnp.zeros(rows, jnp.int32),
-            pages=jnp.asarray(self._page_table),
-            counts=jnp.asarray(self._counts),
-            context_start=jnp.asarray(self._context_start),
-            context_count=jnp.asarray(self._context_count),
-            episode_starts=jnp.asarray(self._episode_starts),
+            pages=jnp.zeros((tasks, self._most_pages), jnp.int32),
+            counts=jnp.zeros(tasks, jnp.int32),
+            context_start=jnp.zeros(tasks, jnp.int32),
+            context_count=jnp.zeros(tasks, jnp.int32),
+            episode_starts=jnp.full((tasks, self._most_episodes), NO_EPISODE, jnp.int32),
         )
+
+    # The tables of the book are made when something is written, so that the sizes alone can be asked for.
+
+    @functools.cached_property
+    def _episode_starts(self) -> np.ndarray:
+        return np.full((len(self._counts), self._most_episodes), NO_EPISODE, np.int32)
+
+    @functools.cached_property
+    def _page_table(self) -> np.ndarray:
+        return np.zeros((len(self._counts), self._most_pages), np.int32)
 
     @classmethod
     def for_visits(
-        cls: type[AnyReplay],
+        cls: type[Buffer],
         tasks: int,
         sizes: Sizes,
         *,
@@ -274,7 +286,7 @@ class ReplayBuffer:
         initial_steps: int,
         visits: int,
         visit_steps: Sequence[int],
-    ) -> AnyReplay:
+    ) -> Buffer:
         """With room for what is collected as long as episodes end at the horizon.
 
         Args:
@@ -359,7 +371,7 @@ class ReplayBuffer:
         self._episode_counts[task] += 1
 
     def _allocate(self, task: int, length: int) -> np.ndarray:
-        """Rows of `frame` for the next `length` transitions of a task, on its last page and then on new ones."""
+        """Rows for the next `length` transitions of a task, on its last page and then on new ones."""
         count = int(self._counts[task])
         ranks = count + np.arange(length)
         held, needed = -(-count // PAGE), -(-(count + length) // PAGE)
@@ -381,46 +393,41 @@ class ReplayBuffer:
         self._frames_used += len(frames)
         self._episodes_used += len(episodes)
         self._grow()
-        terminated = np.zeros(len(frames), bool)
-        terminated[starts - frames[0] + lengths - 1] = [episode.terminated for episode in episodes]
+        terminated = np.zeros(lengths.sum(), bool)
+        terminated[np.cumsum(lengths) - 1] = [episode.terminated for episode in episodes]
+        places = np.concatenate(rows)
         written = {
             "observations": (frames, [episode.observations for episode in episodes]),
-            "actions": (frames, [_with_gap(episode.actions) for episode in episodes]),
-            "rewards": (frames, [_with_gap(episode.rewards) for episode in episodes]),
-            "terminated": (frames, [terminated]),
+            "actions": (places, [episode.actions for episode in episodes]),
+            "rewards": (places, [episode.rewards for episode in episodes]),
+            "terminated": (places, [terminated]),
             "episode": (frames, [np.repeat(numbers, lengths + 1)]),
             "first_rank": (numbers, [first_ranks]),
             "trial_first_rank": (numbers, [trial_first_ranks]),
-            "frame": (
-                np.concatenate(rows),
-                [start + np.arange(length) for start, length in zip(starts, lengths, strict=True)],
-            ),
+            "frame": (places, [start + np.arange(length) for start, length in zip(starts, lengths, strict=True)]),
         }
         if self._arrays.sparse_rewards.size:
             sparse_rewards = [episode.sparse_rewards for episode in episodes if episode.sparse_rewards is not None]
-            written["sparse_rewards"] = (frames, [_with_gap(rewards) for rewards in sparse_rewards])
-        for name, (places, parts) in written.items():
-            array = _scatter(getattr(self._arrays, name), places, np.concatenate(parts))
+            written["sparse_rewards"] = (places, sparse_rewards)
+        for name, (where, parts) in written.items():
+            array = _scatter(getattr(self._arrays, name), where, np.concatenate(parts))
             self._arrays = self._arrays._replace(**{name: array})
 
     def _grow(self) -> None:
         arrays = self._arrays
         grown = {}
-        if self._frames_used > len(arrays.rewards):
-            names = ["observations", "actions", "rewards", "terminated", "episode"]
-            names += ["sparse_rewards"] if arrays.sparse_rewards.size else []
-            grown |= {name: _extend(getattr(arrays, name), self._frames_used * 5 // 4) for name in names}
+        if self._frames_used > len(arrays.observations):
+            length = self._frames_used * 5 // 4
+            grown |= {name: _extend(getattr(arrays, name), length) for name in ("observations", "episode")}
         if self._episodes_used > len(arrays.first_rank):
             length = self._episodes_used * 5 // 4
             grown |= {name: _extend(getattr(arrays, name), length) for name in ("first_rank", "trial_first_rank")}
         if self._pages_used * PAGE > len(arrays.frame):
-            grown["frame"] = _extend(arrays.frame, self._pages_used * 5 // 4 * PAGE)
+            names = ["frame", "actions", "rewards", "terminated"]
+            names += ["sparse_rewards"] if arrays.sparse_rewards.size else []
+            length = self._pages_used * 5 // 4 * PAGE
+            grown |= {name: _extend(getattr(arrays, name), length) for name in names}
         self._arrays = arrays._replace(**grown)
-
-
-def _with_gap(rows: np.ndarray) -> np.ndarray:
-    """One row for each frame of an episode: the last has nothing but an observation."""
-    return np.concatenate([rows, np.zeros((1, *rows.shape[1:]), rows.dtype)])
 
 
 def _extend(array: Array, length: int) -> Array:

@@ -28,15 +28,17 @@ from nacre.checkpoint import (
 )
 from nacre.errors import NonFiniteError, SimulationError
 from nacre.experiments import Experiment
+from nacre.identity import check_stamp
 from nacre.interfaces import Learner, Phase, Schedule
-from nacre.logs import ProgressLog, TensorBoard
+from nacre.logs import CSV, ProgressLog, TensorBoard
 from nacre.metrics import StepMetrics
+from nacre.progress import check_fits_phases, check_progress
 from nacre.protocol import TEST_RETURN
-from nacre.run_folder import CHECKPOINTS, REPLAY
+from nacre.run_folder import CHECKPOINTS, REPLAY, begun_by_earlier_version, read_stamp
 from nacre.runtime import SimulatorPool, Stream, learner_for, seed_of
 from nacre.seeds import key_of
 from nacre.tasks import make_family
-from nacre.tasks.family import TaskSplit
+from nacre.tasks.family import TaskFamily, TaskSplit
 from nacre.types import Metrics, Tree, Visit
 from nacre.warm_start import take_networks
 
@@ -82,6 +84,9 @@ class Run:
         self._seconds = 0.0  # of all iterations
         self._steps = self._rollouts = 0  # that were played
         self._log = ProgressLog(folder)
+        self._stamp = read_stamp(folder, experiment, split)
+        self.notes: list[str] = []
+        """What the user should know before the run goes on."""
         network_key = key_of(seed_of(experiment, Stream.NETWORKS))
         if has_begun(folder):
             self._restore(jax.eval_shape(self.learner.initial_state, network_key))
@@ -109,7 +114,7 @@ class Run:
     def begin_phase(self, phase: Phase) -> None:
         """Prepares the state for a phase, unless the run was stopped within it."""
         if not self.position.steps:
-            self.state = self.learner.begin(phase.name, self.state, self.memory)
+            self.state = self.learner.begin(phase.name, self.state, self.memory, self.split.train)
 
     def end_phase(self) -> None:
         self.position = Position(self.position.iteration, self.position.phase + 1, 0)
@@ -127,11 +132,15 @@ class Run:
         return self._steps - before
 
     def derive(self, phase: Phase) -> Tree:
-        return self.learner.derive(phase.name, self.state, self.memory)
+        return self.learner.derive(phase.name, self.state, self.memory, self.split.train)
 
     def has_ended(self, phase: Phase) -> bool:
-        """Whether a phase of gradient steps has stopped early, or is over."""
-        return self.position.steps >= phase.steps or bool(self.learner.ended(phase.name, self.state.trained))
+        """Whether a phase of gradient steps has stopped early, or is over.
+
+        It begins in any case: steps that are all left out give no numbers, but names to the columns.
+        """
+        done = self.position.steps
+        return done >= phase.steps or (done > 0 and bool(self.learner.ended(phase.name, self.state.trained)))
 
     def step(self, state: Tree, step_metrics: StepMetrics, steps: int) -> None:
         """Takes what gradient steps gave; `steps` includes those that a phase's early end left out."""
@@ -210,6 +219,7 @@ class Run:
             "updates": self._updates_of_iteration,
             "totals": self._totals,
             "seconds": self._seconds,
+            **({} if self._stamp is None else {"run": self._stamp, "log": self._log.digest}),
             **({"worlds": worlds} if worlds else {}),
             **(results or {}),
         }
@@ -238,6 +248,10 @@ class Run:
         for damage in damages:
             warnings.warn(damage, stacklevel=4)
         self.state, progress = load_checkpoint(path, shapes)
+        check_progress(path, progress)
+        check_stamp(path, progress.get("run"), self._stamp)
+        steps = [phase.steps for phase in self.learner.phases(progress["iterations"])]
+        check_fits_phases(path, progress, steps)
         iteration = progress["iterations"]
         self.position = self.saved = _position(progress, self.learner.phases(iteration))
         self.label = path.stem
@@ -246,13 +260,37 @@ class Run:
             self._totals = None  # an earlier version wrote other sums
         self.remembered = progress.get("worlds", {})
         self._segments = segments_of(progress)
-        for number, segment in enumerate(journal.read_segments(self.folder / REPLAY, self._segments)):
+        owner = owner_of(self.family, self.split, self._stamp)
+        for number, segment in enumerate(journal.read_segments(self.folder / REPLAY, self._segments, owner)):
             visits = list(segment)
             if number == iteration:
                 # What was collected after the checkpoint may be there as well. Earlier versions collected once.
                 visits = self._visits = visits[: progress.get("visits", len(visits))]
             self._remember(visits)
-        self._log.check(iteration)
+        self._check_log(iteration, progress.get("log"))
+
+    def _check_log(self, rows: int, digest: str | None) -> None:
+        """Compares progress.csv with what the checkpoint knows of it. No row of it is needed to go on."""
+        ahead = self._log.rows_ahead(rows)
+        if digest is not None and not self._log.is_known(rows, digest):
+            warnings.warn(
+                f"the first {rows} rows of {self.folder / CSV} are not those that this run wrote: the file was edited, "
+                "damaged, or is another run's; it goes on as it is",
+                stacklevel=5,
+            )
+        if ahead > self.experiment.checkpoint_every:
+            warnings.warn(
+                f"{self.folder / CSV} has {ahead} rows after {self.label}: later checkpoints are missing, and these "
+                "iterations are done again",
+                stacklevel=5,
+            )
+        elif ahead:
+            self.notes.append(
+                f"{CSV} was {ahead} row(s) ahead of {self.label}, as after a kill or without a later checkpoint: "
+                "they are done again"
+            )
+        if self._stamp is None and not begun_by_earlier_version(self.folder):  # which says more
+            self.notes.append("An earlier version of nacre made this run: its files do not say which run they are of.")
 
     def drop_the_future(self) -> None:
         """Drops from the folder what came after the checkpoint that the run goes on from, and what a kill left."""
@@ -272,7 +310,7 @@ class Run:
         self._rollouts += len(played)
 
     def _write_segment(self) -> None:
-        journal.append_segment(self.folder / REPLAY, self.position.iteration, self._visits)
+        journal.append_segment(self.folder / REPLAY, self.position.iteration, self._visits, self._stamp)
         self._segments = self.position.iteration + 1
 
     def _last_good(self) -> str:
@@ -285,7 +323,17 @@ def has_begun(folder: Path) -> bool:
 
 
 def iterations_begun(folder: Path) -> int:
-    return segments_of(read_progress(latest_checkpoint(folder / CHECKPOINTS)[0])) if has_begun(folder) else 0
+    if not has_begun(folder):
+        return 0
+    path, _ = latest_checkpoint(folder / CHECKPOINTS)
+    progress = read_progress(path)
+    check_progress(path, progress)
+    return segments_of(progress)
+
+
+def owner_of(family: TaskFamily, split: TaskSplit, stamp: str | None) -> journal.Owner:
+    """What the segments of a run have to fit."""
+    return journal.Owner(family.sizes, len(split.train), family.has_sparse_reward, stamp)
 
 
 def segments_of(progress: dict[str, Any]) -> int:

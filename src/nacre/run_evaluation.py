@@ -17,10 +17,10 @@ from jaxtyping import Float64
 from numpy.typing import ArrayLike
 
 from nacre.collect import play_together, run_schedules
-from nacre.errors import NacreError
+from nacre.errors import NacreError, printable, shown
 from nacre.evaluation import Evaluation, MetaTest, meta_test
 from nacre.files import cannot, make_folder, release, reserve, writable, write_atomically
-from nacre.loading import Trained, read_trained
+from nacre.loading import TrainedRun, read_trained
 from nacre.protocol import Protocol
 from nacre.run_folder import versions
 from nacre.runtime import Stream, prepare_jax, seed_of
@@ -81,7 +81,7 @@ def evaluate(
 
 
 def evaluate_run(
-    trained: Trained,
+    trained: TrainedRun,
     run: Path,
     tasks: Any,  # of which check_tasks says what is wrong with it
     *,
@@ -102,7 +102,7 @@ def evaluate_run(
     protocol = _choose_protocol(trained.protocol, trials, episodes, deterministic)
     experiment = trained.experiment if seed is None else dataclasses.replace(trained.experiment, seed=seed)
     if not 0 <= experiment.seed < 2**32:
-        raise NacreError(f"seed is {seed}; allowed: at least 0 and less than 2**32")
+        raise NacreError(f"seed is {shown(seed)}; allowed: at least 0 and less than 2**32")
     with contextlib.ExitStack() as stack:
         name = f"{trained.checkpoint.stem}-{task_set}-{protocol.name}"
         path = stack.enter_context(_result_file(run / EVALUATIONS, name, out, needed=video))
@@ -129,7 +129,7 @@ def evaluate_run(
         _write_json(path, content)
         if simulator is not None and renderer is not None:
             videos = path.with_suffix("")
-            print(f"Written to {path}. Now drawing into {videos}{os.sep}", flush=True)
+            print(printable(f"Written to {path}. Now drawing into {videos}{os.sep}"), flush=True)
 
             def written(task: int, file: Path) -> None:
                 content["tasks"][task]["video"] = str(file.relative_to(path.parent))
@@ -140,7 +140,7 @@ def evaluate_run(
 
 
 def play_trials(
-    trained: Trained,
+    trained: TrainedRun,
     tasks: Float64[np.ndarray, "n parameters"],
     protocol: Protocol,
     seed: int,
@@ -168,13 +168,13 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
-def _choose_tasks(trained: Trained, tasks: Any) -> tuple[TaskSet, Float64[np.ndarray, "n parameters"]]:
+def _choose_tasks(trained: TrainedRun, tasks: Any) -> tuple[TaskSet, Float64[np.ndarray, "n parameters"]]:
     if isinstance(tasks, str):
         if tasks == "test":
             return "test", trained.split.test
         if tasks == "train":
             return "train", trained.split.train
-        raise NacreError(f"tasks is {tasks!r}; allowed: 'test', 'train' or task parameters")
+        raise NacreError(f"tasks is {shown(tasks)}; allowed: 'test', 'train' or task parameters")
     parameters = check_tasks(trained.family, tasks)
     if not len(parameters):
         raise NacreError("tasks is empty; allowed: at least one task")
@@ -185,7 +185,7 @@ def _choose_protocol(own: Protocol, trials: int | None, episodes: int | None, de
     protocol = own
     if trials is not None:
         if trials < 1:
-            raise NacreError(f"trials is {trials}; allowed: at least 1")
+            raise NacreError(f"trials is {shown(trials)}; allowed: at least 1")
         protocol = dataclasses.replace(protocol, trials=trials)
     if episodes is not None:
         exploration = own.exploration_episodes
@@ -195,7 +195,7 @@ def _choose_protocol(own: Protocol, trials: int | None, episodes: int | None, de
                 if own.explores
                 else ""
             )
-            raise NacreError(f"episodes is {episodes}; allowed: at least {exploration + 1}{reason}")
+            raise NacreError(f"episodes is {shown(episodes)}; allowed: at least {exploration + 1}{reason}")
         explored = exploration if own.stochastic_steps else 0
         protocol = dataclasses.replace(protocol, steps=0, episodes=episodes - explored)
     if not deterministic:

@@ -15,13 +15,24 @@ from typing import Any
 
 import numpy as np
 
-from nacre.errors import NacreError
+from nacre.errors import NacreError, shown
 from nacre.experiments.experiment import Experiment, from_json, to_json
+from nacre.experiments.limits import validate
 from nacre.extensions import check_known, command, imported_modules
-from nacre.files import cannot, make_folder, remove, sync_folder, temporary_name, write_atomically
+from nacre.files import (
+    cannot,
+    make_folder,
+    parse_json,
+    read_text,
+    remove,
+    sync_folder,
+    temporary_name,
+    write_atomically,
+)
+from nacre.identity import checksum, new_name, stamp_of
 from nacre.locks import SIGNATURE, lock
 from nacre.tasks import make_family
-from nacre.tasks.family import TaskSplit
+from nacre.tasks.family import TaskFamily, TaskSplit, check_tasks
 
 FORMAT = 2
 """2: random numbers by trial and time. 1: an earlier version, whose runs are read all the same."""
@@ -143,10 +154,37 @@ def read_run(run: Path) -> tuple[Experiment, TaskSplit]:
     check_known(path, content)
     try:
         experiment = from_json(content.get("experiment"))
+        family = make_family(experiment.family)
+        validate(experiment, family)
+        train = _tasks(content, "train", family, experiment.train_tasks)
+        test = _tasks(content, "test", family, experiment.test_tasks)
     except NacreError as error:
         raise NacreError(f"{path} is damaged: {error}") from None
-    train = _tasks(path, content, "train", experiment.train_tasks)
-    return experiment, TaskSplit(train, _tasks(path, content, "test", experiment.test_tasks))
+    if content.get("run") is not None and content.get("checksum", "") is not None:
+        _check_checksum(path, content)
+    return experiment, TaskSplit(train, test)
+
+
+def read_stamp(run: Path, experiment: Experiment, split: TaskSplit) -> str | None:
+    """What the files of a run carry, even while it is being made; None: an earlier version made it, and they carry
+    nothing.
+
+    Raises:
+        NacreError: as :func:`read_run`.
+    """
+    name = _read(run, may_be_unfinished=True).get("run")
+    return None if name is None else stamp_of(name, experiment, split)
+
+
+def read_versions(run: Path) -> dict[str, str | None]:
+    """What a run ran on, as far as its folder says it.
+
+    Raises:
+        NacreError: as :func:`read_run`.
+    """
+    found = _read(run).get("versions")
+    found = found if isinstance(found, dict) else {}
+    return {name: value for name, value in found.items() if value is None or isinstance(value, str)}
 
 
 def rewrite_experiment(run: Path, experiment: Experiment) -> None:
@@ -157,7 +195,7 @@ def rewrite_experiment(run: Path, experiment: Experiment) -> None:
     """
     content = _read(run) | {"experiment": to_json(experiment)}
     write_variant(run, experiment)
-    write_atomically(run / EXPERIMENT, _json(content))
+    write_atomically(run / EXPERIMENT, _json(_with_checksum(content)))
 
 
 def make_subfolders(run: Path) -> None:
@@ -209,10 +247,11 @@ def _write_run(run: Path, experiment: Experiment, split: TaskSplit) -> None:
         },
         "imports": imported_modules(),
         "versions": versions(),
+        "run": new_name(),
     }
     make_subfolders(run)
     write_variant(run, experiment)
-    write_atomically(run / EXPERIMENT, _json(content))
+    write_atomically(run / EXPERIMENT, _json(_with_checksum(content)))
 
 
 @contextlib.contextmanager
@@ -329,35 +368,56 @@ def _json(content: Any, sort_keys: bool = False) -> bytes:
     return (json.dumps(content, indent=2, sort_keys=sort_keys, allow_nan=False) + "\n").encode()
 
 
-def _read(run: Path) -> dict[str, Any]:
+def _with_checksum(content: dict[str, Any]) -> dict[str, Any]:
+    """The content with its checksum at its end; that of a run of an earlier version has none."""
+    content = {key: value for key, value in content.items() if key != "checksum"}
+    return content if content.get("run") is None else content | {"checksum": checksum(content)}
+
+
+def _check_checksum(path: Path, content: dict[str, Any]) -> None:
+    """Raises NacreError if a number or a letter of experiment.json is not what was written."""
+    if _with_checksum(content)["checksum"] != content.get("checksum"):
+        raise NacreError(
+            f"{path} is damaged, or was edited: its checksum is not that of its content; write null in place of the "
+            "checksum if the content is right"
+        )
+
+
+def _read(run: Path, may_be_unfinished: bool = False) -> dict[str, Any]:
     """experiment.json as JSON values, of a format that is known."""
     path = run / EXPERIMENT
-    _check_is_run(run)
+    if not may_be_unfinished:
+        _check_is_run(run)
+    text = read_text(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise cannot("read", path, error) from error
-    except ValueError as error:  # not UTF-8, or not JSON: both say where
-        raise NacreError(f"{path} is damaged: {error}") from None
-    if not isinstance(content, dict) or not isinstance(content.get("format"), int):
+        content = parse_json(text)
+    except ValueError as error:
+        raise NacreError(f"{path} is damaged: it {error}") from None
+    if not isinstance(content, dict) or type(content.get("format")) is not int:
         raise NacreError(f"{path} is not an experiment of nacre: it names no format")
-    if content["format"] > FORMAT:
-        raise NacreError(f"{path} has format {content['format']}; this version of nacre reads up to {FORMAT}")
+    if not 1 <= content["format"] <= FORMAT:
+        raise NacreError(f"{path} has format {shown(content['format'])}; this version of nacre reads up to {FORMAT}")
+    if not isinstance(content.get("run"), str | None):
+        raise NacreError(f"{path} is damaged: run is {shown(content['run'])}; allowed: text")
     return content
 
 
-def _tasks(path: Path, content: dict[str, Any], split: str, n: int) -> np.ndarray:
+def _tasks(content: dict[str, Any], split: str, family: TaskFamily, n: int) -> np.ndarray:
     """`content["tasks"][split]` as a float64 array (n, parameters)."""
     try:
-        tasks = np.array(content["tasks"][split], dtype=np.float64)
-        expected = (n, len(content["tasks"]["parameters"]))
-    except (KeyError, TypeError, ValueError):
-        raise NacreError(f"{path} is damaged: tasks.{split} is missing or holds something else than numbers") from None
-    if tasks.shape != expected or not np.isfinite(tasks).all():
+        tasks, parameters = content["tasks"][split], content["tasks"]["parameters"]
+        are_numbers = all(type(value) in (int, float) for task in tasks for value in task)
+    except (KeyError, TypeError):
+        are_numbers, tasks, parameters = False, [], None
+    if not are_numbers:
+        raise NacreError(f"tasks.{split} is missing or holds something else than numbers")
+    if parameters != list(family.task_parameters):
         raise NacreError(
-            f"{path} is damaged: tasks.{split} has shape {tasks.shape}, not {expected}, or a value that is not finite"
+            f"tasks.parameters is {shown(parameters)}; allowed for {family.name}: {shown(list(family.task_parameters))}"
         )
-    return tasks
+    if len(tasks) != n:
+        raise NacreError(f"tasks.{split} has {len(tasks)} tasks; allowed: {n}, as experiment.{split}_tasks says")
+    return check_tasks(family, tasks)
 
 
 def _cpu_model() -> str | None:

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from nacre.collect import run_schedules
-from nacre.errors import Interrupted, NacreError, SimulationError
+from nacre.errors import Interrupted, NacreError, SimulationError, printable, shown
+from nacre.estimate import MOST_SEEDS, Estimate, check_memory
 from nacre.experiments import Experiment, validate
 from nacre.extensions import command
 from nacre.gradient_steps import update_seeds
@@ -54,14 +55,16 @@ def train(experiment: Experiment, out: Path | str | None = None, *, seeds: int |
         `out`, or the folder that was made.
 
     Raises:
-        NacreError: the experiment is impossible, or the folder cannot be used.
-        Interrupted: SIGINT or SIGTERM arrived; everything is saved.
+        NacreError: the experiment is impossible or does not fit into the memory, or the folder cannot be used.
+        Interrupted: SIGINT, SIGTERM or SIGHUP arrived; everything is saved, unless a second SIGINT did not
+            wait for that.
         NonFiniteError, SimulationError: a loss, parameter, observation or reward is not finite; the last checkpoint
             is good.
     """
     family = make_family(experiment.family)
     validate(experiment, family)
     with prepare_jax(experiment.device):
+        check_memory(experiment, 1 if seeds is None else len(_with_seeds(experiment, seeds)))
         experiment = resolve_warm_start(experiment, learner_for(experiment, family))
         experiments = [experiment] if seeds is None else _with_seeds(experiment, seeds)
         splits = [
@@ -76,6 +79,17 @@ def train(experiment: Experiment, out: Path | str | None = None, *, seeds: int |
                 folder, runs = stack.enter_context(new_seeds(folder, experiments, splits))
             _Group(folder, runs, experiments, splits).to_the_end()
     return folder
+
+
+def plan(experiment: Experiment, seeds: int | None = None) -> Estimate:
+    """What :func:`train` would need of the memory. Nothing is made.
+
+    Raises:
+        NacreError: the experiment is impossible, or does not fit into the memory.
+    """
+    validate(experiment, make_family(experiment.family))
+    with prepare_jax(experiment.device):
+        return check_memory(experiment, 1 if seeds is None else len(_with_seeds(experiment, seeds)))
 
 
 def resume(run: Path | str, iterations: int | None = None) -> Path:
@@ -105,7 +119,9 @@ def resume(run: Path | str, iterations: int | None = None) -> Path:
         if iterations is not None:
             _check_iterations(iterations, runs)
             experiments = [dataclasses.replace(each, iterations=iterations) for each in experiments]
+            validate(experiments[0], make_family(experiments[0].family))
         with prepare_jax(experiments[0].device):
+            check_memory(max(experiments, key=lambda each: each.iterations), len(experiments))
             group = _Group(folder, runs, experiments, splits)  # it reads all that is needed; only then is written
             for each in group.runs:
                 make_subfolders(each.folder)
@@ -118,8 +134,10 @@ def resume(run: Path | str, iterations: int | None = None) -> Path:
 
 def _with_seeds(experiment: Experiment, seeds: int) -> list[Experiment]:
     """The experiment with so many seeds from its own on."""
+    if not 1 <= seeds <= MOST_SEEDS:
+        raise NacreError(f"seeds is {shown(seeds)}; allowed: 1 to {MOST_SEEDS}")
     most = 2**32 - experiment.seed
-    if not 1 <= seeds <= most:
+    if seeds > most:
         raise NacreError(f"seeds is {seeds}; allowed: 1 to {most}, as seeds go up from {experiment.seed} to 2**32 - 1")
     return [dataclasses.replace(experiment, seed=experiment.seed + number) for number in range(seeds)]
 
@@ -165,10 +183,8 @@ class _Group:
         left = [run for run in self.runs if not run.is_complete]
         if not left:
             complete = max(run.position.iteration for run in self.runs)
-            print(
-                f"{self.folder}: all {complete} iterations are complete. For more: "
-                f"{command('resume', self.folder, '--iterations', 2 * complete)}"
-            )
+            again = command("resume", self.folder, "--iterations", 2 * complete)
+            print(printable(f"{self.folder}: all {complete} iterations are complete. For more: {again}"))
             return
         iterations = max(run.experiment.iterations for run in left)
         complete = min(run.position.iteration for run in left)
@@ -176,7 +192,7 @@ class _Group:
             contextlib.closing(self.simulators),
             contextlib.ExitStack() as boards,
             Console(iterations, complete=complete) as self.console,
-            _signals(self.console.stopping) as self.signals,
+            _signals(self.folder, self.console.stopping) as self.signals,
         ):
             self.boards = {
                 run.folder: boards.enter_context(
@@ -211,7 +227,10 @@ class _Group:
         elif labels:
             each = ", ".join(f"{run.label} with seed {run.experiment.seed}" for run in left if run.label)
             self.console.message(f"going on from {each}")
-        if any(run.label and begun_by_earlier_version(run.folder) for run in left):
+        old = any(run.label and begun_by_earlier_version(run.folder) for run in left)
+        for note in dict.fromkeys(note for run in left for note in run.notes):
+            self.console.message(note)
+        if old:
             self.console.message(
                 "An earlier version of nacre began this run. Its results count, but from here on the random numbers "
                 "are those of this version, so the run becomes another than it would have become there."
@@ -312,9 +331,19 @@ def _locating(runs: Sequence[Run], activity: str) -> Iterator[None]:
         raise runs[error.part].locate(error, activity) from error
 
 
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Ctrl-C, `kill`, and the end of a terminal or of a connection. Windows has no SIGHUP."""
+
+
 @contextlib.contextmanager
-def _signals(announce: Callable[[], None]) -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM instead of being ended by them; a second one of a kind acts at once."""
+def _signals(folder: Path, announce: Callable[[], None]) -> Iterator[list[int]]:
+    """Collects signals instead of being ended by them; a second one of a kind acts at once.
+
+    A signal that is ignored stays so: `nohup` wants a process to outlive its terminal.
+
+    Raises:
+        Interrupted: a second Ctrl-C arrived; nothing is saved since the latest checkpoint.
+    """
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # signals are someone else's business
         yield received
@@ -325,13 +354,14 @@ def _signals(announce: Callable[[], None]) -> Iterator[list[int]]:
         signal.signal(number, previous[number])
         announce()
 
-    previous: dict[int, Any] = {
-        number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    handlers = {number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS}
+    previous: dict[int, Any] = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}
     try:
         for number in previous:
             signal.signal(number, receive)
         yield received
+    except KeyboardInterrupt:
+        raise Interrupted(folder, signal.SIGINT, is_saved=False) from None
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

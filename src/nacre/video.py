@@ -122,7 +122,7 @@ def shots_of(simulator: RecordingSimulator, evaluation: Evaluation, task: int, t
     """The pictures of the first trial of a task, of which `trial` has the episodes."""
     family, protocol = simulator.family, evaluation.protocol
     signs = signs_of(family, evaluation.tasks[task])
-    name = _task_in_words(family, task, evaluation.tasks[task])
+    name = _caption_of(family, task, evaluation.tasks[task])
     every, rate = _pace(simulator)
     shots = []
     recorded = simulator.recordings[task * protocol.trials]
@@ -181,7 +181,7 @@ def _pace(simulator: Simulator) -> tuple[int, Fraction]:
     return every, Fraction(simulator.frames_per_second / every).limit_denominator(1000)
 
 
-def _task_in_words(family: TaskFamily, number: int, task: Float64[np.ndarray, " parameters"]) -> str:
+def _caption_of(family: TaskFamily, number: int, task: Float64[np.ndarray, " parameters"]) -> str:
     if len(task) > MOST_PARAMETERS:
         return f"task {number}"
     values = [f"{name} {value:.3f}" for name, value in zip(family.task_parameters, task, strict=True)]

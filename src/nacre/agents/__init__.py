@@ -116,5 +116,16 @@ def register_algorithm(algorithm: Algorithm) -> None:
 def _taken_names() -> set[str]:
     from nacre.experiments.experiment import Experiment  # here, as it imports this module
 
-    flags = {"config", "experiment", "experiment_name", "help", "ignore_unknown", "import", "kind", "out", "seeds"}
+    flags = {
+        "config",
+        "dry_run",
+        "experiment",
+        "experiment_name",
+        "help",
+        "ignore_unknown",
+        "import",
+        "kind",
+        "out",
+        "seeds",
+    }
     return flags | {field.name for field in fields(Experiment)}

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from nacre.agents import algorithm_of
-from nacre.errors import NacreError
+from nacre.errors import NacreError, shown, without_middle
 from nacre.experiments.experiment import ADDED_LATER, Experiment, config_of_kind, field_types, from_json, override
 from nacre.extensions import check_known
+from nacre.files import parse_json, read_text
 
 
 class FromFile(NamedTuple):
@@ -64,17 +65,16 @@ def read_values(path: Path) -> Any:
     Raises:
         NacreError: the file cannot be read, or is of another format.
     """
+    text = read_text(path)
+    if path.suffix == ".toml":
+        try:
+            return tomllib.loads(text)
+        except (ValueError, RecursionError) as error:  # a number of too many digits; tables nested too deeply
+            raise NacreError(f"{path} is not TOML: {error}") from None
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        return tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except OSError as error:
-        raise NacreError(f"cannot read {path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise NacreError(f"{path} is not text") from None
-    except json.JSONDecodeError as error:
-        raise NacreError(f"{path} is not JSON: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise NacreError(f"{path} is not TOML: {error}") from None
+        return parse_json(text)
+    except ValueError as error:
+        raise NacreError(f"{path} {error}") from None
 
 
 def naming(path: Path, error: NacreError) -> NacreError:
@@ -110,8 +110,7 @@ def _suggestion(key: str, known: Iterable[str]) -> str:
 
 
 def _shortly(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 40 else f"{text[:37]}..."
+    return without_middle(json.dumps(value, default=str), 40)
 
 
 def _is_own(content: Any, path: Path, base: Experiment | None) -> bool:
@@ -127,10 +126,10 @@ def _read_own(path: Path, values: Any, base: Experiment | None, ignore_unknown: 
     from nacre.experiments import named_experiments
 
     if not isinstance(values, Mapping):
-        raise NacreError(f"experiment is {values!r}; allowed: an object")
+        raise NacreError(f"experiment is {shown(values)}; allowed: an object")
     algorithm = values.get("algorithm", {})
     if not isinstance(algorithm, Mapping):
-        raise NacreError(f"algorithm is {algorithm!r}; allowed: an object")
+        raise NacreError(f"algorithm is {shown(algorithm)}; allowed: an object")
     if base is None and values.get("name") in (named := named_experiments()):
         base = named[values["name"]].experiment
     kind = algorithm.get("kind", None if base is None else algorithm_of(base.algorithm).name)
@@ -159,7 +158,9 @@ def _read_own(path: Path, values: Any, base: Experiment | None, ignore_unknown: 
             "EXPERIMENT beside --config"
         )
     if type(base.algorithm) is not config:
-        raise NacreError(f"algorithm.kind is {kind!r}; allowed for {base.name}: {algorithm_of(base.algorithm).name!r}")
+        raise NacreError(
+            f"algorithm.kind is {shown(kind)}; allowed for {base.name}: {algorithm_of(base.algorithm).name!r}"
+        )
     return override(base, outer | inner), messages
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from nacre.agents import ALGORITHMS, algorithm_of
 from nacre.configuration import AlgorithmConfig, Bounds, Count, plain_numbers
-from nacre.errors import NacreError, nearest
+from nacre.errors import NacreError, nearest, shown
 from nacre.tasks.family import TaskList
 
 ADDED_LATER: dict[str, Any] = {"warm_start": None}
@@ -95,7 +95,7 @@ def override(experiment: Experiment, overrides: Mapping[str, Any]) -> Experiment
     algorithm = field_types(type(experiment.algorithm))
     for field in overrides:
         if field not in own and field not in algorithm:
-            raise NacreError(f"unknown field {field!r}: {nearest(field, [*own, *algorithm])}")
+            raise NacreError(f"unknown field {shown(field)}: {nearest(field, [*own, *algorithm])}")
     changes = {field: check_type(field, value, own[field]) for field, value in overrides.items() if field in own}
     algorithm_changes = {
         field: check_type(field, value, algorithm[field]) for field, value in overrides.items() if field in algorithm
@@ -135,8 +135,8 @@ def config_of_kind(kind: Any) -> type[AlgorithmConfig]:
     """
     if not isinstance(kind, str) or kind not in ALGORITHMS:
         raise NacreError(
-            f"algorithm.kind is {kind!r}; allowed: {', '.join(map(repr, ALGORITHMS))}, or an algorithm of your own, "
-            "made known with nacre.register_algorithm or nacre --import MODULE"
+            f"algorithm.kind is {shown(kind)}; allowed: {', '.join(map(repr, ALGORITHMS))}, or an algorithm of your "
+            "own, made known with nacre.register_algorithm or nacre --import MODULE"
         )
     return ALGORITHMS[kind].config
 
@@ -163,7 +163,7 @@ def check_type(field: str, value: Any, annotation: Any) -> Any:
                 return float(value)
         elif isinstance(value, get_origin(option) or option):
             return value
-    raise NacreError(f"{field} is {value!r}; allowed: {' or '.join(map(_describe, _options(annotation)))}")
+    raise NacreError(f"{field} is {shown(value)}; allowed: {' or '.join(map(_describe, _options(annotation)))}")
 
 
 def bounds_of(annotation: Any) -> Bounds | None:
@@ -183,7 +183,7 @@ def _from_fields(config: type, values: Mapping[str, Any], prefix: str, added_lat
     values = {**added_later, **values}
     for key in values:
         if key not in annotations:
-            raise NacreError(f"unknown field {prefix + key!r}: {nearest(key, annotations)}")
+            raise NacreError(f"unknown field {shown(prefix + key)}: {nearest(key, annotations)}")
     for field in annotations:
         if field not in values:
             raise NacreError(f"the field {prefix + field!r} is missing")
@@ -192,7 +192,7 @@ def _from_fields(config: type, values: Mapping[str, Any], prefix: str, added_lat
 
 def _expect_object(field: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise NacreError(f"{field} is {value!r}; allowed: a JSON object")
+        raise NacreError(f"{field} is {shown(value)}; allowed: a JSON object")
     return value
 
 

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from nacre.agents import algorithm_of
-from nacre.errors import NacreError
+from nacre.errors import NacreError, shown
 from nacre.experiments.experiment import Experiment, bounds_of, check_type, field_types
 from nacre.tasks.family import TaskFamily
 
@@ -24,7 +24,8 @@ def validate(experiment: Experiment, family: TaskFamily) -> None:
     algorithm = algorithm_of(experiment.algorithm)
     if not re.fullmatch(r"[a-z0-9-]+/[A-Za-z0-9][A-Za-z0-9._-]*", experiment.name):
         raise NacreError(
-            f"name is {experiment.name!r}; allowed: an algorithm and a task, such as {algorithm.name}/{family.name}"
+            f"name is {shown(experiment.name)}; allowed: an algorithm and a task, such as "
+            f"{algorithm.name}/{family.name}"
         )
     _check_task_list(experiment, family)
     _check_fields(experiment.algorithm, "algorithm.")
@@ -39,7 +40,7 @@ def _check_fields(config: Any, prefix: str) -> None:
     for field, annotation in types.items():
         value, allowed = getattr(config, field), bounds_of(annotation)
         if allowed is not None and value is not None and value not in allowed:
-            raise NacreError(f"{prefix}{field} is {value!r}; allowed: {allowed}")
+            raise NacreError(f"{prefix}{field} is {shown(value)}; allowed: {allowed}")
 
 
 def _check_task_list(experiment: Experiment, family: TaskFamily) -> None:

@@ -17,7 +17,7 @@ from nacre.experiments import Experiment
 from nacre.original.configs import read_old_config, validate_old
 from nacre.original.forces import about_contact_forces
 from nacre.original.networks import FILES, missing_files, read_old_networks
-from nacre.run_folder import CHECKPOINTS, VARIANT, new_run
+from nacre.run_folder import CHECKPOINTS, VARIANT, new_run, read_stamp
 from nacre.runtime import Stream, learner_for, prepare_jax, seed_of
 from nacre.seeds import key_of
 from nacre.tasks import make_family, split_tasks
@@ -89,7 +89,8 @@ def import_old_run(
         progress = {"iterations": 0, "updates": 0, "totals": None, "seconds": 0.0}
 
         def fill(run: Path) -> None:
-            save_checkpoint(run / CHECKPOINTS, checkpoint_label(0), state, progress, keep=1)
+            stamped = progress | {"run": read_stamp(run, experiment, split)}
+            save_checkpoint(run / CHECKPOINTS, checkpoint_label(0), state, stamped, keep=1)
 
         with new_run(None if out is None else Path(out), experiment, split, fill) as run:
             if not world.has_published_tasks:

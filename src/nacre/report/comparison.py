@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
-from nacre.errors import NacreError
+from nacre.errors import NacreError, shown
 from nacre.experiments import Experiment
 from nacre.files import writable
 from nacre.report.curves import (
@@ -84,13 +84,13 @@ def parse_groups(arguments: Sequence[str]) -> dict[str, list[Path]]:
     places: dict[str | Path, int] = {}  # groups come in the order of their first mention: the first is compared with
     for place, argument in enumerate(arguments):
         name, equals, runs = argument.partition("=")
-        if not equals or Path(argument).exists():
+        if not equals or _exists(Path(argument)):
             found = runs_in([Path(argument)])
             plain += found
             places.update((run, place) for run in found if run not in places)
             continue
         if not name or not all(runs.split(",")):
-            raise NacreError(f"RUN_OR_GROUP is {argument!r}; allowed: a run folder, or NAME=RUN,RUN,…")
+            raise NacreError(f"RUN_OR_GROUP is {shown(argument)}; allowed: a run folder, or NAME=RUN,RUN,…")
         if name in named:
             raise NacreError(f"the group {name!r} is given twice")
         named[name] = runs_in(map(Path, runs.split(",")))
@@ -102,6 +102,13 @@ def parse_groups(arguments: Sequence[str]) -> dict[str, list[Path]]:
         named[name] = group
         places[name] = places[group[0]]
     return dict(sorted(named.items(), key=lambda item: places[item[0]]))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a list of runs that is longer than a name may be
+        return False
 
 
 def write_comparison(groups: Mapping[str, Sequence[Path | str]], out: Path | str = COMPARISON) -> Path:
@@ -165,7 +172,7 @@ def compared_episodes(axes: Axes, groups: Sequence[Group], first: str = FIRST_EP
         columns = episode_columns(next(iter(group.curves.values())), first)
         values = np.stack([group.final(column) for column in columns], axis=1)
         _draw(axes, np.arange(1, 1 + len(columns)), values, *style, marker="o", markersize=4)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set(xlabel="episode of a trial", ylabel="test return")
     if first == FIRST_SUCCESS:
         axes.set(ylabel="success", ylim=(-0.05, 1.05))

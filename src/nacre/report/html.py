@@ -16,6 +16,7 @@ import jinja2
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from nacre.files import write_atomically
 
@@ -45,6 +46,9 @@ class Table:
 def picture(figure: Figure, alt: str, caption: str) -> Picture:
     """The figure as an SVG image inside the page. The same figure gives the same text."""
     text = io.BytesIO()
+    for words in figure.findobj(Text):
+        if isinstance(words, Text) and "$" in words.get_text() and "\\math" not in words.get_text():
+            words.set_parse_math(False)  # the name of somebody's task or group, and no formula
     with rc_context({"svg.hashsalt": "nacre"}):
         figure.savefig(text, format="svg", metadata={"Date": None})
     return Picture("data:image/svg+xml;base64," + base64.b64encode(text.getvalue()).decode(), alt, caption)
@@ -85,4 +89,4 @@ def write_page(page: Path, template: str, **content: Any) -> None:
     text = environment.get_template(template).render(
         version=version("nacre"), written=f"{datetime.now():%Y-%m-%d %H:%M}", **content
     )
-    write_atomically(page, text.encode())
+    write_atomically(page, text.encode(errors="backslashreplace"))  # a path may not be UTF-8

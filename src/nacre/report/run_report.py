@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +47,7 @@ from nacre.report.trial_figures import (
     trajectory_panels,
 )
 from nacre.report.trials import RunTest, play_test_trials, protocol_in_words, protocol_of
-from nacre.run_folder import EXPERIMENT, read_run, runs_in
+from nacre.run_folder import read_run, read_versions, runs_in
 from nacre.tasks.point import PointRobot, SparsePointRobot
 
 REPORT = "report.html"
@@ -151,7 +150,7 @@ def _section(
         references=references,
         tables=[
             _facts(experiments, curves),
-            _versions(list(curves), [_recorded_versions(run) for run in runs]),
+            _versions(list(curves), [read_versions(run) for run in runs]),
             _configuration(experiments[0]),
         ],
         seeds=[
@@ -241,7 +240,7 @@ def _episodes_picture(test: RunTest) -> Picture:
             "Sample trajectories: one trial on each of some test tasks. Earlier episodes are darker.",
         )
     figure = Figure(figsize=(9, 0.8 + 2.1 * -(-len(drawn) // COLUMNS)), layout="constrained")
-    titles = [_task_in_words(family.task_parameters, task) for task in tasks]
+    titles = [_title_of(family.task_parameters, task) for task in tasks]
     reward_panels(figure, trials, titles, evaluation.protocol.sparse_returns)
     return picture(
         figure,
@@ -250,7 +249,7 @@ def _episodes_picture(test: RunTest) -> Picture:
     )
 
 
-def _task_in_words(names: Sequence[str], task: np.ndarray) -> str:
+def _title_of(names: Sequence[str], task: np.ndarray) -> str:
     words = [f"{in_words(name)} {number(value, 2)}" for name, value in zip(names, task, strict=True)]
     return ", ".join(words if len(words) <= 2 else [words[0], "…"])
 
@@ -336,8 +335,3 @@ def _configuration(experiment: Experiment) -> Table:
 
 def _seed(run: Path) -> int:
     return read_run(run)[0].seed
-
-
-def _recorded_versions(run: Path) -> dict[str, Any]:
-    versions = json.loads((run / EXPERIMENT).read_text(encoding="utf-8")).get("versions")
-    return versions if isinstance(versions, dict) else {}

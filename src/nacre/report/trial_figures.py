@@ -62,7 +62,7 @@ def _by_episode(
         axes.plot(episodes, row, color=colour, linewidth=1.1, alpha=0.85, marker=marker)
     axes.plot(episodes, values.mean(axis=0), color="black", linewidth=2.5, marker="o", label="mean over tasks")
     axes.set(xlabel="episode of a trial", xlim=(0.5, len(episodes) + 0.5))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.legend(loc="lower right", frameon=False, bbox_to_anchor=(1, 1), borderaxespad=0.1)
     tidy(axes)
 
@@ -79,7 +79,7 @@ def returns_by_task(axes: Axes, evaluation: Evaluation, names: Sequence[str]) ->
         place = np.empty(len(last))
         place[np.argsort(last)] = np.arange(1, 1 + len(last))
         axes.set_xlabel("test tasks, from the lowest to the highest last return")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if returns.shape[1] > 1:
         axes.vlines(place, first, last, color="0.75", linewidth=1.2, zorder=1)
         axes.plot(place, first, "o", color=BEFORE, markersize=5, label="episode 1")

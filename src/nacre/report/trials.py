@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nacre.evaluation import Evaluation
 from nacre.experiments import Experiment
-from nacre.loading import Trained, read_trained
+from nacre.loading import TrainedRun, read_trained
 from nacre.protocol import Protocol
 from nacre.run_evaluation import play_trials
 from nacre.tasks import make_family
@@ -20,7 +20,7 @@ from nacre.types import Episode, Tree
 class RunTest:
     """A run, and what its agent did on the test tasks."""
 
-    trained: Trained
+    trained: TrainedRun
     evaluation: Evaluation
     episodes: list[list[list[Episode]]]
     """By task and trial."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float64
 
-from nacre.tasks.family import TaskFamily, World
+from nacre.tasks.family import PUBLISHED_SEED, TaskFamily, World
 
 if TYPE_CHECKING:
     import mujoco
@@ -16,7 +16,6 @@ FRAME_SKIP = 5
 CONTROL_STEP = 0.05
 """Seconds between two actions: FRAME_SKIP steps of 0.01 s."""
 CONTROL_COST = 0.05
-PUBLISHED_SEED = 1337
 SUCCESS_TOLERANCE = 0.3
 """How near to the target velocity is a success, in m/s (spec meld)."""
 

@@ -19,6 +19,9 @@ from nacre.tasks.checks import call, name_of, shortened
 
 TaskList = Literal["published", "seeded", "shared"]
 
+PUBLISHED_SEED = 1337
+"""With which the original code drew its lists of tasks."""
+
 ObservationSize = int | tuple[int, int, int]
 """Of a vector of float32: how many numbers. Of a picture of uint8: height, width, and 3 colours."""
 
@@ -76,8 +79,8 @@ class TaskSplit:
 
 @runtime_checkable
 class RememberingWorld(Protocol):
-    """A world that remembers across episodes, and offers what: numbers, text, lists, dictionaries and arrays, for all
-    its slots."""
+    """A world that remembers across episodes, and offers what it remembers, for all its slots: numbers, text, lists,
+    dictionaries and NumPy arrays."""
 
     def state_dict(self) -> Any: ...
 
@@ -271,7 +274,7 @@ def check_tasks(
     origin = f" ({name_of(source)} returned them)" if source is not None else ""
     try:
         array = np.array(tasks, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise NacreError(
             f"A task of {family.name} is a row of numbers ({names}); {shortened(tasks)} was given{origin}."
         ) from None

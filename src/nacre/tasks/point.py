@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64, Int
 
-from nacre.tasks.family import TaskFamily, World
+from nacre.tasks.family import PUBLISHED_SEED, TaskFamily, World
 from nacre.tasks.rendering import PointRenderer
 
 STEP_SIZE = 0.1
 """Distance that a full action moves the point along each axis."""
-PUBLISHED_SEED = 1337
 
 
 class PointWorld:

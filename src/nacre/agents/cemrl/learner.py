@@ -174,7 +174,9 @@ class CemrlLearner(Learner):
         )
         return [Visit(task, tuple(trial)) for task, trial in zip(visited.tolist(), trials, strict=True)]
 
-    def begin(self, phase: str, state: LearnerState, memory: WindowReplay) -> LearnerState:
+    def begin(
+        self, phase: str, state: LearnerState, memory: WindowReplay, tasks: Float64[np.ndarray, "n parameters"]
+    ) -> LearnerState:
         """The encoder's phase begins with statistics of the data, the policy's with the best weights."""
         trained: Trained = state.trained
         networks = trained.networks
@@ -188,7 +190,9 @@ class CemrlLearner(Learner):
             return state._replace(trained=trained._replace(networks=networks))
         return state
 
-    def derive(self, phase: str, state: LearnerState, memory: WindowReplay) -> EncoderDerived | PolicyDerived:
+    def derive(
+        self, phase: str, state: LearnerState, memory: WindowReplay, tasks: Float64[np.ndarray, "n parameters"]
+    ) -> EncoderDerived | PolicyDerived:
         networks: Networks = state.trained.networks
         if phase == ENCODER:
             # A copy, as steps are given their state's memory.

@@ -51,12 +51,6 @@ class Trained(NamedTuple):
     optimisers: sac.OptimiserStates
 
 
-class TaskReplay(ReplayBuffer):
-    """A replay that knows the parameters of its tasks."""
-
-    tasks: Float64[np.ndarray, "n parameters"]
-
-
 @dataclass(frozen=True)
 class MultitaskLearner(Learner):
     """Soft actor-critic that is given the task, or told nothing of it, as its configuration says."""
@@ -85,9 +79,9 @@ class MultitaskLearner(Learner):
     def agent(self, capacity: int) -> MultitaskAgent:
         return MultitaskAgent(self.config)
 
-    def memory(self, family: TaskFamily, tasks: Float64[np.ndarray, "n parameters"], iterations: int) -> TaskReplay:
+    def memory(self, family: TaskFamily, tasks: Float64[np.ndarray, "n parameters"], iterations: int) -> ReplayBuffer:
         config = self.config
-        replay = TaskReplay.for_visits(
+        return ReplayBuffer.for_visits(
             len(tasks),
             self.sizes,
             has_sparse_reward=family.has_sparse_reward,
@@ -95,32 +89,34 @@ class MultitaskLearner(Learner):
             visits=iterations * config.tasks_per_iteration,
             visit_steps=(config.visit_steps,),
         )
-        replay.tasks = tasks
-        return replay
 
-    def begin(self, phase: str, state: LearnerState, memory: TaskReplay) -> LearnerState:
+    def begin(
+        self, phase: str, state: LearnerState, memory: ReplayBuffer, tasks: Float64[np.ndarray, "n parameters"]
+    ) -> LearnerState:
         """Scales tasks as the train tasks say, from the first phase on."""
         if not self.config.sees_task:
             return state
-        deviation = memory.tasks.std(axis=0)
+        deviation = tasks.std(axis=0)
         scaling = TaskScaling(
-            jnp.asarray(memory.tasks.mean(axis=0), jnp.float32),
+            jnp.asarray(tasks.mean(axis=0), jnp.float32),
             jnp.asarray(np.where(deviation > 0, deviation, 1.0), jnp.float32),
         )
         trained: Trained = state.trained
         return state._replace(trained=trained._replace(networks=trained.networks._replace(scaling=scaling)))
 
-    def derive(self, phase: str, state: LearnerState, memory: TaskReplay) -> Float32[Array, "n seen"]:
+    def derive(
+        self, phase: str, state: LearnerState, memory: ReplayBuffer, tasks: Float64[np.ndarray, "n parameters"]
+    ) -> Float32[Array, "n seen"]:
         """What policy and critics see of each train task."""
         if not self.config.sees_task:
-            return jnp.zeros((len(memory.tasks), 0))
-        return state.trained.networks.scaling(jnp.asarray(memory.tasks, jnp.float32))
+            return jnp.zeros((len(tasks), 0))
+        return state.trained.networks.scaling(jnp.asarray(tasks, jnp.float32))
 
     def collect(
         self,
         phase: str,
         state: LearnerState,
-        memory: TaskReplay,
+        memory: ReplayBuffer,
         family: TaskFamily,
         tasks: Float64[np.ndarray, "n parameters"],
         seed: np.random.SeedSequence,
@@ -171,7 +167,7 @@ class MultitaskLearner(Learner):
     def evaluate(
         self,
         state: LearnerState,
-        memory: TaskReplay,
+        memory: ReplayBuffer,
         family: TaskFamily,
         split: TaskSplit,
         seed: np.random.SeedSequence,

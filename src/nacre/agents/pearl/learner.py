@@ -29,7 +29,7 @@ from nacre.agents.pearl.networks import (
     encoder_class,
     infer_posterior,
     initial_networks,
-    seen,
+    with_features,
 )
 from nacre.evaluation import episode_return, evaluate_split
 from nacre.interfaces import Learner, LearnerState, Phase, Play, Schedule
@@ -251,7 +251,7 @@ def _replay_belief(
     key: Key,
 ) -> PearlBelief:
     """Posteriors from random context data of train tasks, as in a gradient step."""
-    drawn = seen(networks.trunk, learner._draw_context(replay, tasks, key))
+    drawn = with_features(networks.trunk, learner._draw_context(replay, tasks, key))
     mean, variance = infer_posterior(networks.encoder, learner.config, *drawn_context(learner.config, drawn))
     belief = agent.begin_trial(networks, jax.random.split(key, len(tasks)), None)
     return belief._replace(mean=mean, variance=variance)

@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from nacre.agents.pearl.config import PearlConfig
-from nacre.agents.pearl.networks import Encoder, PearlNetworks, drawn_context, infer_posterior, seen
+from nacre.agents.pearl.networks import Encoder, PearlNetworks, drawn_context, infer_posterior, with_features
 from nacre.metrics import PerTask, StepMetrics, summarise
 from nacre.nn.convolution import ConvolutionalTrunk
 from nacre.nn.gaussian import draw_normal, kl_to_standard_normal
@@ -87,7 +87,7 @@ def critic_and_encoder_loss(
     return loss, CriticAuxiliary(latent, mean, variance, kl, predictions, target)
 
 
-def look(trunk: Trunk, target_trunk: Trunk, batch: Batch) -> Batch:
+def batch_features(trunk: Trunk, target_trunk: Trunk, batch: Batch) -> Batch:
     """The batch with features in place of pictures.
 
     The observations of the RL batch are the only way to the trunk, so that the critics alone train it: the context
@@ -98,7 +98,7 @@ def look(trunk: Trunk, target_trunk: Trunk, batch: Batch) -> Batch:
         return batch
     following = jax.lax.stop_gradient(target_trunk(batch.rl.next_observation))
     rl = batch.rl._replace(observation=trunk(batch.rl.observation), next_observation=following)
-    return batch._replace(rl=rl, context=seen(jax.lax.stop_gradient(trunk), batch.context))
+    return batch._replace(rl=rl, context=with_features(jax.lax.stop_gradient(trunk), batch.context))
 
 
 def policy_loss(
@@ -131,7 +131,7 @@ def gradient_step(trained: Trained, config: PearlConfig, batch: Batch, key: Key)
     def critic_loss(
         encoder: Encoder, critics: sac.Critics, trunk: Trunk
     ) -> tuple[Float[Array, ""], tuple[CriticAuxiliary, Float[Array, "meta_batch batch seen"]]]:
-        features = look(trunk, target_trunk, batch)
+        features = batch_features(trunk, target_trunk, batch)
         loss, auxiliary = critic_and_encoder_loss((encoder, critics), target_value, config, features, latent_key)
         return loss, (auxiliary, features.rl.observation)
 

@@ -98,7 +98,7 @@ def initial_networks(config: PearlConfig, sizes: Sizes, *, key: Key, precision: 
         )
     encoder_key, policy_key, first_key, second_key, value_key = jax.random.split(key, 5)
     hidden = (config.hidden_size,) * 3
-    state_size = seen_size(config, sizes) + config.latent_size
+    state_size = feature_size(config, sizes) + config.latent_size
     encoder_sizes = (
         context_width(config, sizes),
         *(config.encoder_hidden_size,) * 3,
@@ -116,23 +116,23 @@ def initial_networks(config: PearlConfig, sizes: Sizes, *, key: Key, precision: 
     )
 
 
-def seen_size(config: PearlConfig, sizes: Sizes) -> int:
+def feature_size(config: PearlConfig, sizes: Sizes) -> int:
     """How many numbers the networks see of an observation: its own, or the features of a picture."""
     return sizes.observation if isinstance(sizes.observation, int) else config.picture_features
 
 
-def seen(trunk: ConvolutionalTrunk | None, drawn: Drawn) -> Drawn:
+def with_features(trunk: ConvolutionalTrunk | None, drawn: Drawn) -> Drawn:
     """What was drawn, with features in place of pictures; unchanged without a trunk."""
     if trunk is None:
         return drawn
     if isinstance(drawn, Stretch):
-        return drawn._replace(transitions=seen(trunk, drawn.transitions))
+        return drawn._replace(transitions=with_features(trunk, drawn.transitions))
     return drawn._replace(observation=trunk(drawn.observation), next_observation=trunk(drawn.next_observation))
 
 
 def context_width(config: PearlConfig, sizes: Sizes) -> int:
     """Width of one row of context."""
-    observations = (2 if config.next_observation_in_context else 1) * seen_size(config, sizes)
+    observations = (2 if config.next_observation_in_context else 1) * feature_size(config, sizes)
     return observations + sizes.action + (2 if encoder_class(config).reads_episodes else 1)
 
 
