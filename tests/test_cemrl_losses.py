@@ -171,7 +171,8 @@ def test_a_gradient_step() -> None:
         (heads, head_step, 1e-3, new.networks.encoder.trunk.gaussian_heads),
         (shared, shared_step, 1e-3, new.networks.encoder.trunk.shared),
     ):
-        layers.adam_first_step(*step, rate)
+        weight_steps, bias_steps = step
+        layers.adam_first_step(weight_steps, bias_steps, rate)
         layers.assert_equals(found)
     # the class head has nothing to learn, and a fixed prior stays
     np.testing.assert_array_equal(new.networks.encoder.prior.mean, encoder.prior.mean)

@@ -14,13 +14,16 @@ import numpy as np
 import pytest
 
 from nacre import gradient_steps
+from nacre.agents.cemrl.agent import CemrlAgent
 from nacre.agents.cemrl.config import CemrlConfig
-from nacre.agents.cemrl.learner import CemrlLearner, derive_latents
+from nacre.agents.cemrl.learner import CemrlLearner, EncoderDerived, derive_latents
 from nacre.agents.cemrl.losses import encode, inferred_losses
+from nacre.agents.cemrl.report import belief_pictures, follow_trials
 from nacre.errors import Interrupted, NacreError
 from nacre.experiments import Experiment, make_experiment, named_experiments, validate
 from nacre.files import read_npz
 from nacre.loading import load
+from nacre.report.trials import play_test_trials
 from nacre.tasks import make_family
 from nacre.tasks.family import Sizes
 from nacre.training import resume, train
@@ -49,6 +52,21 @@ TINY: dict[str, Any] = {
     "update_chunk": 5,
     "threads": 1,
 }
+
+CONFIG: dict[str, Any] = {
+    "classes": 2,
+    "window": 3,
+    "width_factor": 1.0,
+    "encoder_batch_size": 8,
+    "hidden_size": 4,
+    "hidden_layers": 1,
+    "policy_batch_size": 8,
+}
+
+
+def config_of(experiment: Experiment) -> CemrlConfig:
+    assert isinstance(experiment.algorithm, CemrlConfig)
+    return experiment.algorithm
 
 
 def tiny(**changes: Any) -> Experiment:
@@ -80,6 +98,14 @@ def test_stopped_and_resumed(tmp_path: Path, changes: dict[str, Any]) -> None:
     columns = rows(reference)[0]
     assert ("AverageReturn_test_episode_2" in columns) == bool(changes)
     assert {"Encoder Loss", "QF Loss", "Validation Loss"} <= set(columns)
+
+    test = play_test_trials(reference, "latest", print)
+    pictures = belief_pictures(test)
+    assert len(pictures) == 3
+    trials = [trial for task in test.episodes for trial in task]
+    course = follow_trials(CemrlAgent(config_of(experiment), Sizes(2, 2, 20, 2)), test.trained.parameters, trials)
+    np.testing.assert_allclose(course.latent[-1], test.belief.latent, rtol=1e-4, atol=1e-6)
+    assert course.begins.sum(axis=0).tolist() == [len(trial) for trial in trials]
 
     agent = load(reference)
     agent.begin_trial()
@@ -155,6 +181,7 @@ def test_classes_of_a_toy_are_separated(encoder: Any) -> None:
     memory.add(toy_visits(tasks))
     state = learner.begin("encoder", jax.jit(learner.initial_state)(jax.random.key(0)), memory, parameters)
     derived = learner.derive("encoder", state, memory, parameters)
+    assert isinstance(derived, EncoderDerived)
     state, _ = gradient_steps.update(learner, "encoder", state, memory.arrays, derived, 800)
     state = learner.begin("policy", state, memory, parameters)
 
@@ -173,6 +200,31 @@ def test_classes_of_a_toy_are_separated(encoder: Any) -> None:
     _, reward_loss = inferred_losses((networks.encoder, networks.decoder), config, windows, None)
     assert reward_loss < 0.3  # of a variance of 1; windows that are empty cannot know
     assert derive_latents(learner, networks, memory.arrays).latents.shape[1] == 1
+
+
+def test_several_seeds_in_one_call() -> None:
+    """As on a GPU: one ends its fit, the other goes on; each becomes what it would be alone."""
+    learner = CemrlLearner(CemrlConfig(**CONFIG, patience=2, evaluate_every=2), Sizes(2, 1, 20, 1))
+    parameters, family = np.zeros((4, 1)), make_family("point-robot")
+    memories = [learner.memory(family, parameters, 1) for _ in range(2)]
+    for memory, tasks in zip(memories, (4, 3), strict=True):
+        memory.add(toy_visits(tasks))
+    initial = jax.jit(learner.initial_state)
+    for phase, steps in (("encoder", 9), ("policy", 3)):
+        states, alone, derived = [], [], []
+        for seed, memory in enumerate(memories):
+            state = learner.begin(phase, initial(jax.random.key(seed)), memory, parameters)
+            derived.append(learner.derive(phase, state, memory, parameters))
+            states.append(jax.tree.map(jnp.copy, state))
+            alone.append(gradient_steps.update(learner, phase, state, memory.arrays, derived[-1], steps)[0])
+        arrays = tuple(memory.arrays for memory in memories)
+        together = gradient_steps.update_batched(learner, phase, tuple(states), arrays, tuple(derived), steps)
+        for (found, _), expected in zip(together, alone, strict=True):
+            assert int(found.updates) == int(expected.updates)
+            for ours, theirs in zip(
+                jax.tree.leaves(found.trained.networks), jax.tree.leaves(expected.trained.networks), strict=True
+            ):
+                np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", [name for name in named_experiments() if name.startswith("cemrl/")])
@@ -204,5 +256,5 @@ def test_kinds_of_tasks() -> None:
     assert make_family("cheetah-vel").kinds is None
     made = make_experiment("cemrl/cheetah-dir", true_classes=True)
     validate(made, family)
-    memory = CemrlLearner(made.algorithm, family.sizes).memory(family, np.array([[-1.0], [1.0]]), 1)
+    memory = CemrlLearner(config_of(made), family.sizes).memory(family, np.array([[-1.0], [1.0]]), 1)
     assert memory.kinds.tolist() == [0, 1]

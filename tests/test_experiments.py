@@ -416,7 +416,7 @@ def changed(path: tuple[str, ...], value: Any = None, *, remove: bool = False) -
         (changed(("seed",), remove=True), "the field 'seed' is missing"),
         (changed(("algorithm", "discount"), remove=True), "the field 'algorithm.discount' is missing"),
         (changed(("algorithm",), remove=True), "algorithm.kind is None; allowed: 'pearl'"),
-        (changed(("algorithm", "kind"), "cemrl"), "algorithm.kind is 'cemrl'; allowed: 'pearl'"),
+        (changed(("algorithm", "kind"), "maml"), "algorithm.kind is 'maml'; allowed: 'pearl'"),
         (changed(("algorithm", "kind"), []), r"algorithm.kind is \[\]; allowed: 'pearl'"),
         (changed(("algorithm",), 3), "algorithm is 3; allowed: a JSON object"),
         (changed(("seed",), False), "seed is False; allowed: a whole number"),

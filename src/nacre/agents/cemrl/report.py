@@ -61,8 +61,8 @@ def follow_trials(agent: CemrlAgent, params: ActingNetworks, trials: Sequence[Se
         places = [trial[min(time, len(trial) - 1)] for trial in flat]
         first = playing & np.array([step == 0 for _, step in places])
         belief, latent, probabilities = _step(agent, params, belief, keys, _transition(places), first, playing)
-        latents.append(np.where(playing[:, None], latent, np.nan))
-        classes.append(np.where(playing[:, None], probabilities, np.nan))
+        latents.append(np.where(playing[:, None], latent, np.float32(np.nan)))
+        classes.append(np.where(playing[:, None], probabilities, np.float32(np.nan)))
         begins.append(first)
     return Course(np.stack(latents), np.stack(classes), np.stack(begins))
 
@@ -85,7 +85,7 @@ def _step(
 def _transition(places: Sequence[tuple[Episode, int]]) -> Transition:
     """Step by step of several episodes."""
 
-    def stacked(rows: Sequence[np.ndarray]) -> Array:
+    def stacked(rows: Sequence[np.ndarray | np.float32]) -> Array:
         return jnp.asarray(np.stack(rows), jnp.float32)
 
     rewards = stacked([episode.rewards[step] for episode, step in places])
@@ -104,18 +104,22 @@ def _tasks(test: RunTest) -> np.ndarray:
     return np.repeat(test.evaluation.tasks, test.evaluation.protocol.trials, axis=0)
 
 
-def _widest(course: Course) -> int:
-    """The dimension of z in which trials differ most."""
-    return int(np.nanvar(np.nanmean(course.latent, axis=0), axis=0).argmax())
+def _dimension_about(course: Course, parameter: Float[np.ndarray, " n"]) -> int:
+    """The dimension of z that goes most with a task parameter in the second half of the trials' steps."""
+    late = np.nanmean(course.latent[len(course.latent) // 2 :], axis=0)
+    centred, wanted = late - late.mean(axis=0), parameter - parameter.mean()
+    scale = np.maximum(np.sqrt((centred**2).sum(axis=0) * (wanted**2).sum()), np.finfo(float).tiny)
+    return int(np.abs(wanted @ centred / scale).argmax())
 
 
 def _course_picture(test: RunTest, course: Course) -> Picture:
     names = test.trained.family.task_parameters[:PARAMETERS_SHOWN]
-    tasks, dimension = _tasks(test), _widest(course)
+    tasks = _tasks(test)
+    dimensions = [_dimension_about(course, tasks[:, index]) for index in range(len(names))]
     figure = Figure(figsize=(9, 0.5 + 2.4 * len(names)), layout="constrained")
     panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
     time = np.arange(1, 1 + len(course.latent))
-    for index, (axes, name) in enumerate(zip(panels, names, strict=True)):
+    for index, (axes, name, dimension) in enumerate(zip(panels, names, dimensions, strict=True)):
         shades = task_shades(tasks[:, index])
         for trial, task in enumerate(tasks):
             colour = shades.to_rgba(task[index])
@@ -126,13 +130,15 @@ def _course_picture(test: RunTest, course: Course) -> Picture:
         figure.colorbar(shades, ax=axes, label=in_words(name), pad=0.02)
         tidy(axes)
     panels[-1].set_xlabel("step of the trial")
-    listed = " and ".join(map(in_words, names))
+    shown = " and ".join(
+        f"z{dimension + 1} by {in_words(name)}" for name, dimension in zip(names, dimensions, strict=True)
+    )
     return picture(
         figure,
-        f"z{dimension + 1} at each step of {len(tasks)} trials, coloured by {listed}.",
-        f"What the agent infers as a trial goes on: z{dimension + 1}, the dimension of z in which trials differ most, "
-        f"one line for each trial, coloured by the true {listed}. Dotted lines are resets. Where colours separate, "
-        "the agent distinguishes tasks.",
+        f"z at each step of {len(tasks)} trials: {shown}.",
+        "What the agent infers as a trial goes on: one line for each trial, coloured by the true parameter of its "
+        "task. Shown is the dimension of z that goes most with the parameter. Dotted lines are resets. Where colours "
+        "separate, the agent distinguishes tasks.",
     )
 
 
