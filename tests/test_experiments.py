@@ -205,7 +205,8 @@ def _leaves(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 def test_the_table_of_experiments() -> None:
     others = ("ant-dir", "ant-goal-long", "point-robot-quick", "point-robot-pixels", "cheetah-vel-pixels")
-    assert set(named_experiments()) == {f"pearl/{task}" for task in (*PUBLISHED, *ABLATIONS, *others)}
+    names = {name for name in named_experiments() if name.startswith("pearl/")}
+    assert names == {f"pearl/{task}" for task in (*PUBLISHED, *ABLATIONS, *others)}
     for name, (experiment, description) in named_experiments().items():
         assert experiment.name == name
         assert description
@@ -246,14 +247,14 @@ def test_overrides() -> None:
     ("name", "overrides", "message"),
     [
         ("pearl/cheeta-vel", {}, "unknown experiment 'pearl/cheeta-vel' .*: did you mean pearl/cheetah-vel or"),
-        ("qqq", {}, "unknown experiment 'qqq' .*: allowed: pearl/ant-dir, pearl/ant-goal, "),
+        ("qqq", {}, "unknown experiment 'qqq' .*: allowed: .*pearl/ant-dir, pearl/ant-goal, "),
         ("pearl/cheetah-vel", {"kl_wieght": 1.0}, r"unknown field 'kl_wieght': did you mean kl_weight\?"),
         ("pearl/cheetah-vel", {"iteration": 1}, "unknown field 'iteration': did you mean iterations"),
         ("pearl/cheetah-vel", {"seed": True}, "seed is True; allowed: a whole number"),
         ("pearl/cheetah-vel", {"iterations": 1.5}, "iterations is 1.5; allowed: a whole number"),
         ("pearl/cheetah-vel", {"kl_weight": "0.1"}, "kl_weight is '0.1'; allowed: a finite number"),
         ("pearl/cheetah-vel", {"kl_weight": float("nan")}, "kl_weight is nan; allowed: a finite number"),
-        ("pearl/cheetah-vel", {"kl_weight": 10**400}, r"kl_weight is 10+; allowed: a finite number"),
+        ("pearl/cheetah-vel", {"kl_weight": 10**400}, r"kl_weight is 10+\[...\]0+; allowed: a finite number"),
         ("pearl/cheetah-vel", {"seed": float("inf")}, "seed is inf; allowed: a whole number"),
         ("pearl/cheetah-vel", {"device": "tpu"}, "device is 'tpu'; allowed: 'cpu' or 'gpu' or None"),
         ("pearl/cheetah-vel", {"threads": 0.5}, "threads is 0.5; allowed: a whole number or None"),
@@ -391,10 +392,10 @@ def test_names_that_are_taken(counting: Experiment) -> None:
 
 @pytest.mark.parametrize("name", named_experiments())
 def test_json_round_trip(name: str) -> None:
-    experiment = make_experiment(name, seed=2**32 - 1, threads=3, kl_weight=0.1 + 0.2, device="gpu")
+    experiment = make_experiment(name, seed=2**32 - 1, threads=3, discount=0.1 + 0.2, device="gpu")
     text = json.dumps(to_json(experiment))
     assert from_json(json.loads(text)) == experiment
-    assert json.loads(text)["algorithm"]["kind"] == "pearl"
+    assert json.loads(text)["algorithm"]["kind"] == name.partition("/")[0]
 
 
 def changed(path: tuple[str, ...], value: Any = None, *, remove: bool = False) -> dict[str, Any]:
@@ -681,7 +682,7 @@ def test_all_unknown_keys_of_an_old_file_are_named_at_once(tmp_path: Path) -> No
     assert str(error.value) == (
         f'{path}: unknown keys: seed_list = [0, 1]; env_params.n_train_tasks = 100; algo_params.data_dir = "./data"; '
         "algo_params.is_zloss = 1; algo_params.meta_bach = 3 (did you mean meta_batch?); "
-        f'algo_params.sample = "{"x" * 36}...; --ignore-unknown leaves them out'
+        f'algo_params.sample = "{"x" * 21}[...]{"x" * 12}"; --ignore-unknown leaves them out'
     )
     experiment, messages = read_old_config(path, ignore_unknown=True)
     assert experiment == read_old_config(old_file(tmp_path, {}))[0]

@@ -13,6 +13,7 @@ from nacre.agents.pearl.networks import initial_networks
 from nacre.nn.convolution import LAYERS, ConvolutionalTrunk, smallest_picture
 from nacre.nn.mlp import MLP
 from nacre.rl.policy import TanhGaussianPolicy
+from nacre.tasks.family import Sizes
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -106,7 +107,7 @@ def test_layers_of_the_trunk():
 
 def test_names_of_leaves_in_checkpoints():
     """A checkpoint finds its arrays by these names: another name, and old checkpoints of PEARL no longer load."""
-    networks = initial_networks(PearlConfig(hidden_size=4), (64, 64, 3), 2, key=KEY, precision="float32")
+    networks = initial_networks(PearlConfig(hidden_size=4), Sizes((64, 64, 3), 2, 20, 1), key=KEY, precision="float32")
     leaves = jax.tree_util.tree_leaves_with_path(networks)
     mlps = (".encoder", ".policy.network", ".critics[0]", ".critics[1]", ".value")
     expected = {f"{mlp}.{part}[{layer}]" for mlp in mlps for part in ("weights", "biases") for layer in range(4)}

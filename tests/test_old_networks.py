@@ -479,7 +479,8 @@ def test_an_import_notices_whether_contact_forces_were_seen(
     sentence: str | None,
 ) -> None:
     monkeypatch.setattr("nacre.original.networks.read_state_dict", networks_of(trained_on, seen=seen, trained=trained))
-    (tmp_path / "policy.pth").touch()
+    for file in FILES.values():
+        (tmp_path / file).touch()
     (tmp_path / "variant.json").write_text(
         json.dumps({"net_size": 16, "env_name": trained_on, "n_train_tasks": 2, "env_params": {"n_tasks": 4}})
     )

@@ -355,7 +355,7 @@ def test_defects_5_and_6_training_reads_whole_episodes_of_the_context_as_acting_
 
 
 def test_recurrent_experiments_train_on_contexts_as_long_as_meta_testing_has_them() -> None:
-    recurrent = [it for it, _ in named_experiments().values() if it.algorithm.encoder == "recurrent"]
+    recurrent = [it for it, _ in named_experiments().values() if getattr(it.algorithm, "encoder", "") == "recurrent"]
     assert len(recurrent) == 2
     for experiment in recurrent:
         config, horizon = experiment.algorithm, make_family(experiment.family).horizon

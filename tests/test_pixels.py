@@ -248,13 +248,13 @@ def test_trunk_and_a_linear_layer_learn_rewards_from_pictures(precision):
     trunk = ConvolutionalTrunk((64, 64, 3), 8, 16, key=jax.random.key(0), precision=precision)
     optimiser = optax.adam(3e-3)
 
-    def loss(parts, with_features, wanted):
+    def loss(parts, seen, wanted):
         trunk, linear = parts
         return ((trunk(seen) @ linear[:-1] + linear[-1] - wanted) ** 2).mean()
 
     @jax.jit
-    def step(parts, state, with_features, wanted):
-        gradient = jax.grad(loss)(parts, with_features, wanted)
+    def step(parts, state, seen, wanted):
+        gradient = jax.grad(loss)(parts, seen, wanted)
         with jax.numpy_dtype_promotion("standard"):
             updates, state = optimiser.update(gradient, state)
         return optax.apply_updates(parts, updates), state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 import subprocess
 import sys
@@ -395,8 +396,9 @@ def test_reproduce_trains_resumes_and_writes_down(
 
 def test_runs_that_make_no_page(run_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     description = run_copy / "experiment.json"
-    text = description.read_text()
-    description.write_text(text.replace("pearl/point-robot", "pearl/my-own"))
+    content = json.loads(description.read_text()) | {"checksum": None, "run": None}
+    content["experiment"]["name"] = "pearl/my-own"
+    description.write_text(json.dumps(content))
     assert reproduce.main(["--runs", str(run_copy), "--results", str(tmp_path / "results")]) == 2
     assert "pearl/my-own, which is not a named experiment" in capsys.readouterr().err
     (run_copy / "progress.csv").unlink()

@@ -27,6 +27,7 @@ from nacre.agents.pearl.report import posteriors_after, shown_parameters, widest
 from nacre.configuration import AlgorithmConfig
 from nacre.errors import NacreError
 from nacre.evaluation import Evaluation, MetaTest, TrialResult
+from nacre.files import read_npz, write_npz
 from nacre.loading import TrainedRun, read_trained
 from nacre.protocol import Protocol
 from nacre.report import parse_groups, write_comparison, write_report
@@ -42,6 +43,7 @@ from nacre.report.trial_figures import (
     success_of_episodes,
 )
 from nacre.report.trials import RunTest, protocol_in_words
+from nacre.run_folder import read_run, read_stamp
 from nacre.runtime import learner_for
 from nacre.tasks.family import TaskSplit
 from nacre.types import Episode
@@ -294,7 +296,14 @@ def edit(run: Path, change: Callable[[dict], None]) -> None:
     path = run / "experiment.json"
     content = json.loads(path.read_text())
     change(content)
+    content["checksum"] = None
     path.write_text(json.dumps(content))
+    stamp = read_stamp(run, *read_run(run))
+    for checkpoint in (run / "checkpoints").glob("*.npz"):
+        arrays = read_npz(checkpoint)
+        manifest = json.loads(arrays["manifest"].tobytes())
+        manifest["progress"]["run"] = stamp
+        write_npz(checkpoint, arrays | {"manifest": np.frombuffer(json.dumps(manifest).encode(), np.uint8)})
 
 
 def with_seed(run: Path, copy: Path, seed: int, last: tuple[float, ...] = ()) -> Path:
@@ -481,10 +490,10 @@ def test_success_stands_beside_return_if_all_runs_have_it(
 def test_the_share_of_the_gap_is_shown_if_both_references_are_known(
     tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upper = ReferenceCurve("given it", "a run", ((10.0, -30.0), (100.0, -10.0)), "upper")
-    lower = ReferenceCurve("without it", "a run", ((10.0, -40.0), (100.0, -30.0)), "lower")
+    upper = ReferenceCurve("given it", "a run", ((10.0, -30.0), (100.0, -5.0)), "upper")
+    lower = ReferenceCurve("without it", "a run", ((10.0, -40.0), (100.0, -15.0)), "lower")
     monkeypatch.setattr("nacre.report.references.reference_curves", lambda: {"point-robot": (upper, lower)})
-    run = with_seed(tiny_run, tmp_path / "run", 0, (-40.0, -15.0))
+    run = with_seed(tiny_run, tmp_path / "run", 0, (-40.0, -7.5))
     share = "75\N{NARROW NO-BREAK SPACE}%"
     content = read(write_report([run], tmp_path / "report.html"))
     words = "of the gap between “without it” and “given it”, closed"

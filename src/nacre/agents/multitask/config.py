@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from nacre.configuration import AlgorithmConfig, Count, Fraction, Positive, Weight, Width
+from nacre.configuration import AlgorithmConfig, Bounds, Count, Fraction, Positive, Weight, Width
 from nacre.errors import NacreError
 from nacre.protocol import Protocol
 from nacre.rl.sac_config import SacConfig
@@ -42,7 +42,7 @@ class MultitaskConfig(AlgorithmConfig):
     """Discount factor."""
     reward_scale: Positive = 1.0
     """Factor on rewards in the critics' targets."""
-    target_entropy: float | None = None
+    target_entropy: Annotated[float, Bounds(-1e4, 1e4)] | None = None
     """Entropy of the policy that the temperature is tuned for, in nats. None: minus the number of action dimensions."""
     initial_temperature: Positive = 1.0
     """Weight of the entropy before the first step."""
