@@ -682,7 +682,7 @@ def test_all_unknown_keys_of_an_old_file_are_named_at_once(tmp_path: Path) -> No
     assert str(error.value) == (
         f'{path}: unknown keys: seed_list = [0, 1]; env_params.n_train_tasks = 100; algo_params.data_dir = "./data"; '
         "algo_params.is_zloss = 1; algo_params.meta_bach = 3 (did you mean meta_batch?); "
-        f'algo_params.sample = "{"x" * 21}[...]{"x" * 12}"; --ignore-unknown leaves them out'
+        f'algo_params.sample = "{"x" * 25}[...]{"x" * 12}"; --ignore-unknown leaves them out'
     )
     experiment, messages = read_old_config(path, ignore_unknown=True)
     assert experiment == read_old_config(old_file(tmp_path, {}))[0]

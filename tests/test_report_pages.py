@@ -348,7 +348,7 @@ def test_a_report_shows_what_was_learnt_and_how(
     ]
     assert len(content.images) == 1 + 2 * 4
     assert "Learning curve of 2 seed(s)" in (content.images[0]["alt"] or "")
-    assert "straight to the known goal" in content.words
+    assert "given the task, at its end" in content.words
 
     facts = dict(content.tables["How it was trained and tested"])
     assert facts["Experiment"] == "pearl/point-robot"
