@@ -6,6 +6,7 @@ the environment also reaches the processes that tests start.
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ from typing import Any
 # One thread for BLAS, or NumPy's pool fights with the simulator's and with XLA's.
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 os.environ["JAX_PLATFORMS"] = "cpu"
+# A job in the background of a shell, or under nohup, ignores these signals, and so would all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 os.environ["MPLBACKEND"] = "agg"
 # Compiled functions are shared by the processes of one test session, and kept out of the user's own cache.
 _compilation_cache = tempfile.TemporaryDirectory(prefix="nacre-tests-", ignore_cleanup_errors=True)
