@@ -57,7 +57,7 @@ def prepare_jax(device: str | None) -> Iterator[None]:
         present = ", ".join(sorted({found.platform for found in jax.devices()}))
         raise NacreError(
             f"device {device!r} was asked for, and JAX finds only: {present}"
-            + (" (pip install 'nacre[cuda]' brings NVIDIA support)" if device == "gpu" else "")
+            + (" (pip install '.[cuda]' in a clone brings NVIDIA support)" if device == "gpu" else "")
         ) from None
     with jax.default_device(chosen):
         yield
