@@ -209,7 +209,7 @@ def test_compiles_once(tiny: dict[str, int], tmp_path: Path, monkeypatch: pytest
 def test_chunks_divide_an_iteration(name: str) -> None:
     """A shorter last chunk would be a second program to compile."""
     experiment = make_experiment(name)
-    assert experiment.algorithm.updates_per_iteration % experiment.update_chunk == 0
+    assert experiment.algorithm.gradient_steps(1) % experiment.update_chunk == 0
 
 
 class Faulty(PointRobot):
