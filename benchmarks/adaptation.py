@@ -34,13 +34,13 @@ def adaptation(evaluation: Evaluation) -> Columns:
     """What happens in each episode of a trial, averaged over tasks and trials.
 
     Raises:
-        NacreError: the family has no sparse reward, so that no episode is a success or a failure.
+        NacreError: the family defines no success.
     """
     trials = [trial for trials in evaluation.trials for trial in trials]
     episodes = evaluation.returns_by_episode.shape[1]
     successes = [trial.successes[:episodes] for trial in trials if trial.successes is not None]
     if not successes:
-        raise NacreError("the runs are of a family without a sparse reward: nothing tells whether the goal was met")
+        raise NacreError("the runs are of a family that defines no success: nothing tells whether the goal was met")
     met = np.array(successes)
     return {
         MET_BY_NOW: np.logical_or.accumulate(met, axis=1).mean(axis=0),

@@ -27,12 +27,14 @@ from rich.table import Table
 from nacre.agents.pearl.learner import PearlLearner
 from nacre.agents.pearl.losses import Batch, gradient_step
 from nacre.experiments import make_experiment
+from nacre.gradient_steps import update
 from nacre.replay import ReplayBuffer
 from nacre.run_folder import versions
+from nacre.tasks import make_family
 from nacre.types import Episode, Visit
 
 EXPERIMENT = make_experiment("pearl/cheetah-vel")
-OBSERVATION, ACTION, HORIZON = 20, 6, 200
+SIZES = make_family(EXPERIMENT.family).sizes
 PEAK_REPETITIONS = 40
 
 
@@ -43,16 +45,15 @@ def random_replay() -> ReplayBuffer:
     def normal(*shape: int) -> np.ndarray:
         return generator.normal(size=shape).astype(np.float32)
 
-    def episode(task: int) -> Episode:
-        return Episode(
-            task, normal(HORIZON + 1, OBSERVATION), np.tanh(normal(HORIZON, ACTION)), normal(HORIZON), None, False
-        )
+    def episode() -> Episode:
+        observations = normal(SIZES.horizon + 1, *SIZES.observation_shape)
+        actions, rewards = np.tanh(normal(SIZES.horizon, SIZES.action)), normal(SIZES.horizon)
+        return Episode(observations, actions, rewards, sparse_rewards=None, terminated=False)
 
     tasks = EXPERIMENT.train_tasks
-    replay = ReplayBuffer(
-        tasks, OBSERVATION, ACTION, has_sparse_reward=False, transitions=tasks * 5 * HORIZON, episodes=tasks * 5
-    )
-    replay.add([Visit(task, tuple(episode(task) for _ in range(5)), 2) for task in range(tasks)])
+    each = 5 * SIZES.horizon
+    replay = ReplayBuffer(tasks, SIZES, has_sparse_reward=False, transitions=tasks * each, fullest_task=each)
+    replay.add([Visit(task, tuple(episode() for _ in range(5)), 2) for task in range(tasks)])
     return replay
 
 
@@ -67,7 +68,7 @@ def counted_work(learner: PearlLearner, replay: ReplayBuffer) -> float:
         )
         return gradient_step(state.trained, config, batch, key)
 
-    state = learner.initial_state(jax.random.key(0))
+    state = jax.jit(learner.initial_state)(jax.random.key(0))
     compiled = jax.jit(step).lower(state, replay.arrays, jax.random.key(1)).compile()
     return compiled.cost_analysis()["flops"]
 
@@ -90,18 +91,17 @@ def measure(rounds: int, steps: int) -> dict[str, Any]:
     product = jax.jit(jnp.matmul)
     operations = 2 * 4096 * 300 * 300
     learners = {
-        precision: PearlLearner(EXPERIMENT.algorithm, OBSERVATION, ACTION, HORIZON, precision)
-        for precision in ("float32", "bfloat16")
+        precision: PearlLearner(EXPERIMENT.algorithm, SIZES, precision) for precision in ("float32", "bfloat16")
     }
     work = counted_work(learners["float32"], replay)
     states, compile_seconds = {}, {}
     for precision, learner in learners.items():
         start = time.perf_counter()
-        state = learner.initial_state(jax.random.key(0))
-        compiled = PearlLearner.update.lower(learner, state, replay.arrays, steps).compile()
+        state = jax.jit(learner.initial_state)(jax.random.key(0))
+        compiled = update.lower(learner, "update", state, replay.arrays, None, steps).compile()
         compile_seconds[precision] = time.perf_counter() - start
         del compiled
-        states[precision], metrics = learner.update(state, replay.arrays, steps)
+        states[precision], metrics = update(learner, "update", state, replay.arrays, None, steps)
         jax.block_until_ready(metrics)
     peaks, seconds = [], {precision: [] for precision in learners}
     jax.block_until_ready(product(rows, weight))
@@ -109,7 +109,7 @@ def measure(rounds: int, steps: int) -> dict[str, Any]:
         peaks.append(operations / best_seconds(lambda: product(rows, weight), PEAK_REPETITIONS))
         for precision, learner in learners.items():
             start = time.perf_counter()
-            states[precision], metrics = learner.update(states[precision], replay.arrays, steps)
+            states[precision], metrics = update(learner, "update", states[precision], replay.arrays, None, steps)
             jax.block_until_ready(metrics)
             seconds[precision].append((time.perf_counter() - start) / steps)
     return {

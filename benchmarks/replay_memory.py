@@ -37,15 +37,10 @@ def array_bytes(buffer: ReplayBuffer) -> int:
 def planned_buffer(experiment: Experiment) -> ReplayBuffer:
     """The empty replay of a run, as `nacre train` makes it."""
     family = make_family(experiment.family)
-    transitions = learner_for(experiment, family).capacity(experiment.train_tasks, experiment.iterations)
-    return ReplayBuffer(
-        experiment.train_tasks,
-        family.observation_size,
-        family.action_size,
-        has_sparse_reward=family.has_sparse_reward,
-        transitions=transitions,
-        episodes=-(-transitions // family.horizon),
-    )
+    tasks = np.zeros((experiment.train_tasks, family.sizes.task))  # only how many there are counts
+    memory = learner_for(experiment, family).memory(family, tasks, experiment.iterations)
+    assert isinstance(memory, ReplayBuffer)
+    return memory
 
 
 def filled_buffer(experiment: Experiment) -> ReplayBuffer:
@@ -56,13 +51,12 @@ def filled_buffer(experiment: Experiment) -> ReplayBuffer:
     def visit(task: int, steps: tuple[int, ...]) -> Visit:
         episodes = [-(-phase // family.horizon) for phase in steps]
         context_episodes = sum(episodes[:2])
-        return Visit(task, tuple(episode(task) for _ in range(sum(episodes))), context_episodes)
+        return Visit(task, tuple(episode() for _ in range(sum(episodes))), context_episodes)
 
-    def episode(task: int) -> Episode:
+    def episode() -> Episode:
         length = family.horizon
         rewards = generator.random(length, np.float32)
         return Episode(
-            task=task,
             observations=generator.random((length + 1, family.observation_size), np.float32),
             actions=generator.random((length, family.action_size), np.float32),
             rewards=rewards,

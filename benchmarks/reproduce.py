@@ -23,10 +23,10 @@ import tyro
 from matplotlib.figure import Figure
 
 from nacre import Experiment, Interrupted, NacreError, make_experiment, resume, train
-from nacre.experiments import EXPERIMENTS
+from nacre.experiments import named_experiments
 from nacre.files import make_folder, write_atomically
 from nacre.logs import CSV, read_progress_csv
-from nacre.report import REFERENCES, Curves, Level, PublishedCurve, learning_curve, read_runs, write_curves
+from nacre.report import Curves, Level, PublishedCurve, learning_curve, read_runs, references_of, write_curves
 from nacre.report.curves import (
     EPOCH,
     LAST_EPISODE,
@@ -39,9 +39,8 @@ from nacre.report.curves import (
     flat_fields,
     same_experiment,
 )
+from nacre.report.trials import protocol_of
 from nacre.run_folder import EXPERIMENT, read_run, versions
-from nacre.runtime import training_protocol
-from nacre.tasks import make_family
 from nacre.tasks.simulator import physical_cores
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -72,7 +71,7 @@ def write_results(runs: Sequence[Path], results: Path | None = None) -> Path:
     """
     experiments, curves = read_runs(runs)
     experiment = experiments[0]
-    if experiment.name not in EXPERIMENTS:
+    if experiment.name not in named_experiments():
         raise NacreError(f"{runs[0]} is a run of {experiment.name}, which is not a named experiment")
     folder = RESULTS / experiment.name if results is None else results
     make_folder(folder)
@@ -81,7 +80,7 @@ def write_results(runs: Sequence[Path], results: Path | None = None) -> Path:
     iterations = len(next(iter(common.values()))[EPOCH])  # some runs may go on, and some were made longer
     experiments = [dataclasses.replace(each, iterations=iterations) for each in experiments]
     figure = Figure(figsize=(7.5, 4.8), layout="constrained")
-    learning_curve(figure.subplots(), curves, REFERENCES.get(experiment.family, ()))
+    learning_curve(figure.subplots(), curves, references_of(experiment.family), protocol_of(experiment))
     figure.suptitle(experiment.name, fontweight="bold")
     figure.savefig(folder / "curve.png", dpi=130)
     write_atomically(
@@ -94,7 +93,8 @@ def write_results(runs: Sequence[Path], results: Path | None = None) -> Path:
 def page(experiments: Sequence[Experiment], curves: Curves, recorded: Sequence[dict[str, Any]]) -> str:
     """README.md of a results folder, from curves of equal length."""
     experiment = experiments[0]
-    references = REFERENCES.get(experiment.family, ())
+    kind, references = experiment.name.partition("/")[0], references_of(experiment.family)
+    published = [it for it in references if isinstance(it, PublishedCurve) and it.algorithm == kind]
     return "\n".join(
         [
             f"# {experiment.name}\n",
@@ -104,7 +104,7 @@ def page(experiments: Sequence[Experiment], curves: Curves, recorded: Sequence[d
             "\n## Final returns\n",
             *final_returns(experiment, curves),
             "\n## Beside the numbers of others\n",
-            *published_comparison([it for it in references if isinstance(it, PublishedCurve)], curves),
+            *published_comparison(published, curves),
             *level_comparison([it for it in references if isinstance(it, Level)], curves),
             "\n## Configuration\n",
             *configuration(experiment),
@@ -114,7 +114,7 @@ def page(experiments: Sequence[Experiment], curves: Curves, recorded: Sequence[d
 
 
 def facts(experiments: Sequence[Experiment], curves: Curves, recorded: Sequence[dict[str, Any]]) -> list[str]:
-    """How the numbers came about."""
+    """What the numbers come from."""
 
     def each(name: str) -> str:
         return ", ".join(dict.fromkeys(str(run.get(name) or "not recorded") for run in recorded))
@@ -143,7 +143,7 @@ def command(experiments: Sequence[Experiment]) -> str:
     """The command that trains these experiments."""
     experiment = experiments[0]
     flags: list[str] = []
-    for field, (value, _) in differences(experiment, EXPERIMENTS[experiment.name]).items():
+    for field, (value, _) in differences(experiment, make_experiment(experiment.name)).items():
         flag = field.replace("_", "-")
         flags.append(f"--{'' if value else 'no-'}{flag}" if isinstance(value, bool) else f"--{flag} {value}")
     seeds = " ".join(str(each.seed) for each in experiments)
@@ -162,11 +162,11 @@ def differences(experiment: Experiment, other: Experiment) -> dict[str, tuple[An
 
 def final_returns(experiment: Experiment, curves: Curves) -> list[str]:
     """A table: return of each episode of a trial, by seed, after the last iteration."""
-    protocol = training_protocol(experiment, make_family(experiment.family))
+    protocol = protocol_of(experiment)
     columns = episode_columns(next(iter(curves.values())))
-    blind = protocol.exploration_episodes
+    exploration = protocol.exploration_episodes
     rows = [
-        (f"{number}{', task unknown' if number <= blind else ''}", [run[column][-1] for run in curves.values()])
+        (f"{number}{', task unknown' if number <= exploration else ''}", [run[column][-1] for run in curves.values()])
         for number, column in enumerate(columns, start=1)
     ]
     return [
@@ -182,9 +182,9 @@ def final_returns(experiment: Experiment, curves: Curves) -> list[str]:
 
 
 def published_comparison(published: Sequence[PublishedCurve], curves: Curves) -> list[str]:
-    """Where others measured and we did too: theirs and ours, and whether ours match at the last such point."""
+    """Published numbers and ours at the same steps, and whether ours match at the last point that both have."""
     if not published:
-        return ["Nobody has published numbers for this task family.\n"]
+        return ["There are no published numbers for this task family.\n"]
     first = max(run[STEPS][0] for run in curves.values())
     last = min(run[STEPS][-1] for run in curves.values())
     lines: list[str] = []
@@ -215,7 +215,7 @@ def verdict(steps: float, theirs: float, ours: np.ndarray) -> str:
 
 
 def level_comparison(levels: Sequence[Level], curves: Curves) -> list[str]:
-    """What can be had without knowing the task, or with knowing it, and where our last episode is between them."""
+    """What is possible without knowing the task, or with knowing it, and our last episode between them."""
     ours = [run[LAST_EPISODE][-1] for run in curves.values()]
     rows = [(level.value, level.label, level.source) for level in levels]
     rows.append((float(np.mean(ours)), "**ours, last episode**", "mean over seeds, after the last iteration"))
@@ -226,7 +226,7 @@ def level_comparison(levels: Sequence[Level], curves: Curves) -> list[str]:
 def configuration(experiment: Experiment) -> list[str]:
     """What is not as in the published configuration."""
     kind = experiment.name.partition("/")[0]
-    published = EXPERIMENTS[f"{kind}/{experiment.family}"]
+    published = make_experiment(f"{kind}/{experiment.family}")
     changed = differences(experiment, published)
     if not changed:
         return [f"That of `{published.name}`."]

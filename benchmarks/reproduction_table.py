@@ -3,8 +3,8 @@
     python benchmarks/reproduction_table.py [--check]
 
 One row for each published experiment, and in docs/ for each of the paper's ablations and those from pixels: what was
-run, what came of it, and what others measured. An experiment without results is "not run", with the command that would
-run it. With --check nothing is written: the exit status says whether both tables are as they would be written.
+run, what came of it, and what others measured. An experiment without results is "not run", with the command that
+runs it. With --check nothing is written: the exit status says whether both tables are up to date.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nacre.experiments import EXPERIMENTS, Experiment
-from nacre.report import REFERENCES, Curves, Level, PublishedCurve, read_curves
+from nacre.experiments import Experiment, named_experiments
+from nacre.report import REFERENCES, Curves, Level, PublishedCurve, read_curves, references_of
 from nacre.report.curves import FIRST_EPISODE, LAST_EPISODE, STEPS, cut_to_shortest
 from nacre.report.intervals import interquartile_mean, interval
 
@@ -57,13 +57,25 @@ def read_result(experiment: Experiment) -> Result | None:
 
 
 def is_ablation(experiment: Experiment) -> bool:
-    """Whether the algorithm is not that of the published experiment of the family."""
-    return experiment.algorithm != EXPERIMENTS[f"pearl/{experiment.family}"].algorithm
+    """Whether the configuration is not that of the algorithm's own experiment of the family."""
+    published = named_experiments().get(f"{kind(experiment)}/{experiment.family}")
+    return published is not None and experiment.algorithm != published.experiment.algorithm
+
+
+def kind(experiment: Experiment) -> str:
+    """The name of the algorithm."""
+    return experiment.name.partition("/")[0]
 
 
 def named(everything: bool) -> list[Experiment]:
-    """The experiments that have a row: all but the quick ones, or those of the published configurations alone."""
-    listed = [experiment for name, experiment in EXPERIMENTS.items() if not name.endswith("-quick")]
+    """The experiments that have a row: those of algorithms of which others published curves, without the quick ones.
+
+    `everything`: also ablations, and those from pixels.
+    """
+    listed = [entry.experiment for name, entry in named_experiments().items() if not name.endswith("-quick")]
+    curves = (it for entries in REFERENCES.values() for it in entries if isinstance(it, PublishedCurve))
+    published = {curve.algorithm for curve in curves}
+    listed = [it for it in listed if kind(it) in published]
     return [it for it in listed if everything or not (is_ablation(it) or it.family.endswith("-pixels"))]
 
 
@@ -93,7 +105,7 @@ def row(experiment: Experiment, link: bool) -> str:
 
 
 def final(curves: Curves, column: str) -> str:
-    """The interquartile mean over seeds after the last iteration, with its interval where there are enough seeds."""
+    """The interquartile mean over seeds after the last iteration, with its interval if there are enough seeds."""
     values = np.array([run[column][-1] for run in curves.values()])
     mean = number(float(interquartile_mean(values)))
     ends = interval(values)
@@ -101,19 +113,21 @@ def final(curves: Curves, column: str) -> str:
 
 
 def others(experiment: Experiment, steps: int | None) -> str:
-    """What others measured nearest to `steps`, and at their end; without any: the levels to compare with."""
-    references = REFERENCES.get(experiment.family, ())
+    """What others measured with the algorithm nearest to `steps`, and at their end; and what is possible with the task
+    and without it, by the reference curves or computed."""
+    references = references_of(experiment.family)
     if is_ablation(experiment):
-        return f"curves without numbers in the paper; beside `pearl/{experiment.family}`"
+        return f"curves without numbers in the paper; beside `{kind(experiment)}/{experiment.family}`"
     found: list[str] = []
     for curve in references:
-        if isinstance(curve, PublishedCurve):
+        if isinstance(curve, PublishedCurve) and curve.algorithm == kind(experiment):
             nearest = min(curve.points, key=lambda point: abs(point[0] - (steps or 0)))
             points = dict.fromkeys(([] if steps is None else [nearest]) + [curve.points[-1]])
             values = "; ".join(f"{number(value)} at {count(at)}" for at, value in points)
             found.append(f"{values} [{notes().index(note(curve)) + 1}]")
-    levels = [f"{number(level.value)} {level.label}" for level in references if isinstance(level, Level)]
-    return "<br>".join(found) or "; ".join(["nobody's numbers", *levels])
+    levels = [it for it in references if isinstance(it, Level) and (it.bound or not found)]
+    beside = "; ".join(f"{number(level.value)} {level.label}" for level in levels)
+    return "<br>".join([*(found or ["no published numbers"]), *([beside] if beside else [])])
 
 
 def note(curve: PublishedCurve) -> str:
@@ -121,7 +135,7 @@ def note(curve: PublishedCurve) -> str:
 
 
 def notes() -> list[str]:
-    """Whose numbers these are, in the order of the rows."""
+    """The sources of the published numbers, in the order of the rows."""
     families = dict.fromkeys(experiment.family for experiment in named(everything=True))
     curves = (it for family in families for it in REFERENCES.get(family, ()) if isinstance(it, PublishedCurve))
     return list(dict.fromkeys(note(curve) for curve in curves))
@@ -132,7 +146,7 @@ def number(value: float) -> str:
 
 
 def count(steps: float) -> str:
-    """Steps in millions, with three digits below the point where there are as many."""
+    """Steps in millions, with at most three digits below the point."""
     return f"{steps / 1e6:.3f}".rstrip("0").rstrip(".") + " M"
 
 

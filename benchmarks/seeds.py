@@ -31,11 +31,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from learner import ACTION, EXPERIMENT, HORIZON, OBSERVATION, random_replay
+from learner import EXPERIMENT, SIZES, random_replay
 from rich.console import Console
 from rich.table import Table
 
-from nacre.agents.pearl.learner import PearlLearner, update_batched
+from nacre.agents.pearl.learner import PearlLearner
+from nacre.gradient_steps import update, update_batched
 from nacre.run_folder import versions
 
 UPDATES = ["--updates-per-iteration", "100", "--update-chunk", "50"]
@@ -88,14 +89,16 @@ def measure(arguments: Sequence[str], seeds: int, iterations: int, scratch: Path
 
 def rounding(steps: Sequence[int]) -> dict[str, dict[str, float]]:
     """Relative differences of the networks, the larger of two seeds, by the number of gradient steps."""
-    learner = PearlLearner(EXPERIMENT.algorithm, OBSERVATION, ACTION, HORIZON)
+    learner = PearlLearner(EXPERIMENT.algorithm, SIZES)
     replays = tuple(random_replay().arrays for _ in range(2))
-    alone = [learner.initial_state(jax.random.key(seed)) for seed in range(2)]
+    alone = [jax.jit(learner.initial_state)(jax.random.key(seed)) for seed in range(2)]
     together = jax.tree.map(jnp.copy, alone)
     results: dict[str, dict[str, float]] = {}
     for step in range(1, max(steps) + 1):
-        alone = [learner.update(state, replay, 1)[0] for state, replay in zip(alone, replays, strict=True)]
-        together = [state for state, _ in update_batched(learner, tuple(together), replays, 1)]
+        alone = [
+            update(learner, "update", state, replay, None, 1)[0] for state, replay in zip(alone, replays, strict=True)
+        ]
+        together = [state for state, _ in update_batched(learner, "update", tuple(together), replays, (None, None), 1)]
         if step in steps:
             results[str(step)] = {
                 name: max(

@@ -81,7 +81,7 @@ def make_policy(n_slots: int) -> Callable[[np.ndarray], np.ndarray]:
 
     from nacre.rl.policy import TanhGaussianPolicy
 
-    policy = TanhGaussianPolicy(25, CheetahVel.action_size, 300, key=jax.random.key(0), precision="float32")
+    policy = TanhGaussianPolicy(25, CheetahVel.action_size, (300,) * 3, key=jax.random.key(0), precision="float32")
     z = jnp.zeros((n_slots, 5))
     key = jax.random.key(1)
 

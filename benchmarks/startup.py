@@ -44,8 +44,9 @@ def run_once(folder: Path, cache: Path) -> dict[str, float]:
     evaluated = 2 * tasks * config.evaluation_trials * config.evaluation_steps + tasks * config.evaluation_steps
     collected = float(second["Number of env steps total"]) - float(first["Number of env steps total"])
     collecting, evaluating = float(second["Sample Time (s)"]), float(second["(Previous) Eval Time (s)"])
-    # The journal is written when the first collection is complete, and the first update begins.
-    first_update = (folder / "replay" / "segment_000000.npz").stat().st_mtime - start
+    # The journal's segment is written when the iteration ends: after its updates and its evaluation.
+    first_end = (folder / "replay" / "segment_000000.npz").stat().st_mtime - start
+    first_update = first_end - float(first["Train Time (s)"]) - float(first["(Previous) Eval Time (s)"])
     return {
         "to the first update": first_update,
         "until the first chunk of updates is done": first_update + float(first["Train Time (s)"]),

@@ -23,9 +23,8 @@ from rich.table import Table
 
 from nacre import Evaluation, Experiment, Interrupted, NacreError, make_experiment, train
 from nacre.loading import read_trained
-from nacre.report import REFERENCES, learning_curve, read_runs, trajectories
+from nacre.report import learning_curve, read_runs, references_of, trajectories
 from nacre.run_evaluation import play_trials
-from nacre.runtime import training_protocol
 from nacre.types import Episode
 
 TRIALS = 10
@@ -49,10 +48,10 @@ def demo(experiment: Experiment, out: Path) -> Path:
         "of which\nit sees nothing but its rewards. The first update waits for the compiler."
     )
     train(experiment, out)
-    evaluation, trials, goals = meta_test(out)
+    evaluation, trials, goals = play_held_out_goals(out)
     print_returns(console, evaluation, trials, goals)
     picture = out / "demo.png"
-    draw(picture, out, trials, goals)
+    draw(picture, out, evaluation, trials)
     nacre, run = nacre_command(), shlex.quote(str(out))
     for line in (
         f"\npicture     {picture}",
@@ -64,11 +63,11 @@ def demo(experiment: Experiment, out: Path) -> Path:
     return picture
 
 
-def meta_test(run: Path) -> tuple[Evaluation, Trials, np.ndarray]:
+def play_held_out_goals(run: Path) -> tuple[Evaluation, Trials, np.ndarray]:
     """Lets the trained agent adapt to the held-out goals of its run, shape (goals, 2)."""
     trained = read_trained(run)
     experiment, goals = trained.experiment, trained.split.test
-    protocol = dataclasses.replace(training_protocol(experiment, trained.family), trials=TRIALS)
+    protocol = dataclasses.replace(experiment.algorithm.protocol(trained.family.horizon), trials=TRIALS)
     evaluation, trials, _ = play_trials(trained, goals, protocol, experiment.seed)
     return evaluation, trials, goals
 
@@ -97,8 +96,9 @@ def print_returns(console: Console, evaluation: Evaluation, trials: Trials, goal
     )
 
 
-def draw(picture: Path, run: Path, trials: Trials, goals: np.ndarray) -> None:
+def draw(picture: Path, run: Path, evaluation: Evaluation, trials: Trials) -> None:
     """Left, one trial on each of a few held-out goals; right, the learning curve of the run."""
+    goals = evaluation.tasks
     figure = Figure(figsize=(11, 4.9), layout="constrained")
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(1.25, 1), wspace=0.04)[0]
 
@@ -116,7 +116,7 @@ def draw(picture: Path, run: Path, trials: Trials, goals: np.ndarray) -> None:
     left.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, columnspacing=1.3)
 
     axes = right.subplots()
-    learning_curve(axes, read_runs([run])[1], REFERENCES["point-robot"])
+    learning_curve(axes, read_runs([run])[1], references_of("point-robot"), evaluation.protocol)
     right.suptitle("Learning curve", fontweight="bold")
     figure.savefig(picture, dpi=150)
 

@@ -6,13 +6,19 @@ the environment also reaches the processes that tests start.
 
 import os
 import shutil
+import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 # One thread for BLAS, or NumPy's pool fights with the simulator's and with XLA's.
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 os.environ["JAX_PLATFORMS"] = "cpu"
+# A job in the background of a shell, or under nohup, ignores these signals, and so would all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 os.environ["MPLBACKEND"] = "agg"
 # Compiled functions are shared by the processes of one test session, and kept out of the user's own cache.
 _compilation_cache = tempfile.TemporaryDirectory(prefix="nacre-tests-", ignore_cleanup_errors=True)
@@ -90,3 +96,26 @@ def run_copy(tiny_run: Path, tmp_path: Path) -> Path:
 def flags(overrides: dict[str, int]) -> list[str]:
     """Overrides as the command line takes them."""
     return [f"--{field.replace('_', '-')}={value}" for field, value in overrides.items()]
+
+
+OWN_MODULES = ("random_learner", "task_regression")
+"""What tests import as modules of a user's own."""
+
+
+@pytest.fixture(scope="module")
+def own_registrations() -> Iterator[None]:
+    """What a module of tests makes known is forgotten after it, and its modules can be imported anew."""
+    from nacre import experiments, extensions
+    from nacre.agents import ALGORITHMS
+    from nacre.tasks import FAMILIES
+
+    tables: list[dict[str, Any]] = [ALGORITHMS, FAMILIES, experiments._REGISTERED]
+    before, path = [dict(table) for table in tables], list(sys.path)
+    yield
+    for table, entries in zip(tables, before, strict=True):
+        table.clear()
+        table.update(entries)
+    extensions._imported.clear()
+    sys.path[:] = path
+    for name in [name for name in sys.modules if name.partition(".")[0] in OWN_MODULES]:
+        del sys.modules[name]

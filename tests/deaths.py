@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from nacre import files, logs
+from nacre import files
 
 
 @contextlib.contextmanager
@@ -55,7 +55,7 @@ def watched(folder: Path, moment: Callable[[str, str], None]) -> Iterator[None]:
         file = builtins.open(path, mode)  # noqa: SIM115
         return Watched(file, path.name) if mode in ("wb", "ab") and path.is_relative_to(folder) else file
 
-    replace, unlink = os.replace, Path.unlink
+    replace, unlink, mkdir = os.replace, Path.unlink, Path.mkdir
 
     def watched_replace(source: Any, target: Any) -> None:
         if not Path(target).is_relative_to(folder):
@@ -69,11 +69,16 @@ def watched(folder: Path, moment: Callable[[str, str], None]) -> Iterator[None]:
             moment("before removing", path.name)
         unlink(path, missing_ok)
 
+    def watched_mkdir(path: Path, *args: Any, **named: Any) -> None:
+        if path.is_relative_to(folder) and not path.exists():
+            moment("before making", path.name)
+        mkdir(path, *args, **named)
+
     with (
         mock.patch.object(files, "open", watched_open, create=True),
-        mock.patch.object(logs, "open", watched_open, create=True),
         mock.patch.object(os, "replace", watched_replace),
         mock.patch.object(Path, "unlink", watched_unlink),
+        mock.patch.object(Path, "mkdir", watched_mkdir),
     ):
         yield
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -24,9 +25,13 @@ from jaxtyping import Bool, Float64
 from nacre.agents.pearl.config import PearlConfig
 from nacre.agents.pearl.learner import PearlLearner
 from nacre.agents.pearl.networks import PearlNetworks, initial_networks
+from nacre.collect import play_together, run_schedules
+from nacre.files import read_npz
+from nacre.interfaces import Agent, Play, Played, Result, Schedule
 from nacre.nn.mlp import MLP
 from nacre.tasks.family import TaskFamily, World
-from nacre.types import Episode
+from nacre.tasks.simulator import Simulator
+from nacre.types import Episode, Tree
 
 NEVER = 1000.0
 """A length beyond every horizon: the episodes of such a task are truncated."""
@@ -63,7 +68,7 @@ class Clock(TaskFamily):
 
     Observations are (label, random number of the reset, step, sum of the last action). The reward of step t = 1, 2, ...
     is 10 label + t, so that an episode of L steps returns 10 label L + L (L + 1) / 2. The sparse reward, if there is
-    one, is 1 at termination and 0 before.
+    one, is 1 at termination and 0 before, and termination is then a success.
     """
 
     name = "clock"
@@ -73,7 +78,7 @@ class Clock(TaskFamily):
 
     def __init__(self, horizon: int, *, sparse: bool = False):
         self.horizon = horizon
-        self.has_sparse_reward = sparse
+        self.has_sparse_reward = self.has_success = sparse
 
     def sample_tasks(self, generator: np.random.Generator, n: int) -> Float64[np.ndarray, "n 2"]:
         return np.stack([generator.random(n), generator.integers(1, 2 * self.horizon, n)], axis=-1)
@@ -83,6 +88,9 @@ class Clock(TaskFamily):
 
     def sparse_reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
         return self.terminated(previous, action, following, task).astype(np.float64)
+
+    def success(self, previous: Any, action: Any, following: Any, task: Any) -> Bool[np.ndarray, "..."]:
+        return self.terminated(previous, action, following, task)
 
     def terminated(self, previous: Any, action: Any, following: Any, task: Any) -> Bool[np.ndarray, "..."]:
         return following[..., 0] >= task[..., 1]
@@ -96,7 +104,28 @@ def clock_return(label: float, length: int) -> float:
 
 
 def clock_learner(horizon: int, config: PearlConfig) -> PearlLearner:
-    return PearlLearner(config, Clock.observation_size, Clock.action_size, horizon)
+    return PearlLearner(config, Clock(horizon).sizes)
+
+
+def run_trials(
+    agent: Agent,
+    params: Tree,
+    simulator: Simulator,
+    tasks: Float64[np.ndarray, "n parameters"],
+    seed: np.random.SeedSequence,
+    *,
+    steps: int = 0,
+    episodes: int = 0,
+    deterministic: bool,
+    belief: Tree | None = None,
+) -> Played:
+    """Plays one trial in each slot of a simulator."""
+    return play_together([Play(agent, params, tasks, seed, deterministic, steps, episodes, belief)], simulator)[0]
+
+
+def run_schedule(schedule: Schedule[Result], simulator: Simulator) -> Result:
+    """Plays in one simulator what a schedule asks for."""
+    return run_schedules([schedule], lambda plays: play_together(plays, simulator))[0]
 
 
 POSTERIOR_MARK = 6.0
@@ -112,9 +141,7 @@ def transparent_networks(config: PearlConfig, *, factor_variance: float, code_sc
     any noise; the third has mean 0 and standard deviation 1.
     """
     assert config.latent_size == 2
-    networks = initial_networks(
-        config, Clock.observation_size, Clock.action_size, key=jax.random.key(0), precision="float32"
-    )
+    networks = initial_networks(config, Clock(1).sizes, key=jax.random.key(0), precision="float32")
     latent_columns = slice(Clock.observation_size, Clock.observation_size + 2)
     z_input = np.zeros((Clock.observation_size + 2, 2))
     z_input[latent_columns] = _Z_SCALE * np.eye(2)
@@ -161,6 +188,16 @@ def _linear(network: MLP, first: np.ndarray, last: np.ndarray, bias: np.ndarray)
         network,
         (tuple(map(jnp.asarray, weights)), tuple(map(jnp.asarray, biases))),
     )
+
+
+def contents(path: Path) -> dict[str, Any]:
+    """The arrays of a checkpoint or of a segment, and the counters of a checkpoint, without what differs between two
+    equal runs: times, and the name of the run."""
+    arrays: dict[str, Any] = read_npz(path)
+    if "manifest" in arrays:
+        progress = json.loads(arrays["manifest"].tobytes())["progress"]
+        arrays["manifest"] = {name: value for name, value in progress.items() if name not in ("seconds", "run", "log")}
+    return {name: array for name, array in arrays.items() if name != "run"}
 
 
 _compiled: list[str] = []

@@ -36,8 +36,8 @@ def test_what_happens_in_each_episode() -> None:
     np.testing.assert_allclose(columns[script.RETURN], [1, 2, 2])
 
 
-def test_a_family_without_sparse_rewards_has_no_successes() -> None:
-    with pytest.raises(NacreError, match="without a sparse reward"):
+def test_a_family_that_defines_no_success_is_refused() -> None:
+    with pytest.raises(NacreError, match="defines no success"):
         script.adaptation(evaluation(None))
 
 

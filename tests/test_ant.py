@@ -126,6 +126,36 @@ def test_without_forces_an_ant_moves_alike_and_sees_and_pays_nothing_of_contacts
     np.testing.assert_allclose(cost, 0.0005 * (forces**2).sum(-1), atol=1e-7)
 
 
+@pytest.mark.parametrize("name", ["ant-dir", "ant-random-dir", "humanoid-dir"])
+def test_without_forces_bodies_move_alike_and_pay_nothing_of_contacts(name):
+    family = make_family(name)
+    actions = np.random.default_rng(3).uniform(-1, 1, (12, 2, family.action_size)).astype(np.float32)
+    tasks = np.array([[1.0, 0.0], [-1.0, 0.0]])
+    seen, earned, forces = [], [], []
+    for member in (name, f"{name}-without-forces"):
+        simulator = Simulator(make_family(member), 2)
+        simulator.reset(seed=5, options={"tasks": tasks})
+        steps = []
+        for action in actions:
+            steps.append(simulator.step(action))
+            forces.append(simulator._reward_states[:, 3:].copy())
+        seen.append(np.array([step[0] for step in steps]))
+        earned.append(np.array([step[1] for step in steps]))
+        simulator.close()
+    felt, none = np.split(np.array(forces), 2)
+    assert felt.any()
+    assert not none.any()
+    first, end = family.contact_forces or (0, 0)
+    assert (end - first) == (84 if name == "humanoid-dir" else 0)
+    np.testing.assert_array_equal(np.delete(seen[0], range(first, end), -1), np.delete(seen[1], range(first, end), -1))
+    np.testing.assert_allclose(seen[0][..., first:end], felt if end else np.zeros((12, 2, 0)), rtol=1e-6)
+    assert not seen[1][..., first:end].any()
+    cost = 0.0005 * (felt.clip(-1, 1) ** 2).sum(-1)
+    if name == "humanoid-dir":
+        cost = np.minimum(0.5e-6 * (felt**2).sum(-1), 10)
+    np.testing.assert_allclose(earned[1] - earned[0], cost, atol=1e-9)
+
+
 @pytest.fixture(scope="module")
 def standing():
     """Reward states (time + 1, slots, 87) of four ants that do nothing."""

@@ -8,11 +8,13 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import nacre
+import nacre.run_evaluation
 from nacre.cli import main
 from nacre.errors import NacreError
 
@@ -46,8 +48,8 @@ def says(fails: Callable[..., str]) -> Callable[..., str]:
 
 
 TRAIN_ERRORS = [
-    ("pearl/cheeta-vel", "unknown experiment 'pearl/cheeta-vel': did you mean pearl/cheetah-vel"),
-    ("soccer", "unknown experiment 'soccer': allowed: pearl/ant-dir, pearl/ant-goal, "),
+    ("pearl/cheeta-vel", "register_experiment, or nacre --import MODULE): did you mean pearl/cheetah-vel"),
+    ("soccer", "--import MODULE): allowed: "),
     ("", "EXPERIMENT is missing; allowed: pearl/point-robot"),
     ("pearl/point-robot --iterations -2", "iterations is -2; allowed: at least 1"),
     ("pearl/point-robot --train-tasks 0", "train_tasks is 0; allowed: at least 1"),
@@ -60,10 +62,15 @@ TRAIN_ERRORS = [
     ("pearl/point-robot --discount 1.5", "algorithm.discount is 1.5; allowed: more than 0 and at most 1"),
     ("pearl/point-robot --seed -1", "seed is -1; allowed: at least 0"),
     ("pearl/point-robot --threads 0", "threads is 0; allowed: at least 1"),
-    ("pearl/point-robot --family point-robt", "no task family 'point-robt'; did you mean point-robot"),
+    ("pearl/point-robot --family point-robt", "register_family, or nacre --import MODULE): did you mean point-robot"),
     ("pearl/point-robot --name ../up", "name is '../up'; allowed"),
     ("pearl/point-robot --device gpu", "device 'gpu' was asked for, and JAX finds only: cpu"),
-    ("pearl/point-robot --config old.json", "EXPERIMENT is 'pearl/point-robot' beside --config; allowed: one of the"),
+    ("pearl/point-robot --config missing.json", "cannot read missing.json: No such file"),
+    ("--no-probabilistic-context pearl/cheeta-vel", "did you mean pearl/cheetah-vel"),
+    ("pearl/point-robot --iterations 100000000", "iterations is 100000000; allowed: at least 1 and at most 1000000"),
+    ("pearl/point-robot --batch-size 1000000000", "algorithm.batch_size is 1000000000; allowed"),
+    ("pearl/point-robot --hidden-size 200000", "algorithm.hidden_size is 200000; allowed"),
+    ("pearl/point-robot --latent-size 9223372036854775808", "algorithm.latent_size is 9223372036854775808; allowed"),
     ("--config missing.json", "cannot read missing.json: No such file"),
 ]
 
@@ -88,7 +95,6 @@ def test_train_refuses(says, tmp_path, arguments, message):
         ("evaluate run --checkpont best", ("--checkpont", "--checkpoint")),
         ("resume", ("RUN",)),
         ("trian", ("trian", "train")),
-        ("", ("train", "evaluate")),
     ],
 )
 def test_arguments_that_are_not_understood(fails, arguments, words):
@@ -103,8 +109,8 @@ def test_arguments_that_are_not_understood(fails, arguments, words):
         ("{", "is not JSON"),
         ("[]", "JSON object"),
         ('{"env_name": "cheetah-vle"}', "unknown env_name 'cheetah-vle': did you mean cheetah-vel"),
-        ('{"algo_params": {"kl_lamda": 1}}', "unknown key 'algo_params.kl_lamda': did you mean algo_params.kl_lambda"),
-        ('{"algo_params": {"kl_lambda": "big"}}', "kl_weight is 'big'; allowed: a finite number"),
+        ('{"algo_params": {"kl_lamda": 1}}', "unknown key: algo_params.kl_lamda = 1 (did you mean kl_lambda?)"),
+        ('{"algo_params": {"kl_lambda": "big"}}', "old.json: algo_params.kl_lambda is 'big'; allowed: a finite number"),
         ('{"algo_params": {"recurrent": true}}', "algo_params.recurrent is true; allowed: false"),
     ],
 )
@@ -176,6 +182,7 @@ def test_checkpoint_of_another_experiment(says, run_copy, command):
     path = run_copy / "experiment.json"
     content = json.loads(path.read_text())
     content["experiment"]["algorithm"]["hidden_size"] = 16
+    content["checksum"] = None
     path.write_text(json.dumps(content))
     error = says(command, run_copy)
     assert "iteration_000002.npz is of another experiment" in error
@@ -207,8 +214,15 @@ def test_full_disk_while_training(says, run_copy, monkeypatch):
     before = {path: path.read_bytes() for path in (run_copy / "checkpoints").iterdir()}
     checkpoint = run_copy / "checkpoints" / "iteration_000003.npz"
     segment = run_copy / "replay" / "segment_000002.npz"
-    checkpoint.with_name(f"{checkpoint.name}.tmp").symlink_to("/dev/full")
-    assert f"cannot write {checkpoint}: No space left on device" in says("resume", run_copy, "--iterations", "3")
+
+    def fill_the_disk(source: Path, target: Path) -> None:
+        source.rename(target)
+        if target == segment:
+            checkpoint.with_name(f"{checkpoint.name}.tmp").symlink_to("/dev/full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nacre.files.os.replace", fill_the_disk)
+        assert f"cannot write {checkpoint}: No space left on device" in says("resume", run_copy, "--iterations", "3")
 
     def replace(source: Path, target: Path) -> None:
         if target == segment:
@@ -224,15 +238,95 @@ def test_full_disk_while_training(says, run_copy, monkeypatch):
     assert checkpoint.exists()
 
 
-def test_full_disk_while_evaluating(says, run_copy):
-    (run_copy / "evaluations").mkdir()
+@pytest.mark.parametrize("own_file", [False, True])
+def test_full_disk_while_evaluating(run_copy, tmp_path, monkeypatch, capsys, own_file):
+    """What was played is shown all the same, and nothing else is lost."""
     path = run_copy / "evaluations" / "iteration_000002-test-deterministic-context.json"
-    path.with_name(f"{path.name}.tmp").symlink_to("/dev/full")
-    assert f"cannot write {path}: No space left on device" in says("evaluate", run_copy)
+    if own_file:
+        path = tmp_path / "results" / "mine.json"
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("nacre.files.os.replace", full)
+    with pytest.raises(SystemExit) as exit_info:
+        main(["evaluate", str(run_copy), *(["--out", str(path)] if own_file else [])])
+    assert exit_info.value.code == 2
+    output, errors = capsys.readouterr()
+    assert "Return of each episode" in output
+    assert errors == f"nacre: error: cannot write {path}: No space left on device\n"
     assert list(path.parent.iterdir()) == []
-    path.parent.rmdir()
-    path.parent.touch()
+
+
+def test_evaluations_is_a_file(says, run_copy):
+    (run_copy / "evaluations").touch()
     assert "evaluations: File exists" in says("evaluate", run_copy)
+
+
+def refuse(code: int) -> Callable[..., None]:
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    return refused
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("has_folder", [False, True])
+def test_evaluating_a_run_that_is_read_only(run_copy, tmp_path, monkeypatch, capsys, code, has_folder):
+    """It is said before anything is played, the result is shown all the same, and --out writes it elsewhere."""
+    played = []
+    play_trials = nacre.run_evaluation.play_trials
+    monkeypatch.setattr("nacre.run_evaluation.play_trials", lambda *args: played.append(args) or play_trials(*args))
+    if has_folder:
+        (run_copy / "evaluations").mkdir()
+        patched = "nacre.files.open", refuse(code)
+    else:
+        patched = "nacre.files.Path.mkdir", refuse(code)
+    with monkeypatch.context() as patch:
+        patch.setattr(*patched, raising=False)
+        with pytest.warns(UserWarning, match=r"^cannot .*evaluations.*; the result is only shown \(--out FILE\.json "):
+            main(["evaluate", str(run_copy)])
+        output = capsys.readouterr().out
+        assert "Return of each episode" in output
+        assert output.splitlines()[-1] == "Not written"
+        with pytest.warns(UserWarning, match="the result is only shown"):
+            evaluation = nacre.evaluate(run_copy)
+        assert len(evaluation.trials) == 2
+        assert len(played) == 2
+        with pytest.raises(NacreError, match=r"^cannot .*evaluations.*; --out FILE\.json writes elsewhere$"):
+            nacre.evaluate(run_copy, video=True)
+        assert len(played) == 2
+    before = sorted(run_copy.rglob("*"))
+    out = tmp_path / "results" / "mine.json"
+    for _ in range(2):  # the second time it is replaced
+        main(["evaluate", str(run_copy), "--out", str(out)])
+        assert capsys.readouterr().out.splitlines()[-1] == f"Written to {out}"
+    assert json.loads(out.read_text())["checkpoint"] == "iteration_000002"
+    assert sorted(run_copy.rglob("*")) == before
+    assert sorted(out.parent.iterdir()) == [out]
+
+
+def test_impossible_files_for_a_result(says, run_copy, tmp_path):
+    assert "out is 'mine.csv'; allowed: the name of a file that ends in .json" in says(
+        "evaluate", run_copy, "--out", "mine.csv"
+    )
+    (tmp_path / "folder.json").mkdir()
+    assert "folder.json is a folder" in says("evaluate", run_copy, "--out", tmp_path / "folder.json")
+
+
+def test_two_evaluations_at_once(run_copy, monkeypatch):
+    """Each writes a file of its own, though neither was there when the other chose a name."""
+    play_trials = nacre.run_evaluation.play_trials
+
+    def play_meanwhile(*args: Any) -> Any:
+        monkeypatch.setattr("nacre.run_evaluation.play_trials", play_trials)
+        nacre.evaluate(run_copy, seed=3)
+        return play_trials(*args)
+
+    monkeypatch.setattr("nacre.run_evaluation.play_trials", play_meanwhile)
+    nacre.evaluate(run_copy)
+    contents = [json.loads(path.read_text()) for path in sorted((run_copy / "evaluations").iterdir())]
+    assert [content["seed"] for content in contents] == [3, 0]
 
 
 @pytest.mark.parametrize("iterations", ["0", "-3", "1"])

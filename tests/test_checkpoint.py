@@ -25,6 +25,7 @@ from nacre.checkpoint import (
     latest_checkpoint,
     load_checkpoint,
     read_progress,
+    remove_superfluous,
     save_best,
     save_checkpoint,
 )
@@ -70,6 +71,7 @@ def bits(tree: Any) -> list[tuple[str, str, tuple[int, ...], bool, bytes]]:
 def test_round_trip_is_exact(tmp_path: Path) -> None:
     state = make_state()
     progress = {"iterations": 12, "best": -43.21, "nothing": None, "unknown": float("nan")}
+    (tmp_path / "checkpoints").mkdir()
     path = save_checkpoint(tmp_path / "checkpoints", "iteration_000012", state, progress, keep=2)
     assert path == tmp_path / "checkpoints" / "iteration_000012.npz"
     restored, restored_progress = load_checkpoint(path, like=make_state(seed=1))
@@ -131,11 +133,46 @@ def test_old_checkpoints_go_and_the_best_stays(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path)[0].stem == "iteration_1000000"
 
 
-def test_a_damaged_best_is_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("again", [False, True])
+def test_a_damaged_best_is_kept_aside(tmp_path: Path, again: bool) -> None:
+    """It may have been better than any that is left, and it may be mended."""
     path = save_checkpoint(tmp_path, "iteration_000001", {"x": jnp.arange(3)}, {"return": 1.0}, keep=1)
     (tmp_path / "best.npz").write_bytes(b"no zip")
-    assert save_best(path, "return")
+    aside = tmp_path / "best.npz.damaged"
+    if again:
+        aside.write_bytes(b"an earlier one")
+        aside = tmp_path / "best.npz.damaged-2"
+    with pytest.warns(UserWarning, match=rf"best.npz is damaged.*; it is kept as {aside.name}, and the best is chosen"):
+        assert save_best(path, "return")
     assert read_progress(tmp_path / "best.npz") == {"return": 1.0}
+    assert aside.read_bytes() == b"no zip"
+    assert not save_best(path, "return")
+
+
+def test_a_best_that_cannot_be_read_is_not_replaced(tmp_path: Path) -> None:
+    path = save_checkpoint(tmp_path, "iteration_000001", {"x": jnp.arange(3)}, {"return": 1.0}, keep=1)
+    (tmp_path / "best.npz").mkdir()
+    with pytest.raises(NacreError, match=r"cannot read .*best\.npz"):
+        save_best(path, "return")
+
+
+def test_superfluous_checkpoints_that_could_not_be_removed_go_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = {"x": jnp.arange(3)}
+    for iteration in (1, 2, 3, 4):
+        save_checkpoint(tmp_path, checkpoint_label(iteration), state, {}, keep=9)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(NacreError, match=r"cannot remove .*: Input/output error"):
+        save_checkpoint(tmp_path, checkpoint_label(5), state, {}, keep=2)
+    monkeypatch.undo()
+    path, _ = latest_checkpoint(tmp_path)
+    remove_superfluous(path, keep=2)
+    assert names(tmp_path) == ["iteration_000004.npz", "iteration_000005.npz"]
 
 
 def test_checkpoints_of_a_future_that_was_given_up_go(tmp_path: Path) -> None:

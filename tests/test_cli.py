@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 
 import nacre
-from nacre import cli, runtime
+from nacre import cli
 from nacre.agents.pearl.config import PearlConfig
 from nacre.errors import Interrupted
 from nacre.evaluation import Evaluation, Protocol, TrialResult
-from nacre.experiments import EXPERIMENTS, Experiment
+from nacre.experiments import Experiment, make_experiment, named_experiments
+from nacre.listing import listing
 
 NACRE = (sys.executable, "-m", "nacre.cli")
 
@@ -32,21 +33,38 @@ def rows(run: Path) -> list[dict[str, str]]:
 def test_list_names_every_experiment(capsys):
     cli.main(["list"])
     out = capsys.readouterr().out
-    lines = {line.split()[0]: line for line in out.splitlines() if line.startswith("pearl/")}
-    assert lines.keys() == EXPERIMENTS.keys()
+    lines = {line.split()[0]: line for line in out.splitlines() if "/" in line.partition(" ")[0]}
+    assert lines.keys() == named_experiments().keys()
     assert "100 + 30" in lines["pearl/cheetah-vel"]
-    assert "2 700 000" in lines["pearl/cheetah-vel"]  # as in the published table of budgets
-    assert "5 004 000" in lines["pearl/cheetah-dir"]
-    for name, steps in (
-        ("ant-dir", "2 504"),
-        ("ant-random-dir", "2 504"),
-        ("ant-goal", "2 800"),
-        ("ant-goal-long", "10 000"),
-        ("humanoid-dir", "2 700"),
+    for name, steps in (  # as in the published table of budgets
+        ("cheetah-vel", "2.700"),
+        ("cheetah-dir", "5.004"),
+        ("ant-dir", "2.504"),
+        ("ant-random-dir", "2.504"),
+        ("ant-goal", "2.800"),
+        ("ant-goal-long", "10.000"),
+        ("humanoid-dir", "2.700"),
+        ("walker-rand-params", "2.580"),
+        ("hopper-rand-params", "2.580"),
     ):
-        assert f" {steps} 000 " in lines[f"pearl/{name}"]
-    for name in ("walker-rand-params", "hopper-rand-params"):
-        assert " 2 580 000 " in lines[f"pearl/{name}"]
+        assert f" {steps} " in lines[f"pearl/{name}"]
+    assert lines["pearl/cheetah-vel"].endswith("  a half-cheetah runs at a hidden speed between 0 and 3 m/s")
+
+
+@pytest.mark.parametrize(("width", "per_experiment"), [(60, 4), (80, 2.1), (100, 2), (160, 1.1)])
+def test_list_on_a_terminal(width, per_experiment):
+    lines = listing(width)
+    assert max(map(len, lines)) <= width
+    first = lines.index("pearl:") + 1
+    last = lines.index("", first)
+    assert last - first <= per_experiment * len(named_experiments())
+    text = " ".join(" ".join(lines).split())
+    for name, (_, description) in named_experiments().items():
+        assert any(line == name or line.startswith(f"{name} ") for line in lines)
+        if width < 100:
+            assert description in text
+    for family in nacre.tasks.list_families():
+        assert f"{family}," in text or f"{family}." in text
 
 
 def test_tasks_of_many_parameters_are_shown_by_their_numbers(capsys):
@@ -64,7 +82,7 @@ def test_tasks_of_many_parameters_are_shown_by_their_numbers(capsys):
         assert mean == ["mean", "1.00", "6.00"]
 
 
-@pytest.mark.parametrize("arguments", [["list"], ["--help"], ["train", "--help"], ["--version"]])
+@pytest.mark.parametrize("arguments", [[], ["list"], ["--help"], ["train", "--help"], ["--version"]])
 def test_answers_at_once_without_jax(arguments):
     program = (
         "import atexit, sys\n"
@@ -86,13 +104,16 @@ def test_every_field_is_a_flag_with_help(capsys):
         cli.main(["train", "pearl/sparse-point-robot", "--help"])
     assert exit_info.value.code == 0
     words = " ".join(re.sub(r"[│╭╮╰╯─]", " ", capsys.readouterr().out).split())
-    experiment = EXPERIMENTS["pearl/sparse-point-robot"]
+    experiment = make_experiment("pearl/sparse-point-robot")
     for owner in (experiment, experiment.algorithm):
         for field in dataclasses.fields(owner):
             if field.name != "algorithm":
                 assert f"--{field.name.replace('_', '-')}" in words
     assert "Transitions per task in a gradient step, drawn" not in words
     assert "Transitions per task in a gradient step." in words  # batch_size's docstring
+    # What is set most often comes first.
+    assert words.index("--out") < words.index("--seed ") < words.index("--iterations") < words.index("--name")
+    assert words.index("--name") < words.index("--latent-size")
     # The defaults are those of the experiment that was named.
     assert "Weight of the KL divergence, summed over the tasks of the meta-batch. (default: 1.0)" in words
 
@@ -113,8 +134,26 @@ def test_flags_override_the_named_experiment(arguments):
     assert command.out is None
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ("pearl/cheetah-dir --seed 1", "pearl/cheetah-dir"),
+        ("--seed 1 pearl/cheetah-dir", "pearl/cheetah-dir"),
+        ("--name pearl/ant-dir pearl/cheetah-dir", "pearl/cheetah-dir"),
+        ("--no-probabilistic-context pearl/cheetah-dir", "pearl/cheetah-dir"),
+        ("--name=pearl/ant-dir --out runs/x --no-probabilistic-context pearl/cheetah-dir", "pearl/cheetah-dir"),
+        ("--sizes 1 2 pearl/cheetha-dir", "pearl/cheetha-dir"),
+        ("cheetah", "cheetah"),
+        ("--out runs/x --seed 3", None),
+        ("--help", None),
+    ],
+)
+def test_the_name_is_found_before_any_flag_is_known(arguments, name):
+    assert cli._find_experiment(arguments.split()) == name
+
+
 def test_named_experiment_without_flags_is_itself():
-    for name, experiment in EXPERIMENTS.items():
+    for name, (experiment, _) in named_experiments().items():
         command = cli._parse(["train", name])
         assert isinstance(command, cli.Train)
         assert command.experiment == experiment
@@ -227,7 +266,7 @@ def test_evaluate_train_tasks_from_python(run_copy):
 def test_evaluation_protocol_is_the_experiments_own(run_copy):
     evaluation = nacre.evaluate(run_copy)
     experiment = nacre.make_experiment("pearl/point-robot")
-    assert evaluation.protocol == runtime.training_protocol(experiment, nacre.make_family("point-robot"))
+    assert evaluation.protocol == experiment.algorithm.protocol(nacre.make_family("point-robot").horizon)
 
 
 def test_signals_end_with_their_code(monkeypatch, capsys):

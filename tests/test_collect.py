@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtyping import Array, Bool, Float, Int32
-from probes import NEVER, Clock, compilations
+from probes import NEVER, Clock, compilations, run_trials
 
-from nacre.agents.interface import Agent
-from nacre.collect import run_trials
+from nacre.interfaces import Agent, Played
 from nacre.tasks.simulator import Simulator
 from nacre.types import Episode, Key, Transition
 
@@ -39,17 +38,27 @@ class Witness:
     the observation when it is to be deterministic.
     """
 
-    def begin_trial(self, params: Array, key: Key, n: int) -> Log:
+    sees_sparse_reward: ClassVar[bool] = True
+    sees_task: ClassVar[bool] = False
+
+    def begin_trial(self, params: Array, keys: Key, tasks: Array | None) -> Log:
+        n = len(keys)
         return Log(jnp.zeros((n, LOG_LENGTH, LOG_WIDTH)), jnp.zeros(n, jnp.int32))
 
-    def begin_episode(self, params: Array, belief: Log, key: Key, mask: Bool[Array, " n"]) -> Log:
+    def begin_episode(self, params: Array, belief: Log, keys: Key, mask: Bool[Array, " n"]) -> Log:
         return _note(belief, BEGIN, mask)
 
     def act(
-        self, params: Array, belief: Log, observation: Array, key: Key, deterministic: bool
+        self,
+        params: Array,
+        belief: Log,
+        observation: Array,
+        keys: Key,
+        mask: Bool[Array, " n"],
+        deterministic: bool,
     ) -> tuple[Float[Array, "n action"], Log]:
         told = belief.count / LOG_LENGTH
-        noise = jax.random.uniform(key, told.shape, minval=-1)
+        noise = jax.vmap(lambda key: jax.random.uniform(key, minval=-1))(keys)
         last = jnp.sin(observation @ jnp.arange(1.0, 5.0)) if deterministic else noise
         return jnp.stack([told, jnp.broadcast_to(params, told.shape), last], axis=-1), belief
 
@@ -57,7 +66,7 @@ class Witness:
         columns = [column[:, None] if column.ndim == 1 else column for column in map(jnp.asarray, transition)]
         return _note(belief, OBSERVE, mask, jnp.concatenate([column.astype(jnp.float32) for column in columns], axis=1))
 
-    def end_episode(self, params: Array, belief: Log, key: Key, mask: Bool[Array, " n"]) -> Log:
+    def end_episode(self, params: Array, belief: Log, keys: Key, mask: Bool[Array, " n"]) -> Log:
         return _note(belief, END, mask)
 
 
@@ -84,9 +93,7 @@ def expected_log(episodes: list[Episode]) -> np.ndarray:
     return np.array(rows, np.float32)
 
 
-def play(
-    seed: int = 0, *, sparse: bool = False, param: float = 0, deterministic: bool = True, **amount: int
-) -> tuple[list[list[Episode]], Log]:
+def play(seed: int = 0, *, sparse: bool = False, param: float = 0, deterministic: bool = True, **amount: int) -> Played:
     """Trials of `amount` (steps and episodes) in a new simulator."""
     simulator = Simulator(Clock(HORIZON, sparse=sparse), len(TASKS))
     entropy = np.random.SeedSequence(seed)
@@ -96,7 +103,7 @@ def play(
 def assert_same(first: list[list[Episode]], second: list[list[Episode]]) -> None:
     for these, those in zip(first, second, strict=True):
         for this, that in zip(these, those, strict=True):
-            assert (this.task, this.terminated) == (that.task, that.terminated)
+            assert this.terminated == that.terminated
             np.testing.assert_array_equal(this.observations, that.observations)
             np.testing.assert_array_equal(this.actions, that.actions)
             np.testing.assert_array_equal(this.rewards, that.rewards)
@@ -117,10 +124,9 @@ def test_whole_episodes_until_there_is_enough(steps: int, episodes: int) -> None
 def test_episodes_hold_what_happened(sparse: bool) -> None:
     trials, _ = play(steps=20, deterministic=False, sparse=sparse)
     starts = []
-    for slot, (trial, (label, length)) in enumerate(zip(trials, TASKS, strict=True)):
+    for trial, (label, length) in zip(trials, TASKS, strict=True):
         for episode in trial:
             clock = np.arange(len(episode) + 1, dtype=np.float32)
-            assert episode.task == slot
             assert episode.terminated == (length <= HORIZON)
             np.testing.assert_array_equal(episode.observations[:, 0], np.float32(label))
             np.testing.assert_array_equal(episode.observations[:, 1], episode.observations[0, 1])

@@ -14,7 +14,8 @@ from probes import load_script
 from rich.console import Console
 
 from nacre import Experiment, Interrupted, make_experiment
-from nacre.evaluation import Evaluation, Protocol, TrialResult
+from nacre.evaluation import Evaluation, TrialResult
+from nacre.protocol import Protocol
 from nacre.types import Episode
 
 demo = load_script("examples/demo.py")
@@ -80,7 +81,6 @@ def test_the_sentence_fits_the_numbers(last: float, verdict: str, capsys: pytest
     ends = [1.0, 0.5, last]
     episodes = [
         Episode(
-            task=0,
             observations=np.array([[0, 9], [0.25, end]], np.float32),
             actions=np.zeros((1, 2), np.float32),
             rewards=np.array([-end], np.float32),

@@ -4,25 +4,41 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 
+import nacre
+from nacre.agents import ALGORITHMS, Algorithm, algorithm_of, register_algorithm
 from nacre.agents.pearl.config import PearlConfig
+from nacre.configuration import AlgorithmConfig, Bounds, Count, Weight
 from nacre.errors import NacreError
 from nacre.experiments import (
-    DESCRIPTIONS,
-    EXPERIMENTS,
     Experiment,
     from_json,
-    limits,
     make_experiment,
+    named_experiments,
+    register_experiment,
     to_json,
     validate,
 )
-from nacre.experiments.old_config import FIELDS, FIXED, OLD_DEFAULTS, WITHOUT_MEANING, read_old_config
+from nacre.experiments.experiment import ADDED_LATER, bounds_of, field_types
+from nacre.original.configs import (
+    FIELDS,
+    FIXED,
+    OLD_DEFAULTS,
+    SWITCHES,
+    WITHOUT_MEANING,
+    read_old_config,
+    validate_old,
+)
+from nacre.protocol import Protocol
 from nacre.tasks import make_family
 from nacre.tasks.family import TaskFamily
 
@@ -154,7 +170,7 @@ def test_published_values(tmp_path: Path, task: str) -> None:
     complete = merged(COMMON, json.loads(PUBLISHED[task]))
     assert {key for key, _ in _leaves(complete)} == {key for key, _ in _leaves(OLD_DEFAULTS)}
     experiment, _ = read_old_config(old_file(tmp_path, complete))
-    assert experiment == EXPERIMENTS[f"pearl/{task}"]
+    assert experiment == make_experiment(f"pearl/{task}")
     # What no old file could say: see spec sections 1.1, 1.4, 2.3 to 2.5 and 8.
     assert experiment.algorithm.encoder_hidden_size == 200
     assert experiment.algorithm.policy_mean_penalty == experiment.algorithm.policy_log_std_penalty == 1e-3
@@ -169,10 +185,10 @@ def test_the_papers_ant_needs_a_key_that_the_published_file_lacks(tmp_path: Path
     assert any(message.startswith("env_name ant-dir became ant-random-dir") for message in messages)
     paper = merged(content, {"env_params": {"forward_backward": True}})
     experiment, messages = read_old_config(old_file(tmp_path, paper))
-    assert experiment == EXPERIMENTS["pearl/ant-dir"]
+    assert experiment == make_experiment("pearl/ant-dir")
     assert not any("ant" in message for message in messages)
     explicit = merged(content, {"env_params": {"forward_backward": False}})
-    assert read_old_config(old_file(tmp_path, explicit))[0] == EXPERIMENTS["pearl/ant-random-dir"]
+    assert read_old_config(old_file(tmp_path, explicit))[0] == make_experiment("pearl/ant-random-dir")
     # More directions are held out, as everywhere, or shared.
     more = merged(content, {"n_train_tasks": 20, "n_eval_tasks": 5, "env_params": {"n_tasks": 25}})
     assert read_old_config(old_file(tmp_path, more))[0].task_list == "seeded"
@@ -188,12 +204,13 @@ def _leaves(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 
 def test_the_table_of_experiments() -> None:
-    assert EXPERIMENTS.keys() == DESCRIPTIONS.keys()
     others = ("ant-dir", "ant-goal-long", "point-robot-quick", "point-robot-pixels", "cheetah-vel-pixels")
-    assert set(EXPERIMENTS) == {f"pearl/{task}" for task in (*PUBLISHED, *ABLATIONS, *others)}
-    for name, experiment in EXPERIMENTS.items():
+    names = {name for name in named_experiments() if name.startswith("pearl/")}
+    assert names == {f"pearl/{task}" for task in (*PUBLISHED, *ABLATIONS, *others)}
+    for name, (experiment, description) in named_experiments().items():
         assert experiment.name == name
-        assert "\n" not in DESCRIPTIONS[name]
+        assert description
+        assert "\n" not in description
         validate(experiment, make_family(experiment.family))
         assert len({experiment, make_experiment(name), make_experiment(name, seed=1)}) == 2
 
@@ -202,8 +219,8 @@ def test_the_table_of_experiments() -> None:
 def test_an_ablation_is_its_experiment_but_for_one_thing(task: str) -> None:
     of = "sparse-point-robot" if task.startswith("sparse") else "cheetah-vel"
     name = f"pearl/{task}"
-    assert EXPERIMENTS[name] == make_experiment(f"pearl/{of}", name=name, **ABLATIONS[task])
-    assert DESCRIPTIONS[name].startswith("ablation: ")
+    assert make_experiment(name) == make_experiment(f"pearl/{of}", name=name, **ABLATIONS[task])
+    assert named_experiments()[name].description.startswith("ablation: ")
     text = (Path(__file__).parents[1] / "docs" / "pearl.md").read_text()
     assert f"| `{name}` |" in text
 
@@ -213,7 +230,7 @@ def test_overrides() -> None:
         "pearl/cheetah-vel", seed=3, iterations=60.0, kl_weight=1, device="cpu", name="pearl/x"
     )
     assert experiment == dataclasses.replace(
-        EXPERIMENTS["pearl/cheetah-vel"],
+        make_experiment("pearl/cheetah-vel"),
         seed=3,
         iterations=60,
         device="cpu",
@@ -229,20 +246,20 @@ def test_overrides() -> None:
 @pytest.mark.parametrize(
     ("name", "overrides", "message"),
     [
-        ("pearl/cheeta-vel", {}, "unknown experiment 'pearl/cheeta-vel': did you mean pearl/cheetah-vel or"),
-        ("qqq", {}, "unknown experiment 'qqq': allowed: pearl/ant-dir, pearl/ant-goal, "),
+        ("pearl/cheeta-vel", {}, "unknown experiment 'pearl/cheeta-vel' .*: did you mean pearl/cheetah-vel or"),
+        ("qqq", {}, "unknown experiment 'qqq' .*: allowed: .*pearl/ant-dir, pearl/ant-goal, "),
         ("pearl/cheetah-vel", {"kl_wieght": 1.0}, r"unknown field 'kl_wieght': did you mean kl_weight\?"),
         ("pearl/cheetah-vel", {"iteration": 1}, "unknown field 'iteration': did you mean iterations"),
         ("pearl/cheetah-vel", {"seed": True}, "seed is True; allowed: a whole number"),
         ("pearl/cheetah-vel", {"iterations": 1.5}, "iterations is 1.5; allowed: a whole number"),
         ("pearl/cheetah-vel", {"kl_weight": "0.1"}, "kl_weight is '0.1'; allowed: a finite number"),
         ("pearl/cheetah-vel", {"kl_weight": float("nan")}, "kl_weight is nan; allowed: a finite number"),
-        ("pearl/cheetah-vel", {"kl_weight": 10**400}, r"kl_weight is 10+; allowed: a finite number"),
+        ("pearl/cheetah-vel", {"kl_weight": 10**400}, r"kl_weight is 10+\[...\]0+; allowed: a finite number"),
         ("pearl/cheetah-vel", {"seed": float("inf")}, "seed is inf; allowed: a whole number"),
         ("pearl/cheetah-vel", {"device": "tpu"}, "device is 'tpu'; allowed: 'cpu' or 'gpu' or None"),
         ("pearl/cheetah-vel", {"threads": 0.5}, "threads is 0.5; allowed: a whole number or None"),
         ("pearl/cheetah-vel", {"probabilistic_context": 1}, "probabilistic_context is 1; allowed: true or false"),
-        ("pearl/cheetah-vel", {"algorithm": None}, "algorithm is None; allowed: PearlConfig"),
+        ("pearl/cheetah-vel", {"algorithm": None}, "algorithm is None; allowed: the configuration of an algorithm"),
     ],
 )
 def test_mistaken_names_and_values(name: str, overrides: dict[str, Any], message: str) -> None:
@@ -250,19 +267,139 @@ def test_mistaken_names_and_values(name: str, overrides: dict[str, Any], message
         make_experiment(name, **overrides)
 
 
+def test_numpy_numbers_are_numbers() -> None:
+    experiment = make_experiment("pearl/point-robot", seed=np.arange(3)[1], kl_weight=np.float32(0.5))
+    assert (type(experiment.seed), experiment.seed) == (int, 1)
+    assert (type(experiment.algorithm.kl_weight), experiment.algorithm.kl_weight) == (float, 0.5)
+    with pytest.raises(NacreError, match="seed is True; allowed: a whole number"):
+        make_experiment("pearl/point-robot", seed=np.True_)
+    with pytest.raises(NacreError, match="kl_weight is nan; allowed: a finite number"):
+        make_experiment("pearl/point-robot", kl_weight=np.float32("nan"))
+
+
+def test_numpy_numbers_set_around_the_checks() -> None:
+    """In a process of its own, as types are not checked there."""
+    program = (
+        "import dataclasses, json, numpy as np\n"
+        "from nacre.experiments import make_experiment, to_json, validate\n"
+        "from nacre.tasks import make_family\n"
+        "named = make_experiment('pearl/point-robot')\n"
+        "algorithm = dataclasses.replace(named.algorithm, batch_size=np.int32(9), discount=np.float32(0.5))\n"
+        "experiment = dataclasses.replace(named, seed=np.int64(7), algorithm=algorithm)\n"
+        "validate(experiment, make_family('point-robot'))\n"
+        "print(json.dumps(to_json(experiment)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    assert from_json(json.loads(done.stdout)) == make_experiment(
+        "pearl/point-robot", seed=7, batch_size=9, discount=0.5
+    )
+
+
+# Algorithms and experiments of one's own
+
+
+@dataclasses.dataclass(frozen=True)
+class CountingConfig(AlgorithmConfig):
+    """An algorithm as a user would write it."""
+
+    encoder: str = "counter"
+    pace: Weight = 0.5
+
+    def environment_steps(self, train_tasks: int, iterations: int) -> int:
+        return 10 * train_tasks * iterations
+
+    def gradient_steps(self, iterations: int) -> int:
+        return 3 * iterations
+
+    def protocol(self, horizon: int) -> Protocol:
+        return Protocol("counting", trials=1, steps=0, episodes=1, exploration_episodes=0)
+
+    def check(self, family: TaskFamily) -> None:
+        if self.encoder != "counter":
+            raise NacreError(f"algorithm.encoder is {self.encoder!r}; allowed for {family.name}: 'counter'")
+
+
+COUNTING = Algorithm("counting", CountingConfig, learner="counting.learner:CountingLearner")
+
+
+@pytest.fixture
+def counting() -> Iterator[Experiment]:
+    """An experiment of an algorithm that is registered for a test."""
+    register_algorithm(COUNTING)
+    yield Experiment("counting/point-robot", "point-robot", CountingConfig(), train_tasks=4, test_tasks=2)
+    del ALGORITHMS[COUNTING.name]
+    nacre.experiments._REGISTERED.clear()
+
+
+def test_an_algorithm_of_ones_own(counting: Experiment) -> None:
+    register_experiment(counting, "counts")
+    register_experiment(counting, "counts")  # as a module that is imported twice does
+    assert make_experiment("counting/point-robot", pace=1).algorithm == CountingConfig(pace=1.0)
+    assert (counting.environment_steps, counting.gradient_steps) == (20_000, 1500)
+    values = to_json(counting)
+    assert values["algorithm"] == {"kind": "counting", "encoder": "counter", "pace": 0.5}
+    assert from_json(values) == counting
+    assert algorithm_of(counting.algorithm) == COUNTING
+    family = make_family("point-robot")
+    validate(counting, family)
+    for changes, message in (
+        ({"encoder": "mlp"}, "algorithm.encoder is 'mlp'; allowed for point-robot: 'counter'"),
+        ({"pace": -1.0}, "algorithm.pace is -1.0; allowed: at least 0"),
+    ):
+        with pytest.raises(NacreError, match=message):
+            validate(make_experiment("counting/point-robot", **changes), family)
+
+
+def test_fields_that_came_later_are_those_of_the_algorithm(counting: Experiment) -> None:
+    """Another algorithm's missing `encoder` is not filled with PEARL's."""
+    values = to_json(counting)
+    del values["algorithm"]["encoder"]
+    with pytest.raises(NacreError, match=r"the field 'algorithm.encoder' is missing"):
+        from_json(values)
+    old = to_json(make_experiment("pearl/cheetah-vel"))
+    for field in PearlConfig.added_later:
+        del old["algorithm"][field]
+    for field in ADDED_LATER:
+        del old[field]
+    assert from_json(old) == make_experiment("pearl/cheetah-vel")
+
+
+def test_names_that_are_taken(counting: Experiment) -> None:
+    register_experiment(counting, "counts")
+    with pytest.raises(NacreError, match="there is an experiment 'counting/point-robot' already"):
+        register_experiment(dataclasses.replace(counting, seed=1), "counts")
+    with pytest.raises(NacreError, match="there is an algorithm 'counting' already"):
+        register_algorithm(dataclasses.replace(COUNTING, learner="other:Learner"))
+    with pytest.raises(NacreError, match="CountingConfig is the configuration of 'counting' already"):
+        register_algorithm(dataclasses.replace(COUNTING, name="other"))
+    assert "other" not in ALGORITHMS
+
+    @dataclasses.dataclass(frozen=True)
+    class SeededConfig(CountingConfig):
+        seed: int = 0
+
+    with pytest.raises(NacreError, match="SeededConfig has a field 'seed'; allowed: other names"):
+        register_algorithm(Algorithm("seeded", SeededConfig, learner="x:X"))
+    unknown = dataclasses.replace(counting, algorithm=SeededConfig())
+    for refuse in (lambda: register_experiment(unknown, ""), lambda: validate(unknown, make_family("point-robot"))):
+        with pytest.raises(NacreError, match="SeededConfig is the configuration of no algorithm that is known here"):
+            refuse()
+
+
 # JSON
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", named_experiments())
 def test_json_round_trip(name: str) -> None:
-    experiment = make_experiment(name, seed=2**32 - 1, threads=3, kl_weight=0.1 + 0.2, device="gpu")
+    experiment = make_experiment(name, seed=2**32 - 1, threads=3, discount=0.1 + 0.2, device="gpu")
     text = json.dumps(to_json(experiment))
     assert from_json(json.loads(text)) == experiment
-    assert json.loads(text)["algorithm"]["kind"] == "pearl"
+    assert json.loads(text)["algorithm"]["kind"] == name.partition("/")[0]
 
 
 def changed(path: tuple[str, ...], value: Any = None, *, remove: bool = False) -> dict[str, Any]:
-    content = to_json(EXPERIMENTS["pearl/cheetah-vel"])
+    content = to_json(make_experiment("pearl/cheetah-vel"))
     inner = content
     for key in path[:-1]:
         inner = inner[key]
@@ -280,7 +417,7 @@ def changed(path: tuple[str, ...], value: Any = None, *, remove: bool = False) -
         (changed(("seed",), remove=True), "the field 'seed' is missing"),
         (changed(("algorithm", "discount"), remove=True), "the field 'algorithm.discount' is missing"),
         (changed(("algorithm",), remove=True), "algorithm.kind is None; allowed: 'pearl'"),
-        (changed(("algorithm", "kind"), "cemrl"), "algorithm.kind is 'cemrl'; allowed: 'pearl'"),
+        (changed(("algorithm", "kind"), "maml"), "algorithm.kind is 'maml'; allowed: 'pearl'"),
         (changed(("algorithm", "kind"), []), r"algorithm.kind is \[\]; allowed: 'pearl'"),
         (changed(("algorithm",), 3), "algorithm is 3; allowed: a JSON object"),
         (changed(("seed",), False), "seed is False; allowed: a whole number"),
@@ -304,10 +441,22 @@ def test_json_that_is_not_an_experiment(content: Any, message: str) -> None:
 # Impossible values
 
 
-def test_every_number_has_bounds() -> None:
-    for config, bounds in ((Experiment, limits.EXPERIMENT_BOUNDS), (PearlConfig, limits.PEARL_BOUNDS)):
-        numbers = {field.name for field in dataclasses.fields(config) if "int" in field.type or "float" in field.type}
-        assert numbers - {"precision"} == bounds.keys()
+def test_every_number_has_bounds_at_both_ends() -> None:
+    for config in (Experiment, *(algorithm.config for algorithm in ALGORITHMS.values())):
+        for field, annotation in field_types(config).items():
+            numbers = {int, float} & {annotation, *get_args(annotation), *map(first_argument, get_args(annotation))}
+            bounds = bounds_of(annotation)
+            assert bool(numbers) == (bounds is not None), field
+            assert bounds is None or bounds.high < math.inf, field
+
+
+def first_argument(annotation: Any) -> Any:
+    return next(iter(get_args(annotation)), None)
+
+
+def test_bounds_of_an_optional_field() -> None:
+    assert bounds_of(Count | None) == bounds_of(Count) == Bounds(1, 1_000_000)
+    assert bounds_of(int | None) is None
 
 
 @pytest.mark.parametrize(
@@ -317,6 +466,26 @@ def test_every_number_has_bounds() -> None:
         ("cheetah-vel", {"test_tasks": -1}, "test_tasks is -1; allowed: at least 1"),
         ("cheetah-vel", {"seed": -1}, "seed is -1; allowed: at least 0 and at most 4294967295"),
         ("cheetah-vel", {"seed": 2**32}, "seed is 4294967296; allowed"),
+        ("cheetah-vel", {"iterations": 10**8}, "iterations is 100000000; allowed: at least 1 and at most 1000000"),
+        ("cheetah-vel", {"train_tasks": 10**6}, "train_tasks is 1000000; allowed: at least 1 and at most 100000"),
+        (
+            "cheetah-vel",
+            {"batch_size": 10**9},
+            "algorithm.batch_size is 1000000000; allowed: at least 1 and at most 1000",
+        ),
+        (
+            "cheetah-vel",
+            {"hidden_size": 200_000},
+            "algorithm.hidden_size is 200000; allowed: at least 1 and at most 10000",
+        ),
+        ("cheetah-vel", {"prior_steps": 2**63}, "algorithm.prior_steps is 9223372036854775808; allowed"),
+        ("cheetah-vel", {"threads": 10**6}, "threads is 1000000; allowed: at least 1 and at most 1024"),
+        (
+            "cheetah-vel",
+            {"reward_scale": 1e300},
+            r"algorithm.reward_scale is 1e\+300; allowed: more than 0 and at most",
+        ),
+        ("cheetah-vel", {"policy_learning_rate": 3}, "algorithm.policy_learning_rate is 3.0; allowed: more than 0 and"),
         ("cheetah-vel", {"threads": 0}, "threads is 0; allowed: at least 1"),
         ("cheetah-vel", {"keep_checkpoints": 0}, "keep_checkpoints is 0"),
         ("cheetah-vel", {"prior_steps": -1}, "algorithm.prior_steps is -1; allowed: at least 0"),
@@ -368,7 +537,7 @@ def test_values_at_the_edge() -> None:
 
 
 def test_values_set_around_the_checks_are_still_checked() -> None:
-    experiment = EXPERIMENTS["pearl/cheetah-vel"]
+    experiment = make_experiment("pearl/cheetah-vel")
     broken = dataclasses.replace(experiment, algorithm=dataclasses.replace(experiment.algorithm, discount=float("nan")))
     with pytest.raises(NacreError, match=r"algorithm.discount is nan; allowed: a finite number"):
         validate(broken, make_family("cheetah-vel"))
@@ -456,9 +625,9 @@ def test_messages(tmp_path: Path) -> None:
     [
         (
             {"algo_params": {"meta_bach": 3}},
-            r"unknown key 'algo_params.meta_bach': did you mean algo_params.meta_batch",
+            r"unknown key: algo_params.meta_bach = 3 .did you mean meta_batch.",
         ),
-        ({"net_sizes": 3}, r"unknown key 'net_sizes': did you mean net_size or"),
+        ({"net_sizes": 3}, r"unknown key: net_sizes = 3 .did you mean net_size\?"),
         (
             {"algo_params": {"recurrent": True}},
             "recurrent is true; allowed: false, as it never ran in the original code",
@@ -467,7 +636,7 @@ def test_messages(tmp_path: Path) -> None:
             {"algo_params": {"embedding_batch_size": 100}},
             "embedding_mini_batch_size is 64; allowed: 100, as it has to equal embedding_batch_size: cutting",
         ),
-        ({"path_to_weights": 3}, "warm_start is 3; allowed: text or None"),
+        ({"path_to_weights": 3}, "path_to_weights is 3; allowed: text or None"),
         ({"algo_params": {"max_path_length": 100}}, "max_path_length is 100; allowed: 200, as it is the horizon"),
         (
             {"env_name": "cheetah-vel", "n_train_tasks": 100},
@@ -482,11 +651,11 @@ def test_messages(tmp_path: Path) -> None:
             "env_params.n_tasks is 2; allowed: 152, as it has to equal",
         ),
         ({"env_name": "cheetah-vle"}, "unknown env_name 'cheetah-vle': did you mean cheetah-vel"),
-        ({"env_name": 3}, "unknown env_name 3: allowed: "),
+        ({"env_name": 3}, "old.json: unknown env_name 3: allowed: "),
         ({"env_name": ["ant-dir"]}, r"unknown env_name \['ant-dir'\]"),
-        ({"algo_params": 3}, "algo_params is 3; allowed: a JSON object"),
-        ({"algo_params": {"discount": "0.9"}}, "discount is '0.9'; allowed: a finite number"),
-        ({"algo_params": {"sparse_rewards": 2}}, "sparse_reward_in_context is 2; allowed: true or false"),
+        ({"algo_params": 3}, "old.json: algo_params is 3; allowed: a JSON object"),
+        ({"algo_params": {"discount": "0.9"}}, "old.json: algo_params.discount is '0.9'; allowed: a finite number"),
+        ({"algo_params": {"sparse_rewards": 2}}, "old.json: algo_params.sparse_rewards is 2; allowed: true or false"),
         ({"env_params": {"goal_radius": 0.8}}, "goal_radius is 0.8; allowed: 0.2"),
         (
             {"env_params": {"forward_backward": True}},
@@ -501,6 +670,57 @@ def test_old_files_that_cannot_be_read(tmp_path: Path, content: Any, message: st
         read_old_config(old_file(tmp_path, content))
 
 
+def test_all_unknown_keys_of_an_old_file_are_named_at_once(tmp_path: Path) -> None:
+    fork = {
+        "seed_list": [0, 1],
+        "env_params": {"n_train_tasks": 100},
+        "algo_params": {"data_dir": "./data", "is_zloss": 1, "meta_bach": 3, "sample": "x" * 80},
+    }
+    path = old_file(tmp_path, fork)
+    with pytest.raises(NacreError) as error:
+        read_old_config(path)
+    assert str(error.value) == (
+        f'{path}: unknown keys: seed_list = [0, 1]; env_params.n_train_tasks = 100; algo_params.data_dir = "./data"; '
+        "algo_params.is_zloss = 1; algo_params.meta_bach = 3 (did you mean meta_batch?); "
+        f'algo_params.sample = "{"x" * 25}[...]{"x" * 12}"; --ignore-unknown leaves them out'
+    )
+    experiment, messages = read_old_config(path, ignore_unknown=True)
+    assert experiment == read_old_config(old_file(tmp_path, {}))[0]
+    assert messages[0] == "seed_list is unknown and was left out"
+    assert len(messages) == 6
+
+
+def test_impossible_values_of_an_old_file_are_named_as_in_it(tmp_path: Path) -> None:
+    content = {
+        "env_params": {"n_tasks": 2},
+        "algo_params": {"num_initial_steps": 2, "num_steps_prior": 10, "num_exp_traj_eval": 2}
+        | {"embedding_batch_size": 100, "embedding_mini_batch_size": 100},
+    }
+    path = old_file(tmp_path, content)
+    experiment, _ = read_old_config(path)
+    with pytest.raises(NacreError) as error:
+        validate_old(path, experiment, experiment)
+    assert str(error.value) == (
+        f"{path}: algo_params.embedding_batch_size is 100; allowed: at most 12, the context transitions collected in a "
+        "task by the end of its first visit (algo_params.num_initial_steps + algo_params.num_steps_prior + "
+        "algo_params.num_steps_posterior)"
+    )
+    mended = dataclasses.replace(experiment, algorithm=dataclasses.replace(experiment.algorithm, context_size=12))
+    validate_old(path, experiment, mended)
+    with pytest.raises(NacreError, match=r"^seed is -1; allowed"):  # which a flag said, and no file
+        validate_old(path, experiment, dataclasses.replace(mended, seed=-1))
+    none = {"env_name": "ant-goal", "n_train_tasks": 0, "env_params": {"n_tasks": 2}}
+    read, _ = read_old_config(old_file(tmp_path, none))
+    with pytest.raises(NacreError, match=r"old.json: n_train_tasks is 0; allowed: at least 1"):
+        validate_old(path, read, read)
+
+
+def test_byte_order_mark(tmp_path: Path) -> None:
+    path = tmp_path / "old.json"
+    path.write_text('{"algo_params": {"discount": 0.5}}', encoding="utf-8-sig")
+    assert read_old_config(path)[0].algorithm.discount == 0.5
+
+
 def test_old_point_robot_with_fixed_goals(tmp_path: Path) -> None:
     content = merged(json.loads(PUBLISHED["point-robot"]), {"env_params": {"randomize_tasks": False}})
     with pytest.raises(NacreError, match="randomize_tasks is false; allowed: true"):
@@ -513,3 +733,48 @@ def test_old_file_that_is_missing_or_not_text(tmp_path: Path) -> None:
     (tmp_path / "bytes.json").write_bytes(b"\xff\xfe")
     with pytest.raises(NacreError, match=r"bytes.json is not text"):
         read_old_config(tmp_path / "bytes.json")
+
+
+@pytest.mark.parametrize(
+    ("yes", "no"), [(True, False), (1, 0), (1.0, 0.0), ("true", "false"), ("True", "False"), ("TRUE", "FALSE")]
+)
+def test_old_switches_mean_the_same_however_they_are_written(tmp_path, yes, no):
+    content = {
+        "env_name": "ant-dir",
+        "env_params": {"forward_backward": yes, "randomize_tasks": yes},
+        "algo_params": {
+            "use_information_bottleneck": no,
+            "use_next_obs_in_context": yes,
+            "sparse_rewards": no,
+            "recurrent": no,
+            "eval_deterministic": yes,
+        },
+        "util_params": {"use_gpu": no, "debug": no, "docker": yes},
+    }
+    experiment, messages = read_old_config(old_file(tmp_path, content))
+    assert (experiment.family, experiment.device) == ("ant-dir", "cpu")
+    algorithm = experiment.algorithm
+    assert algorithm.probabilistic_context is False
+    assert algorithm.next_observation_in_context is True
+    assert algorithm.sparse_reward_in_context is False
+    assert "util_params.use_gpu false became device cpu" in messages
+    content["util_params"]["use_gpu"], content["env_params"]["forward_backward"] = yes, no
+    content["algo_params"]["sparse_rewards"] = yes
+    experiment, messages = read_old_config(old_file(tmp_path, content))
+    assert (experiment.family, experiment.device) == ("ant-random-dir", None)
+    assert experiment.algorithm.sparse_reward_in_context is True
+    content["algo_params"]["recurrent"] = yes
+    with pytest.raises(NacreError, match=r"algo_params.recurrent is true; allowed: false"):
+        read_old_config(old_file(tmp_path, content))
+
+
+@pytest.mark.parametrize("value", [2, "yes", None, [], 0.5, float("nan")])
+def test_old_switches_that_are_none(tmp_path, value):
+    with pytest.raises(NacreError, match=r"util_params.use_gpu is .*; allowed: true or false"):
+        read_old_config(old_file(tmp_path, {"util_params": {"use_gpu": value}}))
+
+
+def test_every_switch_of_the_old_defaults_is_read_as_one():
+    sections = [section for section in OLD_DEFAULTS.values() if isinstance(section, dict)]
+    switches = {key for section in sections for key, value in section.items() if isinstance(value, bool)}
+    assert switches <= {key.partition(".")[2] for key in SWITCHES}

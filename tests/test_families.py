@@ -5,7 +5,17 @@ import numpy as np
 import pytest
 
 from nacre.errors import NacreError
-from nacre.tasks import FAMILIES, Simulator, list_families, make_family, register_family, split_tasks
+from nacre.tasks import (
+    FAMILIES,
+    Simulator,
+    TaskFamily,
+    TaskSplit,
+    list_families,
+    make_family,
+    register_family,
+    split_tasks,
+)
+from nacre.tasks.family import check_family
 
 REWARD_STATES = {
     "point-robot": 2,
@@ -18,10 +28,25 @@ REWARD_STATES = {
     "humanoid-dir": 87,
     "walker-rand-params": 18,
     "hopper-rand-params": 12,
+    "point-robot-pixels": 2,
+    "cheetah-vel-pixels": 1,
+    "ant-dir-without-forces": 87,
+    "ant-random-dir-without-forces": 87,
+    "ant-goal-without-forces": 87,
+    "humanoid-dir-without-forces": 87,
 }
 """Every family, and the size of its reward state."""
 ALL = list(REWARD_STATES)
-PUBLISHED = ["point-robot", "sparse-point-robot", "cheetah-vel", "cheetah-dir", "ant-dir"]
+PUBLISHED = [
+    "point-robot",
+    "sparse-point-robot",
+    "cheetah-vel",
+    "cheetah-dir",
+    "ant-dir",
+    "ant-dir-without-forces",
+    "point-robot-pixels",
+    "cheetah-vel-pixels",
+]
 """Those whose task list the original code always draws the same."""
 
 
@@ -172,6 +197,33 @@ def test_cheetah_rewards_by_hand():
     np.testing.assert_allclose(direction, [-2 - 0.05, 2 - 0.025])
 
 
+def test_point_successes_by_hand():
+    state = np.array([[0.3, 0.4], [0.85, 0.0], [0.7, 0.0], [0.79, 0.0]])
+    goal = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.6, 0.0]])
+    for name, at in (("point-robot", "end"), ("sparse-point-robot", "any"), ("point-robot-pixels", "end")):
+        family = make_family(name)
+        assert (family.has_success, family.success_at) == (True, at)
+        successes = family.success(np.zeros((4, 2)), np.zeros((4, 2)), state, goal)
+        np.testing.assert_array_equal(successes, [False, True, False, True])
+
+
+@pytest.mark.parametrize("name", ["cheetah-vel", "cheetah-vel-pixels"])
+def test_cheetah_successes_by_hand(name):
+    family = make_family(name)
+    assert (family.has_success, family.success_at) == (True, "end")
+    previous, following = np.full((4, 1), 1.0), np.array([[1.1], [1.1], [1.1], [0.9]])  # 2 m/s, and -2 m/s
+    successes = family.success(previous, np.zeros((4, 6)), following, np.array([[1.8], [2.29], [1.6], [2.0]]))
+    np.testing.assert_array_equal(successes, [True, True, False, False])
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if "point" not in name and "cheetah-vel" not in name])
+def test_families_whose_success_nobody_defined(name):
+    family = make_family(name)
+    assert not family.has_success
+    with pytest.raises(NotImplementedError, match=f"{name} does not say what a success is"):
+        family.success(None, None, None, None)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_rewards_are_the_same_function_in_numpy_and_jax_and_for_any_leading_axes(name):
     family = make_family(name)
@@ -180,6 +232,7 @@ def test_rewards_are_the_same_function_in_numpy_and_jax_and_for_any_leading_axes
     action = generator.uniform(-1, 1, (3, 4, family.action_size)).astype(np.float32)
     task = family.sample_tasks(generator, 12).reshape(3, 4, -1).astype(np.float32)
     rewards = [family.reward] + ([family.sparse_reward] if family.has_sparse_reward else [])
+    rewards += [family.success] if family.has_success else []
     for reward in rewards:
         batched = reward(previous, action, following, task)
         assert batched.shape == (3, 4)
@@ -244,3 +297,164 @@ def test_registering_a_family():
             register_family("test-family", FAMILIES["point-robot"])
     finally:
         del FAMILIES["test-family"]
+
+
+class Numbered(TaskFamily):
+    """Fifty tasks with numbers, drawn one by one."""
+
+    name = "numbered"
+    observation_size, action_size, horizon = 2, 1, 5
+    task_parameters = ("number",)
+    tasks_there_are = 50
+
+    def sample_tasks(self, generator, n):
+        return generator.integers(self.tasks_there_are, size=(n, 1)).astype(np.float64)
+
+    def reward(self, previous, action, following, task):
+        return -abs(following[..., 0] - task[..., 0])
+
+    def make_world(self, n_slots, threads):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_numbered_tasks_are_held_out(seed):
+    """Separate draws alone had 7 or 8 of 10 test tasks among 40 of 50 train tasks."""
+    split = split_tasks(Numbered(), 40, 10, seed, "seeded")
+    assert set(split.train[:, 0]) | set(split.test[:, 0]) == set(range(50))
+    shared = split_tasks(Numbered(), 40, 10, seed, "shared")
+    np.testing.assert_array_equal(shared.train, split.train)
+    np.testing.assert_array_equal(split_tasks(Numbered(), 40, 3, seed, "seeded").train, split.train)
+
+
+def test_draws_without_equal_rows_are_as_they_were():
+    """Pinned: the lists that runs have drawn from these seeds so far."""
+    split = split_tasks(make_family("cheetah-vel"), 2, 2, seed=1, task_list="seeded")
+    train_seed, test_seed = np.random.SeedSequence(1).spawn(2)
+    np.testing.assert_array_equal(split.train, np.random.default_rng(train_seed).uniform(0, 3, (2, 1)))
+    np.testing.assert_array_equal(split.test, np.random.default_rng(test_seed).uniform(0, 3, (2, 1)))
+
+
+def test_more_different_tasks_than_there_are():
+    message = (
+        r"51 different tasks of numbered are asked for \(train_tasks \+ test_tasks\), and in 1000 rounds "
+        "sample_tasks of Numbered gave only 50: ask for fewer, or list all tasks of the family in its finite_tasks"
+    )
+    with pytest.raises(NacreError, match=message):
+        split_tasks(Numbered(), 41, 10, 0, "seeded")
+
+
+def numbered(**attributes):
+    return type("Odd", (Numbered,), attributes)()
+
+
+@pytest.mark.parametrize(
+    ("sample_tasks", "message"),
+    [
+        (lambda self, generator, n: np.arange(5.0)[:, None], "sample_tasks of Odd .numbered. gave 5 tasks, and 3 were"),
+        (lambda self, generator, n: np.full((n, 1), np.nan), "must be finite, and are .nan. .sample_tasks of Odd ret"),
+        (
+            lambda self, generator, n: np.zeros(n),
+            r"\(tasks, 1\), for number; \(3,\) was given .sample_tasks of Odd",
+        ),
+        (
+            lambda self, generator, n: [["a"]] * n,
+            "a row of numbers .number.; .*'a'.* was given .sample_tasks of Odd",
+        ),
+        (lambda self, generator, n: None, "sample_tasks of Odd returned them"),
+        (lambda self, generator, n: [][n], "sample_tasks of Odd raised IndexError: .*test_families.py, line"),
+    ],
+)
+def test_tasks_that_a_family_should_not_draw(sample_tasks, message):
+    with pytest.raises(NacreError, match=message):
+        split_tasks(numbered(sample_tasks=sample_tasks), 3, 2, 0, "seeded")
+
+
+def test_a_list_of_rows_is_as_good_as_an_array():
+    family = numbered(sample_tasks=lambda self, generator, n: [[float(generator.integers(10**6))] for _ in range(n)])
+    assert split_tasks(family, 3, 2, 0, "seeded").train.dtype == np.float64
+
+
+def test_a_family_may_split_its_tasks_itself():
+    odd, even = np.arange(1.0, 50, 2)[:, None], np.arange(0.0, 50, 2)[:, None]
+
+    def split(self, train_tasks, test_tasks, seed, task_list):
+        return TaskSplit(odd[:train_tasks], even[:test_tasks])
+
+    result = split_tasks(numbered(split=split), 4, 3, 0, "seeded")
+    np.testing.assert_array_equal(result.train[:, 0], [1, 3, 5, 7])
+    np.testing.assert_array_equal(result.test[:, 0], [0, 2, 4])
+    with pytest.raises(NacreError, match=r"split of Odd .numbered. gave 25 train tasks, and 26 were asked for"):
+        split_tasks(numbered(split=split), 26, 3, 0, "seeded")
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        (
+            lambda self, train, test, seed, tasks: TaskSplit(np.eye(2)[:, :1], np.eye(2)[:1, :1]),
+            r"Test task 0 of numbered \(\[1.0\]\) is train task 0 too; allowed: test tasks that are held out",
+        ),
+        (
+            lambda self, train, test, seed, tasks: ([[1]], [[2]]),
+            "split of Odd returned a tuple .*allowed: a TaskSplit",
+        ),
+    ],
+)
+def test_splits_that_are_none(split, message):
+    with pytest.raises(NacreError, match=message):
+        split_tasks(numbered(split=split), 2, 1, 0, "seeded")
+
+
+def test_a_finite_family_holds_out_all_test_tasks_or_none():
+    family = numbered(finite_tasks=tuple((float(number),) for number in range(10)))
+    split = split_tasks(family, 7, 3, 0, "seeded")
+    np.testing.assert_array_equal(split.test[:, 0], [7, 8, 9])
+    split_tasks(family, 10, 10, 0, "seeded")  # as cheetah-dir does
+    with pytest.raises(NacreError, match=r"Test task 0 of numbered .* is train task 7 too, as numbered has only 10"):
+        split_tasks(family, 8, 3, 0, "seeded")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"horizon": 0}, "horizon of Odd is 0; allowed: a whole number of at least 1"),
+        ({"horizon": 2.5}, "horizon of Odd is 2.5"),
+        ({"action_size": None}, "action_size of Odd is None"),
+        (
+            {"observation_size": (8, 8)},
+            r"observation_size of Odd is \(8, 8\); allowed of pictures: \(height, width",
+        ),
+        ({"task_parameters": "goal"}, "task_parameters of Odd is 'goal'; allowed: a tuple"),
+        ({"task_parameters": ()}, "task_parameters of Odd is"),
+        ({"name": None}, "name of Odd is None; allowed: text"),
+        ({"success_at": "start"}, "success_at of Odd is 'start'; allowed: 'any' or 'end'"),
+        ({"finite_tasks": ((1.0,), (1.0,))}, "Task 1 of the finite tasks of numbered .* is there twice"),
+        ({"finite_tasks": ((1.0, 2.0),)}, "Tasks of numbered have shape"),
+    ],
+)
+def test_families_with_impossible_sizes(attributes, message):
+    register_family("odd", lambda: numbered(**attributes))
+    try:
+        with pytest.raises(NacreError, match=message):
+            make_family("odd")
+    finally:
+        del FAMILIES["odd"]
+
+
+def test_a_family_that_is_none_or_cannot_be_made():
+    register_family("odd", lambda: 3)
+    register_family("failing", lambda: [][1])
+    try:
+        with pytest.raises(NacreError, match="a subclass of TaskFamily, and 3 was given"):
+            make_family("odd")
+        with pytest.raises(NacreError, match="raised IndexError: list index out of range"):
+            make_family("failing")
+    finally:
+        del FAMILIES["odd"], FAMILIES["failing"]
+
+
+def test_numpys_whole_numbers_are_sizes():
+    family = numbered(observation_size=np.int64(2), horizon=np.int32(5))
+    check_family(family)
+    assert (type(family.observation_size), family.observation_shape) == (int, (2,))

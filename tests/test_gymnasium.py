@@ -1,4 +1,4 @@
-"""Our families as Gymnasium environments, and Gymnasium environments as families."""
+"""Our families as Gymnasium environments."""
 
 import subprocess
 import sys
@@ -6,12 +6,11 @@ import sys
 import gymnasium
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete
 from gymnasium.utils.env_checker import check_env
 
 from nacre.environments import ENVIRONMENTS
 from nacre.errors import NacreError
-from nacre.tasks import GymnasiumFamily, Simulator, list_families, make_family
+from nacre.tasks import Simulator, list_families, make_family
 
 IDS = {
     "nacre/PointRobot-v0": "point-robot",
@@ -21,8 +20,11 @@ IDS = {
     "nacre/AntDir-v0": "ant-dir",
     "nacre/AntRandomDir-v0": "ant-random-dir",
     "nacre/AntGoal-v0": "ant-goal",
+    "nacre/AntDirWithoutForces-v0": "ant-dir-without-forces",
+    "nacre/AntRandomDirWithoutForces-v0": "ant-random-dir-without-forces",
     "nacre/AntGoalWithoutForces-v0": "ant-goal-without-forces",
     "nacre/HumanoidDir-v0": "humanoid-dir",
+    "nacre/HumanoidDirWithoutForces-v0": "humanoid-dir-without-forces",
     "nacre/Walker2dRandParams-v0": "walker-rand-params",
     "nacre/HopperRandParams-v0": "hopper-rand-params",
     "nacre/PointRobotPixels-v0": "point-robot-pixels",
@@ -31,6 +33,7 @@ IDS = {
 ITEMS = [pytest.param(*item, marks=[pytest.mark.opengl] * (item[1] == "cheetah-vel-pixels")) for item in IDS.items()]
 
 TERMINATING = {"ant-dir", "ant-random-dir", "humanoid-dir", "walker-rand-params", "hopper-rand-params"}
+TERMINATING |= {f"{name}-without-forces" for name in TERMINATING}
 """Where random actions end an episode before the horizon."""
 
 
@@ -75,6 +78,8 @@ def test_an_episode_is_that_of_the_simulator(environment_id, name):
         assert truncated == (t == family.horizon - 1)
         if family.has_sparse_reward:
             assert info["sparse_reward"] == infos["sparse_reward"][0]
+        assert ("success" in info) == family.has_success
+        assert info.get("success", False) is bool(infos.get("success", [False])[0])
         if terminated:
             break
     assert terminated == (name in TERMINATING)
@@ -94,102 +99,3 @@ def test_the_task_stays_until_changed():
     np.testing.assert_array_equal(other, drawn)
     with pytest.raises(NacreError, match="goal_x, goal_y"):
         env.reset(options={"task": [1.0]})
-
-
-class Drift(gymnasium.Env):
-    """x += action + drift, terminating beyond 10; the action space is [0, 4]."""
-
-    observation_space = Box(-100.0, 100.0, (1,), np.float64)
-    action_space = Box(0.0, 4.0, (1,), np.float64)
-    truncate_after = None
-
-    def __init__(self):
-        self.drift = None
-        self.closed = False
-
-    def reset(self, *, seed=None, options=None):
-        super().reset(seed=seed)
-        self.x, self.age = self.np_random.uniform(0, 0.5), 0
-        return np.array([self.x]), {}
-
-    def step(self, action):
-        assert action in self.action_space
-        self.x += float(action[0]) + self.drift
-        self.age += 1
-        return np.array([self.x]), -abs(self.x), self.x > 10, self.age == self.truncate_after, {}
-
-    def close(self):
-        self.closed = True
-
-
-def set_drift(env, task):
-    env.unwrapped.drift = task[0]
-
-
-def drift_family(make_env=Drift, horizon=5):
-    return GymnasiumFamily(
-        name="drift",
-        make_env=make_env,
-        set_task=set_drift,
-        sample_tasks=lambda generator, n: generator.uniform(-1, 1, (n, 1)),
-        task_parameters=("drift",),
-        horizon=horizon,
-    )
-
-
-def test_own_environment_as_a_family():
-    made = []
-
-    def make_env():
-        made.append(Drift())
-        return made[-1]
-
-    family = drift_family(make_env)
-    assert (family.observation_size, family.action_size) == (1, 1)
-    simulator = Simulator(family, 3)
-    start, _ = simulator.reset(seed=0, options={"tasks": np.array([[0.0], [0.5], [8.0]])})
-    assert len(np.unique(start)) == 3
-    # -1, 0 and 1 become 0, 2 and 4.
-    observations, rewards, terminations, truncations, _ = simulator.step(np.array([[-1], [0], [1]], np.float32))
-    np.testing.assert_allclose(observations, start + np.array([[0.0], [2.5], [12.0]]), rtol=1e-6)
-    np.testing.assert_allclose(rewards, -observations[:, 0], rtol=1e-6)
-    np.testing.assert_array_equal(terminations, [False, False, True])
-    for _ in range(4):
-        observations, rewards, terminations, truncations, _ = simulator.step(-np.ones((3, 1), np.float32))
-    np.testing.assert_array_equal(truncations, [True, True, False])
-    np.testing.assert_allclose(observations, start + np.array([[0.0], [4.5], [12.0]]), rtol=1e-6)
-    again, _ = simulator.reset(seed=0)
-    np.testing.assert_array_equal(again, start)
-    simulator.close()
-    assert len(made) == 4
-    assert all(env.closed for env in made)
-
-
-def test_own_environment_that_truncates_too_early():
-    class Short(Drift):
-        truncate_after = 3
-
-    simulator = Simulator(drift_family(Short), 1)
-    simulator.reset(options={"tasks": np.zeros((1, 1))})
-    for _ in range(2):
-        simulator.step(np.zeros((1, 1), np.float32))
-    with pytest.raises(NacreError, match="after 3 steps, before its family's horizon of 5"):
-        simulator.step(np.zeros((1, 1), np.float32))
-    simulator = Simulator(drift_family(Short, horizon=3), 1)  # a TimeLimit of the same length is no matter
-    simulator.reset(options={"tasks": np.zeros((1, 1))})
-    truncations = [simulator.step(-np.ones((1, 1), np.float32))[3][0] for _ in range(3)]
-    assert truncations == [False, False, True]
-
-
-@pytest.mark.parametrize(
-    ("spaces", "message"),
-    [
-        ({"observation_space": Dict({"x": Box(-1, 1, (1,))})}, "observation space of drift must be a Box"),
-        ({"observation_space": Box(-1, 1, (8, 8))}, "Box of one dimension"),
-        ({"action_space": Discrete(3)}, "action space of drift must be a Box"),
-        ({"action_space": Box(-np.inf, np.inf, (1,))}, "finite bounds"),
-    ],
-)
-def test_own_environment_with_spaces_that_do_not_fit(spaces, message):
-    with pytest.raises(NacreError, match=message):
-        drift_family(type("Unfit", (Drift,), spaces))

@@ -10,14 +10,17 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import phased
 import pytest
 
 import nacre
-from nacre.agents.pearl.learner import PearlLearner
-from nacre.checkpoint import checkpoint_label, load_checkpoint, load_part, save_checkpoint
+from nacre.agents import ALGORITHMS
+from nacre.checkpoint import checkpoint_label, load_checkpoint, load_selected, save_checkpoint
 from nacre.experiments import Experiment
-from nacre.loading import NETWORKS, LoadedAgent
-from nacre.run_folder import create_run_folder
+from nacre.interfaces import Learner
+from nacre.loading import LoadedAgent
+from nacre.run_folder import create_run_folder, read_stamp
+from nacre.runtime import learner_for
 from nacre.tasks import Simulator, make_family, split_tasks
 
 GETTING_STARTED = Path(__file__).parents[1] / "docs" / "getting-started.md"
@@ -40,14 +43,13 @@ def untrained_run(folder: Path, name: str, **overrides: object) -> Path:
 
     # Fresh output layers would be almost zero. These weights make the agent do something, and need no compilation.
     state = jax.tree.map(weights, jax.eval_shape(learner_of(experiment).initial_state, jax.random.key(0)))
-    save_checkpoint(folder / "checkpoints", checkpoint_label(0), state, {}, keep=1)
+    stamp = read_stamp(folder, experiment, split)
+    save_checkpoint(folder / "checkpoints", checkpoint_label(0), state, {"run": stamp}, keep=1)
     return folder
 
 
-def learner_of(experiment: Experiment) -> PearlLearner:
-    family = make_family(experiment.family)
-    sizes = (family.observation_size, family.action_size, family.horizon)
-    return PearlLearner(experiment.algorithm, *sizes, experiment.precision)
+def learner_of(experiment: Experiment) -> Learner:
+    return learner_for(experiment, make_family(experiment.family))
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,7 @@ def play(agent: LoadedAgent, episodes: list[int]) -> list[np.ndarray]:
 
 
 def test_the_loop_of_the_documentation_in_a_process_without_training_code(tiny_run):
+    """The algorithm's learner is imported, as it knows the shapes in a checkpoint; what trains or draws is not."""
     blocks = re.findall(r"```python\n(.*?)```", GETTING_STARTED.read_text(), re.DOTALL)
     [loop] = [block for block in blocks if "nacre.load(" in block]
     program = (
@@ -75,9 +78,9 @@ def test_the_loop_of_the_documentation_in_a_process_without_training_code(tiny_r
         + """
 assert agent.belief.episodes == 3
 for name in sys.modules:
-    assert name.split(".")[0] not in ("optax", "tensorboardX", "tyro"), name
-    assert not name.startswith(("nacre.training", "nacre.replay", "nacre.journal", "nacre.logs", "nacre.cli")), name
-    assert name not in ("nacre.agents.pearl.learner", "nacre.agents.pearl.losses", "nacre.rl.soft_actor_critic"), name
+    assert name.split(".")[0] not in ("tensorboardX", "tyro", "mujoco", "rich", "matplotlib", "jinja2"), name
+    assert not name.startswith(("nacre.training", "nacre.gradient_steps", "nacre.journal", "nacre.logs")), name
+    assert not name.startswith(("nacre.cli", "nacre.report", "nacre.original")) and name != "nacre.run", name
 """
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
@@ -86,10 +89,11 @@ for name in sys.modules:
 
 def test_networks_are_those_of_the_checkpoint(tiny_run, tiny):
     experiment = nacre.make_experiment("pearl/point-robot", **tiny)
-    state = jax.eval_shape(learner_of(experiment).initial_state, jax.random.key(0))
+    learner = learner_of(experiment)
+    state = jax.eval_shape(learner.initial_state, jax.random.key(0))
     path = tiny_run / "checkpoints" / "iteration_000002.npz"
     whole, _ = load_checkpoint(path, state)
-    part = load_part(path, NETWORKS, state.trained.networks.acting)
+    part = load_selected(path, state, learner.parameters)
     jax.tree.map(np.testing.assert_array_equal, part, whole.trained.networks.acting)
 
 
@@ -213,6 +217,99 @@ def test_inactive_trials_stay_as_they_were(point_run):
     assert after.episodes.tolist() == [1, 0]
     for old, new in zip(*map(jax.tree.leaves, (before, after)), strict=True):
         np.testing.assert_array_equal(new[1], old[1])
+
+
+@pytest.fixture
+def counting_run(tmp_path, monkeypatch):
+    """Of an algorithm whose agent counts in `act` and draws in every method."""
+    monkeypatch.setitem(ALGORITHMS, "phased", phased.ALGORITHM)
+    experiment = phased.phased_experiment()
+    family = make_family(experiment.family)
+    split = split_tasks(family, 3, 2, 0, "seeded")
+    run = create_run_folder(tmp_path / "counting", experiment, split)
+    state = learner_of(experiment).initial_state(jax.random.key(0))
+    stamp = read_stamp(run, experiment, split)
+    save_checkpoint(run / "checkpoints", checkpoint_label(0), state, {"run": stamp}, keep=1)
+    return run
+
+
+def test_what_act_has_changed_is_undone_in_inactive_trials(counting_run):
+    agent = nacre.load(counting_run)
+    agent.begin_trial(3)
+    before = agent.belief
+    ends, no = np.array([True, True, False]), np.zeros(3, bool)
+    for active, acted in (([True, False, True], [1, 1, 1]), ([False, False, True], [2, 1, 2])):
+        agent.act(POSITIONS[:3])
+        assert agent.belief.acted.tolist() == acted
+        agent.observe(POSITIONS[:3], np.zeros(3), no, ends, active=active)
+    after = agent.belief
+    for name in ("acted", "observed"):
+        assert getattr(after, name).tolist() == [1, 0, 2]
+    assert after.ended.tolist() == [1, 0, 0]
+    np.testing.assert_array_equal(after.noise[1:], before.noise[1:])
+    agent.act(POSITIONS[:3])
+    agent.observe(POSITIONS[:3], np.zeros(3), no, no)
+    assert agent.belief.acted.tolist() == [2, 1, 3]
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_what_a_trial_draws_depends_on_no_other_trial(counting_run, deterministic):
+    """Neither on how many there are, nor on when their episodes end, nor on which are active."""
+
+    def trial_1(n: int, others_end: int, others_active: bool) -> tuple[np.ndarray, list[np.ndarray]]:
+        agent = nacre.load(counting_run, seed=4, deterministic=deterministic)
+        agent.begin_trial(n)
+        actions = []
+        for step in range(1, 13):
+            actions.append(agent.act(np.tile(POSITIONS[step], (n, 1)))[1])
+            truncated = np.full(n, step % others_end == 0)
+            truncated[1] = step % 5 == 0
+            active = np.full(n, others_active)
+            active[1] = step != 7
+            agent.observe(np.zeros((n, 2)), np.zeros(n), np.zeros(n, bool), truncated, active=active)
+        return np.array(actions), [leaf[1] for leaf in agent.belief]
+
+    expected, belief = trial_1(2, 100, True)
+    for other in ((2, 1, True), (5, 3, True), (3, 4, False)):
+        actions, found = trial_1(*other)
+        np.testing.assert_allclose(actions, expected, rtol=0, atol=1e-6)
+        for one, same in zip(found, belief, strict=True):
+            np.testing.assert_allclose(one, same, rtol=0, atol=1e-6)
+    assert len(np.unique(expected)) == expected.size
+
+
+def test_an_agent_that_is_given_its_task(counting_run, monkeypatch):
+    agent = nacre.load(counting_run)
+    with pytest.raises(ValueError, match=r"^task is given; allowed for this agent: None, as it infers its task$"):
+        agent.begin_trial(task=np.zeros(2))
+    monkeypatch.setattr(
+        phased.PhasedLearner, "agent", lambda learner, capacity: phased.CountingAgent(2, sees_task=True)
+    )
+    agent = nacre.load(counting_run)
+    tasks = np.array([[0.25, 0.5], [1.0, -1.0]])
+    agent.begin_trial(2, task=tasks)
+    agent.act(POSITIONS[:2])
+    belief = agent.belief
+    for n, task, sentence in (
+        (None, None, "task is missing: this agent does not infer its task but has to be given it (goal_x, goal_y)"),
+        (3, None, "task is missing: this agent does not infer its task but has to be given it (goal_x, goal_y)"),
+        (None, np.zeros(3), "task has shape (3,); allowed in a single trial: (2,)"),
+        (3, tasks, "task has shape (2, 2); allowed in 3 trials: (3, 2)"),
+        (None, [0.0, np.nan], "the task given to the agent is not finite: [0.0, nan]"),
+        (0, tasks, "n is 0; allowed: None or at least 1"),
+    ):
+        with pytest.raises((ValueError, nacre.NacreError), match=f"^{re.escape(sentence)}$"):
+            agent.begin_trial(n, task=task)
+    # Refused calls have changed nothing.
+    jax.tree.map(np.testing.assert_array_equal, agent.belief, belief)
+    agent.observe(POSITIONS[:2], np.zeros(2), np.zeros(2, bool), np.zeros(2, bool))
+    agent.begin_trial(task=tasks[1])
+    other = nacre.load(counting_run)
+    other.begin_trial(task=tasks[0])
+    other.begin_trial(task=tasks[1])
+    np.testing.assert_array_equal(agent.belief.noise, other.belief.noise)
+    other.begin_trial(task=tasks[1] + 1)
+    assert not np.array_equal(agent.belief.noise, other.belief.noise)
 
 
 def test_own_loop_and_evaluate_agree(tmp_path):

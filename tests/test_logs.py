@@ -21,10 +21,11 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
 
 import nacre.run_folder
+from nacre.agents.pearl.config import PearlConfig
 from nacre.errors import NacreError
 from nacre.experiments import make_experiment
 from nacre.logs import Console, ProgressLog, TensorBoard, read_progress_csv, tensorboard_tag
-from nacre.run_folder import create_run_folder, default_run_folder, extend_run, read_run, versions
+from nacre.run_folder import create_run_folder, default_run_folder, read_run, rewrite_experiment, versions
 from nacre.tasks.family import TaskSplit
 
 ROW = {"Epoch": 0.0, "(Previous) Eval Time (s)": 0.1 + 0.2, "Q, quoted": -1e-300}
@@ -45,11 +46,11 @@ def test_rows_come_back_exactly(tmp_path: Path) -> None:
     assert (tmp_path / "progress.csv").read_text().splitlines()[:2] == ['Epoch,"Q, quoted"', f"0.0,{1 / 3!r}"]
 
 
-def test_columns_may_not_change(tmp_path: Path) -> None:
+def test_a_file_keeps_its_columns(tmp_path: Path) -> None:
     ProgressLog(tmp_path).append(ROW)
-    log = ProgressLog(tmp_path)  # as after a restart
-    log.append(dict(reversed(ROW.items())))  # another order is the same row
-    with pytest.raises(ValueError, match=r"missing \['Epoch'\], new \['epoch'\]"):
+    log = ProgressLog(tmp_path)  # as after a restart, perhaps by a later version
+    log.append({"a column of later versions": 7.0, **dict(reversed(ROW.items()))})
+    with pytest.raises(NacreError, match=r"progress.csv has columns that this run does not write: 'Epoch'; another"):
         log.append({"epoch": 1.0} | {key: value for key, value in ROW.items() if key != "Epoch"})
     columns = read_progress_csv(tmp_path / "progress.csv")
     assert {column: values.tolist() for column, values in columns.items()} == {k: [v, v] for k, v in ROW.items()}
@@ -87,10 +88,19 @@ def test_reading_a_damaged_csv(tmp_path: Path) -> None:
     path = tmp_path / "progress.csv"
     with pytest.raises(NacreError, match=r"cannot read .*progress.csv: No such file"):
         read_progress_csv(path)
-    for content, line in ((b"a,b\n1,2\n3\n", 3), (b"a,b\n1,x\n", 2), (b"a,b\n1,2,3\n", 2)):
+    for content, line in (
+        (b"a,b\n1,2\n3\n", 3),
+        (b"a,b\n1,x\n", 2),
+        (b"a,b\n1,2,3\n", 2),
+        (b'a,b\n1,2\n3,"4\n5,6\n', 3),
+        (b"a,b\n1," + b"2" * 200_000 + b"\n", 2),  # more than the csv module reads
+    ):
         path.write_bytes(content)
         with pytest.raises(NacreError, match=f"line {line}, is damaged: 2 numbers were expected"):
             read_progress_csv(path)
+    path.write_bytes(b"a,b\n1,2\n3,-1e308\n")
+    with pytest.raises(NacreError, match=r"line 3, is damaged: 'b' is -1e\+308; allowed: at most 1e\+100 in magnitude"):
+        read_progress_csv(path)
     path.write_bytes(b"a\n\xff\n")
     with pytest.raises(NacreError, match="is damaged: it is not text"):
         read_progress_csv(path)
@@ -98,6 +108,16 @@ def test_reading_a_damaged_csv(tmp_path: Path) -> None:
     assert read_progress_csv(path)["b"].tolist() == [2.0]
     path.write_bytes(b"")
     assert read_progress_csv(path) == {}
+
+
+@pytest.mark.parametrize("header", [b"", b"a,,b", b"a, ,b", b"a,b,a", b'a,"b', b'"a"b,c'])
+def test_a_damaged_header_is_refused(tmp_path: Path, header: bytes) -> None:
+    path = tmp_path / "progress.csv"
+    path.write_bytes(header + b"\n1,2,3\n")
+    for use in (read_progress_csv, lambda path: ProgressLog(path.parent)):
+        with pytest.raises(NacreError, match=r"progress.csv, line 1, is damaged: names of columns were expected"):
+            use(path)
+    assert path.read_bytes() == header + b"\n1,2,3\n"
 
 
 def test_full_disk(tmp_path: Path) -> None:
@@ -149,6 +169,7 @@ def test_killed_while_writing(tmp_path: Path) -> None:
         ("Q Predictions Mean", "Q_Predictions/Mean"),
         ("Policy log std Min", "Policy_log_std/Min"),
         ("AverageReturn_all_test_tasks", "return/AverageReturn_all_test_tasks"),
+        ("AverageSuccess_test_episode_1", "success/AverageSuccess_test_episode_1"),
         ("(Previous) Eval Time (s)", "time/Previous_Eval_Time_s"),
         ("Z variance train", "belief/Z_variance_train"),
         ("KL Loss", "belief/KL_Loss"),
@@ -156,10 +177,17 @@ def test_killed_while_writing(tmp_path: Path) -> None:
         ("Number of env steps total", "count/Number_of_env_steps_total"),
         ("Epoch", "count/Epoch"),
         ("Memory (MiB)", "other/Memory_MiB"),
+        ("mixture/weight of part 1", "mixture/weight_of_part_1"),
     ],
 )
 def test_tensorboard_tags(column: str, tag: str) -> None:
-    assert tensorboard_tag(column) == tag
+    assert tensorboard_tag(column, PearlConfig.tensorboard_groups) == tag
+
+
+def test_tensorboard_groups_of_an_algorithm() -> None:
+    assert tensorboard_tag("KL Loss") == "loss/KL_Loss"
+    assert tensorboard_tag("Z variance train") == "other/Z_variance_train"
+    assert tensorboard_tag("Wake Loss", {"Wake .*": "dreams"}) == "dreams/Wake_Loss"
 
 
 def read_events(folder: Path) -> list[Event]:
@@ -176,7 +204,7 @@ def read_events(folder: Path) -> list[Event]:
 
 def test_tensorboard_events(tmp_path: Path) -> None:
     (tmp_path / "first").mkdir()
-    board = TensorBoard(tmp_path / "first")
+    board = TensorBoard(tmp_path / "first", groups={"Epoch": "own"})
     board.write(0, {"QF Loss": 2.0, "Epoch": 0.0})
     board.write(1, {"QF Loss": 1.0, "Epoch": 1.0})
     board.close()
@@ -187,9 +215,9 @@ def test_tensorboard_events(tmp_path: Path) -> None:
     ]
     assert scalars == [
         (0, "loss/QF_Loss", 2.0),
-        (0, "count/Epoch", 0.0),
+        (0, "own/Epoch", 0.0),
         (1, "loss/QF_Loss", 1.0),
-        (1, "count/Epoch", 1.0),
+        (1, "own/Epoch", 1.0),
     ]
     (tmp_path / "resumed").mkdir()
     resumed = TensorBoard(tmp_path / "resumed", first_step=1)
@@ -216,13 +244,13 @@ def test_tensorboard_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 # The terminal
 
 
-def run_console(is_terminal: bool) -> str:
+def run_console(is_terminal: bool, width: int = 150) -> str:
     output = io.StringIO()
-    console = rich.console.Console(file=output, force_terminal=is_terminal, width=150, highlight=False)
+    console = rich.console.Console(file=output, force_terminal=is_terminal, width=width, highlight=False)
     with Console(12, complete=10, console=console) as reporter:
         reporter.message("going on from [iteration_000010]")
         for value in (-45.25, -44.0):
-            reporter.phase("collect", 400)
+            reporter.phase("collect")
             reporter.advance(400)
             reporter.phase("update", 2000)
             for _ in range(4):
@@ -233,29 +261,64 @@ def run_console(is_terminal: bool) -> str:
     return output.getvalue()
 
 
-def test_plain_lines_where_there_is_no_terminal() -> None:
+def test_plain_lines_if_there_is_no_terminal() -> None:
     first, *lines = run_console(is_terminal=False).splitlines()
     assert first == "going on from [iteration_000010]"
     assert len(lines) == 2
     number = r"[\d.e+]+"
     assert re.fullmatch(
-        rf"iteration 11/12 · test return -45\.2 · {number} env steps/s · {number} gradient steps/s · 0 s left", lines[0]
+        rf"iteration 11/12 · test return -45\.2 · {number} env steps/s · {number} gradient steps/s · under 0 s left",
+        lines[0],
     )
     assert lines[1].startswith("iteration 12/12 · test return -44.0 · ")
 
 
-def test_live_bar_on_a_terminal() -> None:
-    output = run_console(is_terminal=True)
-    assert "\x1b[" in output
-    assert "test return -44.0" in output
-    assert "12/12" in output
-    assert "iteration 11/12" not in output
-    assert "100/?" in output  # the phase before had a total
+def draw(reporter: Console, console: rich.console.Console) -> list[str]:
+    """The lines of the live bar, as wide as they would be on the terminal."""
+    with console.capture() as capture:
+        console.print(reporter._bars.get_renderable())
+    return re.sub(r"\x1b\[[\d;]*m", "", capture.get()).splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_the_live_bar_fits_into_the_terminal(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    console = rich.console.Console(file=io.StringIO(), force_terminal=True, width=width, highlight=False)
+    reporter = Console(5000, complete=1000, console=console)  # not entered: no thread draws by itself
+    rate = 60.0
+    for _ in range(2):
+        for name, total, steps in (("collect", None, 120_000), ("reconstruction", 200_000, 180_000)):
+            reporter.phase(name, total)
+            reporter.advance(steps)
+            now += rate
+        reporter.iteration({"AverageReturn_all_test_tasks": -1234.5, "AverageSuccess_all_test_tasks": 0.25})
+    reporter.phase("reconstruction", 200_000, done=20_000)
+    reporter.stopping()
+    lines = draw(reporter, console)
+    assert max(map(len, lines)) <= width
+    whole, part, note = lines
+    assert whole.startswith("iteration 1003/5000 ")
+    assert whole.rstrip().endswith(" 133 h 16 min left")
+    assert part.startswith("reconstruction ")
+    assert part.rstrip().endswith(" 20000/200000")
+    assert note.strip() == "stopping at the next safe point, and saving (once more: at once)"
+    assert "…" not in "".join(lines)
+
+
+def test_a_line_per_iteration_stays_above_the_live_bar() -> None:
+    for width in (80, 150):
+        output = run_console(is_terminal=True, width=width)
+        assert "\x1b[" in output
+        stays = re.findall(r"iteration (1[12])/12 · test return (-4[45]\.\d) · ", output)
+        assert stays == [("11", "-45.2"), ("12", "-44.0")]
+        assert "100/?" in output  # the phase before had a total
+        assert "0 s left" in output
 
 
 def test_what_a_signal_shows(capfd: pytest.CaptureFixture[str]) -> None:
     output = io.StringIO()
-    with Console(2, console=rich.console.Console(file=output, force_terminal=True, width=150)) as reporter:
+    with Console(2, console=rich.console.Console(file=output, force_terminal=True, width=80)) as reporter:
         reporter.phase("update", 2000, done=500)
         reporter.stopping()
     assert "500/2000" in output.getvalue()
@@ -265,24 +328,31 @@ def test_what_a_signal_shows(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr().err.startswith("stopping at the next safe point")
 
 
-def test_rates_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rates_are_over_all_phases_of_a_kind_and_time_left_without_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
     output = io.StringIO()
     with Console(100, complete=40, console=rich.console.Console(file=output, width=150)) as reporter:
-        for _ in range(2):
-            reporter.phase("collect")
-            now += 2.0
-            reporter.advance(500)
-            reporter.phase("update")
-            now += 10.0
-            reporter.advance(100)
+        for compilation in (140.0, 0.0, 0.0):
+            for _ in range(2):
+                reporter.phase("collect")
+                now += 1.0
+                reporter.advance(250)
+                reporter.phase("model", 20)
+                now += 1.0 + compilation / 2
+                reporter.advance(20)
+                reporter.phase("policy", 30)
+                now += 4.0
+                reporter.advance(30)
             reporter.phase("evaluate")
             now += 60.0
-            reporter.iteration({})
+            reporter.advance(10_000)
+            reporter.iteration({"AverageReturn_all_test_tasks": 1.0, "AverageSuccess_all_test_tasks": 0.5})
     assert output.getvalue().splitlines() == [
-        "iteration 41/100 · 250 env steps/s · 10 gradient steps/s · 1 h 10 min left",
-        "iteration 42/100 · 250 env steps/s · 10 gradient steps/s · 1 h 09 min left",
+        "iteration 41/100 · test return 1.0 · success 50% · 250 env steps/s · 0.667 gradient steps/s · "
+        "under 3 h 28 min left",
+        "iteration 42/100 · test return 1.0 · success 50% · 250 env steps/s · 10 gradient steps/s · 1 h 09 min left",
+        "iteration 43/100 · test return 1.0 · success 50% · 250 env steps/s · 10 gradient steps/s · 1 h 08 min left",
     ]
 
 
@@ -301,7 +371,7 @@ def test_run_folder_round_trip(tmp_path: Path) -> None:
         found, expected = getattr(split, name), getattr(SPLIT, name)
         assert (found.dtype, found.shape, found.tobytes()) == (np.float64, expected.shape, expected.tobytes())
     content = json.loads((run / "experiment.json").read_text())
-    assert content["format"] == 1
+    assert content["format"] == 2
     assert content["tasks"]["parameters"] == ["target_velocity"]
     assert content["versions"] == versions()
     variant = json.loads((run / "variant.json").read_text())
@@ -310,19 +380,19 @@ def test_run_folder_round_trip(tmp_path: Path) -> None:
     assert list(variant) == sorted(variant)
 
 
-def test_extend_run(tmp_path: Path) -> None:
+def test_rewrite_experiment(tmp_path: Path) -> None:
     create_run_folder(tmp_path, EXPERIMENT, SPLIT)
     before = json.loads((tmp_path / "experiment.json").read_text())
     extended = make_experiment("pearl/cheetah-vel", train_tasks=3, test_tasks=2, iterations=700)
-    assert extend_run(tmp_path, 700) == extended
+    rewrite_experiment(tmp_path, extended)
     experiment, split = read_run(tmp_path)
     assert experiment == extended
     assert np.array_equal(split.train, SPLIT.train)
     before["experiment"]["iterations"] = 700
-    assert json.loads((tmp_path / "experiment.json").read_text()) == before
+    after = json.loads((tmp_path / "experiment.json").read_text())
+    assert after.pop("checksum") != before.pop("checksum")
+    assert after == before
     assert json.loads((tmp_path / "variant.json").read_text())["iterations"] == 700
-    with pytest.raises(NacreError, match="iterations is 0; allowed: at least 1"):
-        extend_run(tmp_path, 0)
 
 
 def test_default_run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -385,7 +455,7 @@ def damaged(content: str, change: str) -> str | bytes:
         case "no format":
             del values["format"]
         case "newer":
-            values["format"] = 2
+            values["format"] = 3
         case "no experiment":
             del values["experiment"]
         case "field":
@@ -407,17 +477,17 @@ def damaged(content: str, change: str) -> str | bytes:
     ("change", "message"),
     [
         ("truncated", r"experiment.json is damaged: .*line \d+ column \d+"),
-        ("not text", r"experiment.json is damaged: .*position \d+"),
+        ("not text", r"experiment.json is not text"),
         ("list", "is not an experiment of nacre: it names no format"),
         ("no format", "is not an experiment of nacre: it names no format"),
-        ("newer", "has format 2; this version of nacre reads up to 1"),
+        ("newer", "has format 3; this version of nacre reads up to 2"),
         ("no experiment", r"experiment.json is damaged: experiment is None"),
         ("field", r"experiment.json is damaged: algorithm.discount is 'high'"),
         ("no tasks", r"tasks.test is missing"),
         ("words", r"tasks.train is missing or holds something else than numbers"),
-        ("fewer tasks", r"tasks.train has shape \(2, 1\), not \(3, 1\)"),
-        ("infinite", r"a value that is not finite"),
-        ("ragged", r"tasks.train is missing or holds something else than numbers"),
+        ("fewer tasks", r"tasks.train has 2 tasks; allowed: 3"),
+        ("infinite", r"must be finite"),
+        ("ragged", r"A task of cheetah-vel is a row of numbers"),
     ],
 )
 def test_damaged_experiment(tmp_path: Path, change: str, message: str) -> None:

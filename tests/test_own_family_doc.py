@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nacre.tasks import FAMILIES, Simulator, make_family
+from nacre.tasks import FAMILIES, Simulator, make_family, split_tasks
 
 PAGE = Path(__file__).parent.parent / "docs" / "own-family.md"
 
@@ -69,3 +69,9 @@ def test_the_wrapped_environment_of_the_page(page):
         *_, truncations, _ = simulator.step(np.zeros((2, 1), np.float32))
     assert truncations.all()
     simulator.close()
+
+
+def test_the_split_of_the_page_holds_out_gales(page):
+    split = split_tasks(make_family("windy-line-held-out-gales"), 20, 5, 0, "seeded")
+    assert (split.train.shape, split.test.shape) == ((20, 1), (5, 1))
+    assert abs(split.train).max() <= 0.5 <= split.test.min()

@@ -23,21 +23,22 @@ from probes import (
     clock_learner,
     clock_return,
     compilations,
+    run_schedule,
     told_latent,
     transition_codes,
     transparent_networks,
 )
 
-from nacre.agents.pearl.agent import PearlAgent, PearlBelief
+from nacre.agents.pearl.agent import PearlAgent
 from nacre.agents.pearl.config import PearlConfig
-from nacre.agents.pearl.learner import PearlLearner, PearlState
+from nacre.agents.pearl.learner import PearlLearner
 from nacre.agents.pearl.losses import Trained, initial_optimisers
 from nacre.agents.pearl.networks import context_rows, infer_posterior, initial_networks
-from nacre.collect import carry_out, run_trials
-from nacre.evaluation import Evaluation, Protocol, TrialResult, evaluate_agent
-from nacre.experiments import make_experiment
-from nacre.replay import ReplayBuffer
-from nacre.runtime import training_protocol
+from nacre.collect import play_together, run_schedules
+from nacre.evaluation import Evaluation, MetaTest, TrialResult, episode_return, meta_test
+from nacre.interfaces import LearnerState, Play, Played
+from nacre.protocol import Protocol
+from nacre.tasks.family import TaskSplit
 from nacre.tasks.simulator import Simulator
 from nacre.types import Episode, Transition, Visit
 
@@ -63,18 +64,28 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 def learner_and_state(
     config: PearlConfig, horizon: int = HORIZON, variance: float = ALMOST_CERTAIN, code_scale: float = 1.0
-) -> tuple[PearlLearner, PearlState]:
+) -> tuple[PearlLearner, LearnerState]:
     networks = transparent_networks(config, factor_variance=variance, code_scale=code_scale)
     trained = Trained(networks, networks.value, initial_optimisers(networks))
-    return clock_learner(horizon, config), PearlState(trained, jax.random.key(0), jnp.zeros((), jnp.int32))
+    return clock_learner(horizon, config), LearnerState(trained, jax.random.key(0), jnp.zeros((), jnp.int32))
 
 
 def collect(seed: int = 0, *, variance: float = ALMOST_CERTAIN, **changes: Any) -> list[Visit]:
     learner, state = learner_and_state(dataclasses.replace(TINY, **changes), variance=variance)
-    simulators = lambda n: Simulator(Clock(HORIZON), n)  # noqa: E731
-    [visits] = carry_out([learner.collect(state, TASKS, np.random.SeedSequence(seed))], simulators)
-    assert all(episode.task == visit.task for visit in visits for episode in visit.episodes)
+    visits = collect_phase("collect", learner, state, TASKS, np.random.SeedSequence(seed))
+    for visit in visits:
+        for episode in visit.episodes:
+            np.testing.assert_array_equal(episode.observations[:, 0], np.float32(TASKS[visit.task, 0]))
     return visits
+
+
+def collect_phase(
+    phase: str, learner: PearlLearner, state: LearnerState, tasks: np.ndarray, seed: np.random.SeedSequence
+) -> list[Visit]:
+    memory = learner.memory(Clock(HORIZON), tasks, 1)
+    schedule = learner.collect(phase, state, memory, Clock(HORIZON), tasks, seed)
+    slots = learner.config.tasks_per_iteration if phase == "collect" else len(tasks)
+    return run_schedule(schedule, Simulator(Clock(HORIZON), slots))
 
 
 def lengths(visit: Visit, steps: int) -> list[int]:
@@ -186,19 +197,19 @@ def test_fixed_z_is_one_draw_from_the_posterior_of_the_prior_data() -> None:
 
 def test_initial_collection_is_prior_data_of_every_task() -> None:
     learner, state = learner_and_state(TINY)
-    simulators = lambda n: Simulator(Clock(HORIZON), n)  # noqa: E731
-    [visits] = carry_out([learner.collect_initial(state, TASKS, np.random.SeedSequence(0))], simulators)
+    visits = collect_phase("initial collection", learner, state, TASKS, np.random.SeedSequence(0))
     assert [visit.task for visit in visits] == [0, 1, 2, 3]
     for visit in visits:
         assert [len(episode) for episode in visit.episodes] == lengths(visit, 12)
         assert visit.context_episodes == len(visit.episodes)
-        assert all(episode.task == visit.task for episode in visit.episodes)
+        assert all(episode.observations[0, 0] == np.float32(TASKS[visit.task, 0]) for episode in visit.episodes)
     assert from_prior([told_latent(episode) for visit in visits for episode in visit.episodes])
     # With the visits of one iteration this is what room is made for, where episodes last to the horizon.
     lasting = TASKS[[0, 2]]
-    [collected] = carry_out([learner.collect_initial(state, lasting, np.random.SeedSequence(0))], simulators)
-    collected += carry_out([learner.collect(state, lasting, np.random.SeedSequence(1))], simulators)[0]
-    assert sum(len(episode) for visit in collected for episode in visit.episodes) == learner.capacity(2, 1)
+    collected = collect_phase("initial collection", learner, state, lasting, np.random.SeedSequence(0))
+    collected += collect_phase("collect", learner, state, lasting, np.random.SeedSequence(1))
+    room = len(learner.memory(Clock(HORIZON), lasting, 1).arrays.observations)  # an episode has one more than steps
+    assert sum(len(episode) + 1 for visit in collected for episode in visit.episodes) == room
 
 
 def test_a_deterministic_context_has_no_spread() -> None:
@@ -226,26 +237,31 @@ def test_the_seed_decides_what_is_collected() -> None:
 
 def test_context_of_the_replay_is_context_of_the_visit() -> None:
     """Offline evaluation infers from context data of the same task in the replay, and from nothing else there."""
-    learner, state = learner_and_state(TINY)
+    learner, state = learner_and_state(dataclasses.replace(TINY, evaluation_steps=10 * HORIZON))
     visits = collect()
-    buffer = ReplayBuffer(4, 4, 3, has_sparse_reward=False, transitions=5000, episodes=2000)
+    buffer = learner.memory(Clock(HORIZON), TASKS, 1)
     buffer.add(visits)
     latest = {visit.task: visit.episodes[: visit.context_episodes] for visit in visits}
     assert len(latest) == 4
-    tasks = np.repeat(np.arange(4), 10)
-    belief = learner.replay_belief(state, buffer.arrays, jnp.asarray(tasks), jax.random.key(0))
-    trials, _ = run_trials(
-        learner.offline_agent(),
-        learner.parameters(state),
-        Simulator(Clock(HORIZON), len(tasks)),
-        TASKS[tasks],
-        np.random.SeedSequence(0),
-        episodes=1,
-        deterministic=True,
-        belief=belief,
-    )
+    asked: list[Play] = []
+    answers: list[Played] = []
+
+    def play(plays: Sequence[Play]) -> list[Played]:
+        asked.extend(plays)
+        answers.extend(play_together(plays, Simulator(Clock(HORIZON), len(plays[0].tasks))))
+        return answers[-1:]
+
+    split = TaskSplit(TASKS, TASKS)
+    schedule = learner.evaluate(state, buffer, Clock(HORIZON), split, np.random.SeedSequence(0))
+    [(columns, _)] = run_schedules([schedule], play)
+    offline, (trials, _) = asked[-1], answers[-1]
+    assert offline.deterministic
+    tasks = [TASKS.tolist().index(task) for task in offline.tasks.tolist()]
+    assert sorted(tasks) == sorted([*range(4)] * 10)
+    returns = [episode_return(trial[0], sparse=False) for trial in trials]
+    assert columns["AverageTrainReturn_all_train_tasks"] == pytest.approx(np.mean(returns))
     found = set()
-    for task, trial in zip(tasks.tolist(), trials, strict=True):
+    for task, trial in zip(tasks, trials, strict=True):
         assert len(trial) == 1
         found.add((task, *source(told_latent(trial[0]), latest[task])))
     assert len(found) > 15
@@ -255,18 +271,14 @@ def test_context_of_the_replay_is_context_of_the_visit() -> None:
 
 
 def evaluate(
-    tasks: Any, horizon: int, protocol: Protocol, config: PearlConfig, *, seed: int = 0
-) -> tuple[Evaluation, list[list[list[Episode]]], PearlBelief]:
-    learner, state = learner_and_state(config, horizon, code_scale=4 / horizon)
-    simulators = lambda n: Simulator(Clock(horizon, sparse=config.sparse_reward_in_context), n)  # noqa: E731
-    tasks = np.array(tasks, np.float64)
-    entropy = np.random.SeedSequence(seed)
-    return evaluate_agent(learner.evaluation_agent, learner.parameters(state), simulators, tasks, protocol, entropy)
-
-
-def protocol_of(config: PearlConfig, horizon: int) -> Protocol:
-    experiment = dataclasses.replace(make_experiment("pearl/point-robot"), algorithm=config)
-    return training_protocol(experiment, Clock(horizon, sparse=config.sparse_reward_in_context))
+    tasks: Any, horizon: int, protocol: Protocol, config: PearlConfig, *, seed: int = 0, code_scale: float | None = None
+) -> MetaTest:
+    code_scale = 4 / horizon if code_scale is None else code_scale
+    learner, state = learner_and_state(config, horizon, code_scale=code_scale)
+    family = Clock(horizon, sparse=config.sparse_reward_in_context)
+    tasks, entropy = np.array(tasks, np.float64), np.random.SeedSequence(seed)
+    schedule = meta_test(learner.agent, learner.parameters(state), family, tasks, protocol, entropy)
+    return run_schedule(schedule, Simulator(family, len(tasks) * protocol.trials))
 
 
 def evaluation_config(steps: int, exploration: int, **changes: Any) -> PearlConfig:
@@ -291,7 +303,7 @@ def assert_adapts(trial: list[Episode], exploration: int, horizon: int, *, spars
 )
 def test_published_protocols(horizon: int, steps: int, exploration: int, episodes: int) -> None:
     config = evaluation_config(steps, exploration)
-    protocol = protocol_of(config, horizon)
+    protocol = config.protocol(horizon)
     assert protocol.minimum_episodes(horizon) == episodes
     tasks = [[0.0, NEVER], [0.1, NEVER], [0.0, NEVER]]
     evaluation, played, belief = evaluate(tasks, horizon, protocol, config)
@@ -315,7 +327,7 @@ def test_published_protocols(horizon: int, steps: int, exploration: int, episode
 def test_early_termination_gives_more_episodes() -> None:
     config = evaluation_config(60, 1)
     tasks = [[0.0, 7], [0.1, NEVER], [0.2, 20], [0.3, 1]]
-    evaluation, played, _ = evaluate(tasks, 20, protocol_of(config, 20), config)
+    evaluation, played, _ = evaluate(tasks, 20, config.protocol(20), config)
     for (label, length), trials, results in zip(tasks, played, evaluation.trials, strict=True):
         length = int(min(length, 20))
         for trial, result in zip(trials, results, strict=True):
@@ -329,7 +341,7 @@ def test_early_termination_gives_more_episodes() -> None:
 def test_the_posterior_depends_on_the_rewards_that_were_seen() -> None:
     """And on nothing else of the task: a task differs from another by its rewards only once these have been seen."""
     config = evaluation_config(60, 2)
-    protocol = protocol_of(config, 20)
+    protocol = config.protocol(20)
     (_, plain, _), (_, paid, _) = (evaluate([[label, NEVER]], 20, protocol, config) for label in (0.0, 0.1))
     for one, other in zip(plain[0], paid[0], strict=True):
         for first, second in zip(one[:2], other[:2], strict=True):
@@ -342,18 +354,10 @@ def test_the_posterior_depends_on_the_rewards_that_were_seen() -> None:
 def test_stochastic_context_protocol() -> None:
     """As in the paper's time (spec 8): stochastic prior data, z from a few of them, one deterministic episode."""
     config = evaluation_config(60, 3, test_context="stochastic")
-    protocol = protocol_of(config, HORIZON)
+    protocol = config.protocol(HORIZON)
     assert protocol.minimum_episodes(HORIZON) == 4
     tasks = [[0.1 * number, NEVER] for number in range(8)]
-    learner, state = learner_and_state(config)
-    _, played, _ = evaluate_agent(
-        learner.evaluation_agent,
-        learner.parameters(state),
-        lambda n: Simulator(Clock(HORIZON), n),
-        np.array(tasks),
-        protocol,
-        np.random.SeedSequence(0),
-    )
+    _, played, _ = evaluate(tasks, HORIZON, protocol, config, code_scale=1.0)
     sources = set()
     for trials in played:
         for trial in trials:
@@ -370,15 +374,7 @@ def test_stochastic_exploration_is_counted_in_steps() -> None:
     """Episodes that terminate early make exploration no shorter: three horizons of prior data, then the posterior."""
     config = evaluation_config(60, 3, test_context="stochastic")
     length = HORIZON - 1
-    learner, state = learner_and_state(config)
-    _, played, _ = evaluate_agent(
-        learner.evaluation_agent,
-        learner.parameters(state),
-        lambda n: Simulator(Clock(HORIZON), n),
-        np.array([[0.1, length], [0.2, NEVER]]),
-        protocol_of(config, HORIZON),
-        np.random.SeedSequence(0),
-    )
+    _, played, _ = evaluate([[0.1, length], [0.2, NEVER]], HORIZON, config.protocol(HORIZON), config, code_scale=1.0)
     for trials, explored in zip(played, (-(-3 * HORIZON // length), 3), strict=True):
         for trial in trials:
             assert len(trial) == explored + 1
@@ -388,7 +384,7 @@ def test_stochastic_exploration_is_counted_in_steps() -> None:
 
 def test_sparse_rewards_in_context_and_returns() -> None:
     config = evaluation_config(40, 1, sparse_reward_in_context=True)
-    protocol = protocol_of(config, 20)
+    protocol = config.protocol(20)
     assert protocol.sparse_returns
     tasks = [[0.0, 7], [0.1, NEVER]]
     evaluation, played, _ = evaluate(tasks, 20, protocol, config)
@@ -406,7 +402,7 @@ def test_sparse_rewards_in_context_and_returns() -> None:
 
 def test_a_stochastic_policy_can_be_asked_for() -> None:
     config = evaluation_config(60, 1)
-    protocol = dataclasses.replace(protocol_of(config, 20), deterministic=False)
+    protocol = dataclasses.replace(config.protocol(20), deterministic=False)
     _, played, _ = evaluate([[0.0, NEVER]], 20, protocol, config)
     noise = np.concatenate([episode.actions[:, 2] for episode in played[0][0]])
     assert len(set(noise)) == len(noise)
@@ -450,6 +446,12 @@ def test_contexts_have_room_for_every_trial(steps: int, episodes: int, stochasti
 
 # The belief itself
 
+SIZES = Clock(HORIZON).sizes
+
+
+def keys_of(n: int, seed: int = 0) -> jax.Array:
+    return jax.random.split(jax.random.key(seed), n)
+
 
 def transitions(seed: int, n: int) -> Transition:
     numbers = jnp.asarray(np.random.default_rng(seed).standard_normal((n, 12), np.float32))
@@ -463,9 +465,9 @@ def test_padding_does_not_leak_into_the_posterior(probabilistic: bool, next_obse
         TINY, probabilistic_context=probabilistic, next_observation_in_context=next_observation, encoder_hidden_size=16
     )
     capacity, counts = 6, [0, 1, 4, 6]
-    networks = initial_networks(config, 4, 3, key=jax.random.key(1), precision="float32").acting
-    agent = PearlAgent(config, 4, 3, capacity, exploration_episodes=1)
-    belief = agent.begin_trial(networks, jax.random.key(0), len(counts))
+    networks = initial_networks(config, SIZES, key=jax.random.key(1), precision="float32").acting
+    agent = PearlAgent(config, SIZES, capacity, exploration_episodes=1)
+    belief = agent.begin_trial(networks, keys_of(len(counts)), None)
     observe = jax.jit(agent.observe)
     rows = []
     for step in range(capacity + 3):  # the last three find no room, or are masked
@@ -476,7 +478,7 @@ def test_padding_does_not_leak_into_the_posterior(probabilistic: bool, next_obse
     assert belief.context_count.tolist() == counts
     unseen = jnp.arange(capacity)[None, :, None] >= belief.context_count[:, None, None]
     spoiled = belief._replace(context=jnp.where(unseen, 1e4, belief.context))
-    inferred = jax.jit(agent.infer)(networks, spoiled, jax.random.key(0))
+    inferred = jax.jit(agent.infer)(networks, spoiled, keys_of(len(counts)))
     infer_all = jax.jit(infer_posterior, static_argnums=1)
     for trial, count in enumerate(counts):
         if not count:
@@ -492,7 +494,7 @@ def test_padding_does_not_leak_into_the_posterior(probabilistic: bool, next_obse
 
 def test_deterministic_latent_is_the_mean_of_the_encoded_transitions() -> None:
     config = dataclasses.replace(TINY, probabilistic_context=False)
-    networks = initial_networks(config, 4, 3, key=jax.random.key(1), precision="float32").acting
+    networks = initial_networks(config, SIZES, key=jax.random.key(1), precision="float32").acting
     context = jax.random.normal(jax.random.key(2), (2, 5, 8))
     mean, variance = infer_posterior(networks.encoder, config, context)
     expected = np.asarray(networks.encoder(context.reshape(10, 8)), np.float64).reshape(2, 5, 2).mean(axis=1)
@@ -503,12 +505,12 @@ def test_deterministic_latent_is_the_mean_of_the_encoded_transitions() -> None:
 def test_a_posterior_of_drawn_transitions_has_as_many_factors() -> None:
     config = dataclasses.replace(TINY, context_size=10)
     networks = transparent_networks(config, factor_variance=0.5).acting
-    agent = PearlAgent(config, 4, 3, 50, exploration_episodes=1, context_draw=10)
-    belief = agent.begin_trial(networks, jax.random.key(0), 200)
+    agent = PearlAgent(config, SIZES, 50, exploration_episodes=1, context_draw=10)
+    belief = agent.begin_trial(networks, keys_of(200), None)
     # Rewards 1 and 2 in two of 50 places; the rest is out of the question.
     context = jnp.full((200, 50, 8), 1e3).at[:, :2].set(0).at[:, 0, 7].set(1).at[:, 1, 7].set(2)
     belief = belief._replace(context=context, context_count=jnp.repeat(jnp.array([2, 0]), 100))
-    inferred = jax.jit(agent.infer)(networks, belief, jax.random.key(1))
+    inferred = jax.jit(agent.infer)(networks, belief, keys_of(200, seed=1))
     np.testing.assert_allclose(inferred.variance[:100], 0.5 / 10, rtol=1e-4)
     np.testing.assert_array_equal(inferred.variance[100:], 1)
     np.testing.assert_array_equal(inferred.mean[100:], 0)
@@ -520,13 +522,13 @@ def test_a_posterior_of_drawn_transitions_has_as_many_factors() -> None:
 
 def test_masked_trials_keep_their_belief() -> None:
     networks = transparent_networks(TINY, factor_variance=0.5).acting
-    agent = PearlAgent(TINY, 4, 3, 5, exploration_episodes=1)
-    belief = agent.begin_trial(networks, jax.random.key(0), 2)
+    agent = PearlAgent(TINY, SIZES, 5, exploration_episodes=1)
+    belief = agent.begin_trial(networks, keys_of(2), None)
     mask = jnp.array([True, False])
-    key = jax.random.key(1)
-    changed = agent.begin_episode(networks, belief, key, mask)
+    keys = keys_of(2, seed=1)
+    changed = agent.begin_episode(networks, belief, keys, mask)
     changed = agent.observe(networks, changed, transitions(0, 2), mask)
-    changed = agent.end_episode(networks, changed, key, mask)
+    changed = agent.end_episode(networks, changed, keys, mask)
     leaves = map(jax.tree_util.tree_leaves_with_path, (belief, changed))
     for (name, old), (_, new) in zip(*leaves, strict=True):
         np.testing.assert_array_equal(old[1], new[1], err_msg=str(name))

@@ -16,12 +16,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import NEVER, Clock, clock_learner, told_latent, transparent_networks
+from probes import NEVER, Clock, clock_learner, run_schedule, run_trials, told_latent, transparent_networks
 
 import nacre
-from nacre.agents.pearl.agent import PearlAgent
+from nacre.agents.pearl.agent import PearlAgent, PearlBelief
 from nacre.agents.pearl.config import PearlConfig
-from nacre.agents.pearl.learner import PearlLearner, PearlState, _draw_context, _draw_rl
+from nacre.agents.pearl.learner import PearlLearner, _replay_belief
 from nacre.agents.pearl.losses import Batch, Trained, critic_and_encoder_loss, gradient_step, initial_optimisers
 from nacre.agents.pearl.networks import (
     PearlNetworks,
@@ -30,15 +30,17 @@ from nacre.agents.pearl.networks import (
     infer_posterior,
     initial_networks,
 )
-from nacre.collect import carry_out, run_trials
 from nacre.errors import NacreError
-from nacre.evaluation import Protocol, evaluate_agent
-from nacre.experiments import EXPERIMENTS, from_json, make_experiment, to_json, validate
+from nacre.evaluation import meta_test
+from nacre.experiments import from_json, make_experiment, named_experiments, to_json, validate
+from nacre.gradient_steps import update
+from nacre.interfaces import LearnerState
 from nacre.nn.lstm import LSTM, LSTMState
-from nacre.replay import ReplayBuffer
+from nacre.protocol import Protocol
+from nacre.replay import Replay, ReplayBuffer
 from nacre.tasks import make_family
 from nacre.tasks.simulator import Simulator
-from nacre.types import Episode, Stretch
+from nacre.types import Episode, Key, Stretch, Transition, Visit
 
 HORIZON = 5
 TASKS = np.array([[0.0, NEVER], [0.1, 3], [0.2, NEVER], [0.3, 2]])
@@ -62,8 +64,16 @@ Filled = tuple[ReplayBuffer, dict[int, list[Episode]]]
 """A replay, and each task's latest context episodes."""
 
 infer = jax.jit(infer_posterior, static_argnums=1)
-draw_context = jax.jit(_draw_context, static_argnums=0)
-draw_rl = jax.jit(_draw_rl, static_argnums=0)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def draw_context(config: PearlConfig, replay: Replay, tasks: jax.Array, key: Key) -> Transition | Stretch:
+    return clock_learner(HORIZON, config)._draw_context(replay, tasks, key)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def draw_rl(config: PearlConfig, replay: Replay, tasks: jax.Array, key: Key) -> Transition:
+    return clock_learner(HORIZON, config)._draw_rl(replay, tasks, key)
 
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -71,7 +81,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 def networks_of(config: PearlConfig = CONFIG) -> PearlNetworks:
     """Networks whose output layers are not almost zero, so that everything shows in the posterior."""
-    networks = initial_networks(config, 4, 3, key=jax.random.key(1), precision="float32")
+    networks = initial_networks(config, Clock(HORIZON).sizes, key=jax.random.key(1), precision="float32")
     leaves, structure = jax.tree.flatten(networks)
     keys = jax.random.split(jax.random.key(2), len(leaves))
     noisy = [leaf + 0.3 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
@@ -82,11 +92,23 @@ def simulators(n: int) -> Simulator:
     return Simulator(Clock(HORIZON), n)
 
 
-def learner_and_state(config: PearlConfig = CONFIG) -> tuple[PearlLearner, PearlState]:
+def learner_and_state(config: PearlConfig = CONFIG) -> tuple[PearlLearner, LearnerState]:
     networks = networks_of(config)
     target_value = jax.tree.map(jnp.copy, networks.value)  # an update is given all buffers for its own use
     trained = Trained(networks, target_value, initial_optimisers(networks))
-    return clock_learner(HORIZON, config), PearlState(trained, jax.random.key(0), jnp.zeros((), jnp.int32))
+    return clock_learner(HORIZON, config), LearnerState(trained, jax.random.key(0), jnp.zeros((), jnp.int32))
+
+
+def collect(phase: str, learner: PearlLearner, state: LearnerState, seed: int) -> list[Visit]:
+    memory, family = learner.memory(Clock(HORIZON), TASKS, 1), Clock(HORIZON)
+    schedule = learner.collect(phase, state, memory, family, TASKS, np.random.SeedSequence(seed))
+    return run_schedule(schedule, simulators(CONFIG.tasks_per_iteration if phase == "collect" else len(TASKS)))
+
+
+def replay_belief(learner: PearlLearner, state: LearnerState, replay: Replay, tasks: jax.Array) -> PearlBelief:
+    """The posteriors of offline evaluation."""
+    agent = learner._collecting_agent(0, exploration_episodes=None)
+    return _replay_belief(learner, agent, learner.parameters(state), replay, tasks, jax.random.key(0))
 
 
 def rows_of(episodes: Sequence[Episode]) -> np.ndarray:
@@ -199,7 +221,7 @@ def test_defects_3_and_6_the_belief_of_a_trial_is_one_reading_of_all_its_episode
     """Trials whose episodes end at different times, each step observed on its own, posteriors inferred all along: the
     last one is that of the trial's whole context, read once from a zero state."""
     networks = networks_of().acting
-    agent = PearlAgent(CONFIG, 4, 3, capacity=30, exploration_episodes=1)
+    agent = PearlAgent(CONFIG, Clock(HORIZON).sizes, capacity=30, exploration_episodes=1)
     trials, belief = run_trials(
         agent, networks, simulators(4), TASKS, np.random.SeedSequence(0), steps=13, deterministic=False
     )
@@ -216,7 +238,9 @@ def test_defects_3_and_6_the_belief_of_a_trial_is_one_reading_of_all_its_episode
         for episodes in range(len(trial) + 1):
             part = rows_of(trial[:episodes]) if episodes else np.zeros((0, 9))
             counts = jnp.zeros(4, jnp.int32).at[number].set(len(part))
-            earlier = infer_again(networks, belief._replace(context_count=counts), jax.random.key(0))
+            earlier = infer_again(
+                networks, belief._replace(context_count=counts), jax.random.split(jax.random.key(0), 4)
+            )
             expected = posterior_by_hand(networks.encoder, part) if episodes else (np.zeros(2), np.ones(2))
             np.testing.assert_allclose(earlier.mean[number], expected[0], rtol=1e-4, atol=1e-5)
             np.testing.assert_allclose(earlier.variance[number], expected[1], rtol=1e-4)
@@ -251,8 +275,10 @@ def test_collection_reads_all_of_the_visits_context() -> None:
         networks,
         replace_fn=lambda leaf: leaf.at[..., 2:].set(0 if leaf.ndim == 2 else -30),
     )
-    state = PearlState(Trained(networks, networks.value, initial_optimisers(networks)), jax.random.key(0), jnp.int32(0))
-    [visits] = carry_out([clock_learner(HORIZON, CONFIG).collect(state, TASKS, np.random.SeedSequence(1))], simulators)
+    state = LearnerState(
+        Trained(networks, networks.value, initial_optimisers(networks)), jax.random.key(0), jnp.int32(0)
+    )
+    visits = collect("collect", clock_learner(HORIZON, CONFIG), state, 1)
     compared = 0
     for visit in visits:
         expected, _ = posterior_by_hand(networks.encoder, rows_of(visit.episodes[: visit.context_episodes]))
@@ -264,7 +290,7 @@ def test_collection_reads_all_of_the_visits_context() -> None:
 
 def test_a_stochastic_test_context_is_read_as_a_whole_too() -> None:
     config = dataclasses.replace(CONFIG, test_context="stochastic")
-    assert clock_learner(HORIZON, config).evaluation_agent(20).context_draw is None
+    assert clock_learner(HORIZON, config).agent(20).context_draw is None
 
 
 # Training
@@ -274,10 +300,9 @@ def test_a_stochastic_test_context_is_read_as_a_whole_too() -> None:
 def filled(quick_compilation: None) -> Filled:
     """The initial collection and one iteration's visits of all tasks."""
     learner, state = learner_and_state()
-    [visits] = carry_out([learner.collect_initial(state, TASKS, np.random.SeedSequence(0))], simulators)
-    visits += carry_out([learner.collect(state, TASKS, np.random.SeedSequence(1))], simulators)[0]
+    visits = collect("initial collection", learner, state, 0) + collect("collect", learner, state, 1)
     assert {visit.task for visit in visits[4:]} == {0, 1, 2, 3}
-    buffer = ReplayBuffer(4, 4, 3, has_sparse_reward=False, transitions=500, episodes=200)
+    buffer = learner.memory(Clock(HORIZON), TASKS, 1)
     buffer.add(visits)
     return buffer, {visit.task: list(visit.episodes[: visit.context_episodes]) for visit in visits}
 
@@ -287,15 +312,17 @@ def test_defects_1_2_and_7_everything_runs_in_batches_of_any_size_and_leaves_no_
     shapes = jax.eval_shape(learner.initial_state, jax.random.key(0))
     buffer, _ = filled
     encoder = [np.asarray(leaf) for leaf in jax.tree.leaves(state.trained.networks.encoder)]
-    state, metrics = learner.update(state, buffer.arrays, 2)  # a meta-batch of 3
-    assert np.isfinite(metrics.task_kl).all()
+    state, metrics = update(learner, "update", state, buffer.arrays, None, 2)  # a meta-batch of 3
+    assert np.isfinite(metrics["KL Divergence"].values).all()
     # Offline evaluation directly after training, with another number of posteriors: where the original crashed.
-    belief = learner.replay_belief(state, buffer.arrays, jnp.arange(2), jax.random.key(0))
+    belief = replay_belief(learner, state, buffer.arrays, jnp.arange(2))
     assert belief.mean.shape == (2, 2)
     protocol = Protocol("any", trials=1, steps=11, episodes=1, exploration_episodes=1)
     params = learner.parameters(state)
-    evaluate_agent(learner.evaluation_agent, params, simulators, TASKS, protocol, np.random.SeedSequence(0))
-    again = learner.replay_belief(state, buffer.arrays, jnp.arange(2), jax.random.key(0))
+    run_schedule(
+        meta_test(learner.agent, params, Clock(HORIZON), TASKS, protocol, np.random.SeedSequence(0)), simulators(4)
+    )
+    again = replay_belief(learner, state, buffer.arrays, jnp.arange(2))
     np.testing.assert_array_equal(belief.mean, again.mean)
     # All that is trained and saved has the shape it had before any data came, and every part of the encoder learns.
     assert jax.tree.structure(shapes) == jax.tree.structure(state)
@@ -328,7 +355,7 @@ def test_defects_5_and_6_training_reads_whole_episodes_of_the_context_as_acting_
 
 
 def test_recurrent_experiments_train_on_contexts_as_long_as_meta_testing_has_them() -> None:
-    recurrent = [experiment for experiment in EXPERIMENTS.values() if experiment.algorithm.encoder == "recurrent"]
+    recurrent = [it for it, _ in named_experiments().values() if getattr(it.algorithm, "encoder", "") == "recurrent"]
     assert len(recurrent) == 2
     for experiment in recurrent:
         config, horizon = experiment.algorithm, make_family(experiment.family).horizon
@@ -414,7 +441,7 @@ def test_the_rl_batch_as_context(monkeypatch: pytest.MonkeyPatch, filled: Filled
     for source in ("recent", "rl-batch"):
         config = dataclasses.replace(CONFIG, encoder="mlp", context_source=source, context_size=8)
         learner, state = learner_and_state(config)
-        jax.eval_shape(functools.partial(learner.update, steps=1), state, filled[0].arrays)
+        jax.eval_shape(functools.partial(update, learner, "update", steps=1), state, filled[0].arrays, None)
     recent, shared = seen
     assert shared.context is shared.rl
     assert recent.context is not recent.rl
@@ -460,7 +487,7 @@ def test_impossible_combinations(overrides: dict[str, Any], message: str) -> Non
 
 
 def test_files_of_before_the_ablations_mean_what_they_meant() -> None:
-    experiment = EXPERIMENTS["pearl/cheetah-vel"]
+    experiment = make_experiment("pearl/cheetah-vel")
     content = to_json(experiment)
     for field in ("encoder", "rl_batch", "context_source"):
         del content["algorithm"][field]

@@ -17,26 +17,36 @@ import optax
 import pytest
 from conftest import TINY
 from jaxtyping import Float32, UInt8
+from probes import run_trials
 
 import nacre
 from nacre import journal
 from nacre.agents.pearl.agent import PearlAgent
 from nacre.agents.pearl.config import PearlConfig
 from nacre.agents.pearl.learner import PearlLearner
-from nacre.agents.pearl.losses import Batch, Trained, critic_and_encoder_loss, gradient_step, initial_optimisers, look
+from nacre.agents.pearl.losses import (
+    Batch,
+    Trained,
+    batch_features,
+    critic_and_encoder_loss,
+    gradient_step,
+    initial_optimisers,
+)
 from nacre.agents.pearl.networks import ActingNetworks, initial_networks
-from nacre.collect import run_trials
 from nacre.errors import NacreError
 from nacre.experiments import make_experiment, validate
 from nacre.files import read_npz
+from nacre.gradient_steps import update
 from nacre.nn.convolution import SMALLEST_PICTURE, Convolution, ConvolutionalTrunk, positions
 from nacre.replay import PAGE, ReplayBuffer
 from nacre.tasks import Simulator, make_family
+from nacre.tasks.family import Sizes
 from nacre.tasks.pixels import PointRobotPixels
 from nacre.types import Episode, Transition, Visit
 
 SIZE = (SMALLEST_PICTURE, SMALLEST_PICTURE + 2, 3)
 ACTION = 2
+SIZES = Sizes(SIZE, ACTION, horizon=7, task=1)
 CONFIG = PearlConfig(
     latent_size=2,
     hidden_size=8,
@@ -110,10 +120,9 @@ def test_pictures_too_small_for_the_convolutions_are_refused():
 # Replay
 
 
-def numbered(generator: np.random.Generator, task: int, length: int) -> Episode:
+def numbered(generator: np.random.Generator, length: int) -> Episode:
     """An episode of pictures that are all different."""
     return Episode(
-        task=task,
         observations=generator.integers(0, 256, (length + 1, *SIZE), np.uint8),
         actions=generator.uniform(-1, 1, (length, ACTION)).astype(np.float32),
         rewards=generator.normal(size=length).astype(np.float32),
@@ -131,8 +140,8 @@ def stacks(pictures: UInt8[np.ndarray, "n height width 3"], frames: int) -> UInt
 def filled_replay(lengths: Sequence[int] = (4, 1, 7, 3)) -> tuple[ReplayBuffer, list[list[Episode]]]:
     """Three tasks with episodes of these lengths, the last two of them context."""
     generator = np.random.default_rng(0)
-    episodes = [[numbered(generator, task, length) for length in lengths] for task in range(3)]
-    buffer = ReplayBuffer(3, SIZE, ACTION, has_sparse_reward=False, transitions=20, episodes=2)
+    episodes = [[numbered(generator, length) for length in lengths] for _ in range(3)]
+    buffer = ReplayBuffer(3, SIZES, has_sparse_reward=False, transitions=20, fullest_task=7)
     for task, of_task in enumerate(episodes):
         buffer.add([Visit(task, tuple(of_task[:2]), 2), Visit(task, tuple(of_task[2:]), len(of_task[2:]))])
     return buffer, episodes
@@ -157,14 +166,20 @@ def test_replay_keeps_a_picture_once_and_draws_stacks(frames: int):
     buffer, episodes = filled_replay()
     replay = buffer.arrays
     assert replay.observations.dtype == jnp.uint8
-    assert buffer._observations_used == 3 * sum(len(episode) + 1 for episode in episodes[0])
+    assert buffer._frames_used == 3 * sum(len(episode) + 1 for episode in episodes[0])
     tasks, key = jnp.array([2, 0, 1]), jax.random.key(0)
     draws = {
         "all": replay.draw(tasks, 40, key, frames),
         "context": replay.draw_context(tasks, 30, key, frames),
         "episodes": replay.draw_episodes(tasks, 12, key, frames).transitions,
         "context episodes": replay.draw_context_episodes(tasks, 12, key, frames).transitions,
+        "ranks": replay.read(tasks, replay.draw_ranks(tasks, 20, key), frames),
+        "trials": replay.trials(tasks, jnp.array([2, 14, 6]), 6, frames).transitions,
     }
+    every_rank = jnp.tile(jnp.arange(15), (3, 1))
+    for within in ("episode", "trial"):
+        windows = replay.windows(tasks, every_rank, 4, within, frames).transitions
+        draws[within] = jax.tree.map(lambda leaf: leaf.reshape(3, 60, *leaf.shape[3:]), windows)
     for name, drawn in jax.device_get(draws).items():
         assert drawn.observation.shape[2:] == (*SIZE[:2], 3 * frames)
         seen = set()
@@ -191,8 +206,8 @@ def test_stacks_of_an_episode_that_two_pages_hold():
 def test_journal_gives_the_pictures_back_and_is_small(tmp_path: Path):
     flat = np.full((200, *SIZE), 255, np.uint8)
     generator = np.random.default_rng(0)
-    blank = dataclasses.replace(numbered(generator, 0, 199), observations=flat)
-    visits = [Visit(0, (numbered(generator, 0, 5), blank), 1)]
+    blank = dataclasses.replace(numbered(generator, 199), observations=flat)
+    visits = [Visit(0, (numbered(generator, 5), blank), 1)]
     segment = journal.append_segment(tmp_path, 0, visits)
     assert segment.stat().st_size < 0.1 * flat.nbytes
     (read,) = journal.read_segments(tmp_path, 1)
@@ -275,7 +290,7 @@ def made_up_transitions(key: jax.Array, n: int) -> Transition:
 @pytest.fixture(scope="module")
 def step() -> tuple[Trained, Batch]:
     """What a gradient step changes, with weights that let every loss be felt, and its batch."""
-    networks = initial_networks(CONFIG, SIZE, ACTION, key=jax.random.key(0), precision="float32")
+    networks = initial_networks(CONFIG, SIZES, key=jax.random.key(0), precision="float32")
     scaled = jax.tree.map(lambda leaf: leaf * 30 if leaf.ndim == 2 and leaf.shape[-1] < 8 else leaf, networks)
     networks = dataclasses.replace(scaled, trunk=networks.trunk)
     target_trunk = jax.tree.map(lambda leaf: leaf * 1.1 + 0.01, networks.trunk)
@@ -294,7 +309,7 @@ def critic_gradients(trained: Trained, batch: Batch, config: PearlConfig, critic
     critics = networks.critics if critics is None else critics
 
     def loss(trunk, encoder):
-        features = look(trunk, trained.target_trunk, batch)
+        features = batch_features(trunk, trained.target_trunk, batch)
         key = jax.random.split(jax.random.key(3))[0]  # as a step with that key draws z
         return critic_and_encoder_loss((encoder, critics), trained.target_value, config, features, key)[0]
 
@@ -329,7 +344,7 @@ def test_a_step_moves_trunk_and_target_trunk_whatever_policy_and_value_are(step:
     trained, batch = step
     take = jax.jit(lambda trained: gradient_step(trained, CONFIG, batch, jax.random.key(3)))
     new, metrics = take(trained)
-    assert np.isfinite(metrics.policy_loss)
+    assert np.isfinite(metrics["Policy Loss"])
     old_trunk, new_trunk = trained.networks.trunk, new.networks.trunk
     # The first step of Adam: the learning rate against the sign of the gradient.
     moved = jax.tree.map(jnp.subtract, new_trunk, old_trunk)
@@ -357,7 +372,8 @@ def test_targets_are_seen_by_the_target_trunk(step: tuple[Trained, Batch]):
 
     def target(trunk, target_trunk):
         pair = (trained.networks.encoder, trained.networks.critics)
-        features = look(trunk, target_trunk, batch)._replace(context=look(trained.networks.trunk, trunk, batch).context)
+        context = batch_features(trained.networks.trunk, trunk, batch).context
+        features = batch_features(trunk, target_trunk, batch)._replace(context=context)
         return critic_and_encoder_loss(pair, trained.target_value, CONFIG, features, jax.random.key(3))[1].target
 
     trunk, target_trunk = trained.networks.trunk, trained.target_trunk
@@ -376,12 +392,12 @@ def test_targets_are_seen_by_the_target_trunk(step: tuple[Trained, Batch]):
 )
 def test_other_ways_to_infer_work_from_pictures(changes):
     config = dataclasses.replace(CONFIG, **changes)
-    learner = PearlLearner(config, SIZE, ACTION, horizon=7)
+    learner = PearlLearner(config, SIZES)
     buffer, _ = filled_replay()
-    state = learner.initial_state(jax.random.key(0))
+    state = jax.jit(learner.initial_state)(jax.random.key(0))
     before = jax.device_get(state.trained)
-    state, metrics = learner.update(state, buffer.arrays, 2)
-    assert np.isfinite(metrics.task_critic_loss).all()
+    state, metrics = update(learner, "update", state, buffer.arrays, None, 2)
+    assert np.isfinite(metrics["QF Loss"].values).all()
     for name in ("trunk", "encoder", "policy", "value"):
         old, new = getattr(before.networks, name), getattr(state.trained.networks, name)
         assert gradient_norm(jax.tree.map(jnp.subtract, new, old)) > 0
@@ -389,7 +405,7 @@ def test_other_ways_to_infer_work_from_pictures(changes):
 
 def test_vectors_have_no_trunk():
     """So that checkpoints of such families are what they were."""
-    state = jax.eval_shape(PearlLearner(CONFIG, 4, ACTION, horizon=7).initial_state, jax.random.key(0))
+    state = jax.eval_shape(PearlLearner(CONFIG, Sizes(4, ACTION, horizon=7, task=1)).initial_state, jax.random.key(0))
     assert not [path for path, _ in jax.tree_util.tree_leaves_with_path(state) if "trunk" in str(path)]
 
 
@@ -400,9 +416,8 @@ def test_vectors_have_no_trunk():
 def test_agents_see_in_acting_what_the_replay_gives_in_training(next_observation: bool):
     config = dataclasses.replace(CONFIG, frame_stack=3, next_observation_in_context=next_observation)
     family = make_family("point-robot-pixels")
-    size, action = family.observation_size, family.action_size
-    networks = initial_networks(config, size, action, key=jax.random.key(0), precision="float32").acting
-    agent = PearlAgent(config, size, action, capacity=50, exploration_episodes=5)
+    networks = initial_networks(config, family.sizes, key=jax.random.key(0), precision="float32").acting
+    agent = PearlAgent(config, family.sizes, capacity=50, exploration_episodes=5)
     simulator = Simulator(family, 2, threads=1)
     tasks = family.sample_tasks(np.random.default_rng(0), 2)
     seed = np.random.SeedSequence(0)
@@ -417,6 +432,20 @@ def test_agents_see_in_acting_what_the_replay_gives_in_training(next_observation
             [rows[-1][:, : config.picture_features], np.tile(belief.latent[slot], (len(rows[-1]), 1))], axis=-1
         )
         np.testing.assert_allclose(networks.policy.mode(jnp.asarray(inputs)), trial[-1].actions, rtol=1e-3, atol=1e-5)
+
+
+def test_acting_leaves_the_pictures_of_resting_trials_alone():
+    networks = initial_networks(CONFIG, SIZES, key=jax.random.key(0), precision="float32").acting
+    agent = PearlAgent(CONFIG, SIZES, capacity=5, exploration_episodes=1)
+    keys = jax.random.split(jax.random.key(1), 2)
+    belief = agent.begin_trial(networks, keys, None)
+    pictures = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, *SIZE), np.uint8))
+    mask = jnp.array([True, False])
+    _, changed = agent.act(networks, belief, pictures, keys, mask, deterministic=True)
+    for name in ("pictures", "features"):
+        old, new = getattr(belief, name), getattr(changed, name)
+        np.testing.assert_array_equal(new[1], old[1])
+        assert (new[0] != old[0]).any()
 
 
 def expected_context(

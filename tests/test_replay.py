@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +16,7 @@ from scipy.stats import chisquare
 
 from nacre.experiments import make_experiment
 from nacre.replay import PAGE, Replay, ReplayBuffer
-from nacre.runtime import learner_for
-from nacre.tasks import make_family
+from nacre.tasks.family import ObservationSize, Sizes
 from nacre.types import Episode, Stretch, Transition, Visit
 
 OBSERVATIONS, ACTIONS = 3, 2
@@ -38,18 +37,22 @@ class Rows(NamedTuple):
 
 
 class Source:
-    """Makes episodes in which no number occurs twice, and keeps the book in the plainest way."""
+    """Makes episodes in which no number occurs twice, and keeps the book in the plainest way.
+
+    `episode_begins` and `trial_begins` are the ranks at which the episode and the trial of each transition begin.
+    """
 
     def __init__(self, tasks: int, *, sparse: bool = False, seed: int = 0):
         self.stored: list[list[Rows]] = [[] for _ in range(tasks)]
         self.context: list[list[Rows]] = [[] for _ in range(tasks)]
+        self.episode_begins: list[list[int]] = [[] for _ in range(tasks)]
+        self.trial_begins: list[list[int]] = [[] for _ in range(tasks)]
         self._sparse = sparse
         self._generator = np.random.default_rng(seed)
         self._next = 1
 
-    def episode(self, task: int, length: int) -> Episode:
+    def episode(self, length: int) -> Episode:
         return Episode(
-            task=task,
             observations=self._unique(length + 1, OBSERVATIONS),
             actions=self._unique(length, ACTIONS),
             rewards=self._unique(length),
@@ -58,8 +61,12 @@ class Source:
         )
 
     def visit(self, task: int, lengths: tuple[int, ...], context_episodes: int) -> Visit:
-        visit = Visit(task, tuple(self.episode(task, length) for length in lengths), context_episodes)
+        visit = Visit(task, tuple(self.episode(length) for length in lengths), context_episodes)
         rows = [rows_of(episode) for episode in visit.episodes]
+        begin = len(self.stored[task])
+        self.trial_begins[task] += [begin] * sum(lengths)
+        for length in lengths:
+            self.episode_begins[task] += [len(self.episode_begins[task])] * length
         self.stored[task] += itertools.chain(*rows)
         if context_episodes:
             self.context[task] = list(itertools.chain(*rows[:context_episodes]))
@@ -90,10 +97,17 @@ def rows_of(episode: Episode) -> list[Rows]:
     ]
 
 
-def make_buffer(tasks: int, *, sparse: bool = False, transitions: int = 20_000, episodes: int = 1_000) -> ReplayBuffer:
-    return ReplayBuffer(
-        tasks, OBSERVATIONS, ACTIONS, has_sparse_reward=sparse, transitions=transitions, episodes=episodes
-    )
+def make_buffer(
+    tasks: int,
+    *,
+    sparse: bool = False,
+    horizon: int = 20,
+    transitions: int = 20_000,
+    fullest_task: int = 20_000,
+    observation: ObservationSize = OBSERVATIONS,
+) -> ReplayBuffer:
+    sizes = Sizes(observation, ACTIONS, horizon, task=1)
+    return ReplayBuffer(tasks, sizes, has_sparse_reward=sparse, transitions=transitions, fullest_task=fullest_task)
 
 
 @functools.partial(jax.jit, static_argnames=("size", "context"))
@@ -200,7 +214,7 @@ def test_context_is_replaced_by_each_visit() -> None:
 
 @pytest.mark.parametrize("sparse", [False, True])
 def test_growth_beyond_the_plan_keeps_everything(sparse: bool) -> None:
-    source, buffer = Source(3, sparse=sparse), make_buffer(3, sparse=sparse, transitions=0, episodes=0)
+    source, buffer = Source(3, sparse=sparse), make_buffer(3, sparse=sparse, transitions=0, fullest_task=0)
     rows = [len(buffer.arrays.rewards)]
     for _ in range(6):
         buffer.add([source.random_visit(longest=90) for _ in range(5)])
@@ -212,7 +226,7 @@ def test_growth_beyond_the_plan_keeps_everything(sparse: bool) -> None:
 
 def test_more_episodes_than_planned() -> None:
     """Room for the transitions but, as every one of them ends an episode, not for the observations."""
-    source, buffer = Source(1), make_buffer(1, transitions=600, episodes=3)
+    source, buffer = Source(1), make_buffer(1, horizon=200, transitions=600, fullest_task=600)
     buffer.add([source.visit(0, (1,) * 600, 600)])
     assert_holds(buffer, source)
 
@@ -240,10 +254,10 @@ def test_a_task_without_data_gives_no_data_of_others() -> None:
 @pytest.mark.parametrize(
     ("visit", "message"),
     [
-        (lambda source: Visit(0, (source.episode(0, 3), source.episode(0, 0)), 1), "at least one transition"),
-        (lambda source: Visit(0, (source.episode(0, 3),), 2), "2 context episodes of 1"),
-        (lambda source: Visit(2, (source.episode(2, 3),), 1), "task 2 of 2"),
-        (lambda source: Visit(-1, (source.episode(2, 3),), 1), "task -1 of 2"),
+        (lambda source: Visit(0, (source.episode(3), source.episode(0)), 1), "at least one transition"),
+        (lambda source: Visit(0, (source.episode(3),), 2), "2 context episodes of 1"),
+        (lambda source: Visit(2, (source.episode(3),), 1), "task 2 of 2"),
+        (lambda source: Visit(-1, (source.episode(3),), 1), "task -1 of 2"),
     ],
 )
 def test_impossible_visits_are_refused(visit: Callable[[Source], Visit], message: str) -> None:
@@ -297,7 +311,7 @@ def assert_stretches_are(buffer: ReplayBuffer, task: int, episodes: list[Episode
 @pytest.mark.parametrize("size", [60, 100, 500])
 def test_stretches_of_whole_episodes(size: int) -> None:
     """Spec pearl 1.8, item 5: the latest episode too, none twice, none cut off, boundaries marked."""
-    source, buffer = Source(3, sparse=True), make_buffer(3, sparse=True, episodes=2)  # so that the table grows
+    source, buffer = Source(3, sparse=True), make_buffer(3, sparse=True, fullest_task=40)  # so that tables grow
     visits = [source.random_visit(longest=60) for _ in range(12)]
     visits += [source.visit(task, (1, 60, 1, 1, 39, 60, 20), 5) for task in (0, 2, 0)]
     for visit in visits:
@@ -320,6 +334,141 @@ def test_stretches_of_a_single_episode_and_of_none() -> None:
         assert np.isnan(empty.transitions.reward).all()
 
 
+# Windows and trials
+
+
+@functools.partial(jax.jit, static_argnames=("length", "within"))
+def _windows(
+    replay: Replay, tasks: jax.Array, ranks: jax.Array, length: int, within: Literal["episode", "trial"]
+) -> Stretch:
+    return replay.windows(tasks, ranks, length, within)
+
+
+@functools.partial(jax.jit, static_argnames="size")
+def _trials(replay: Replay, tasks: jax.Array, ranks: jax.Array, size: int) -> Stretch:
+    return replay.trials(tasks, ranks, size)
+
+
+def assert_stretch_is(found: Stretch, source: Source, task: int, ranks: np.ndarray, mask: np.ndarray) -> None:
+    """What the mask lets through are the transitions of those ranks; where it does not there are some of the task."""
+    np.testing.assert_array_equal(found.mask, mask)
+    columns = [np.array(column, np.float32) for column in zip(*source.stored[task], strict=True)]
+    for name, column, got in zip(Rows._fields, columns, found.transitions, strict=True):
+        np.testing.assert_array_equal(got[mask], column[ranks[mask]], err_msg=name)
+    begins = np.array(source.episode_begins[task])[ranks[mask]] == ranks[mask]
+    np.testing.assert_array_equal(found.begins[mask], begins)
+    assert np.isin(found.transitions.reward, columns[2]).all()
+
+
+def several_visits(horizon: int = 20) -> tuple[Source, ReplayBuffer]:
+    """Tasks of several pages, fuller than planned, whose episodes and trials have all lengths."""
+    source, buffer = Source(3, sparse=True), make_buffer(3, sparse=True, horizon=horizon, fullest_task=horizon)
+    buffer.add([source.visit(0, (1, 1, 3), 0), source.visit(2, (PAGE + 5, 2), 1)])
+    for _ in range(12):
+        buffer.add([source.random_visit(longest=90) for _ in range(2)])
+    assert min(map(len, source.stored)) > 2 * PAGE
+    return source, buffer
+
+
+@pytest.mark.parametrize("within", ["episode", "trial"])
+@pytest.mark.parametrize("length", [1, 7, 64])
+def test_windows_before_every_transition(within: Literal["episode", "trial"], length: int) -> None:
+    source, buffer = several_visits()
+    size = max(map(len, source.stored))
+    tasks = [2, 0, 2, 1]
+    ranks = np.stack([np.resize(np.arange(len(source.stored[task])), size) for task in tasks])
+    found = jax.device_get(_windows(buffer.arrays, jnp.array(tasks), jnp.asarray(ranks, jnp.int32), length, within))
+    assert found.mask.shape == (4, size, length)
+    for row, task in enumerate(tasks):
+        firsts = source.episode_begins if within == "episode" else source.trial_begins
+        first = np.array(firsts[task])[ranks[row]]
+        expected = ranks[row][:, None] - np.arange(length, 0, -1)
+        assert_stretch_is(
+            jax.tree.map(lambda leaf, row=row: leaf[row], found), source, task, expected, expected >= first[:, None]
+        )
+    starts = ranks[1] == np.array(source.trial_begins[0])[ranks[1]]
+    assert not found.mask[1][starts].any()  # nothing comes before a trial, whichever visit was before
+    assert starts.sum() > 3
+
+
+@pytest.mark.parametrize("size", [1, 40, 600])
+def test_trials_of_every_transition(size: int) -> None:
+    source, buffer = several_visits()
+    for task in (2, 0):
+        ranks = np.arange(len(source.stored[task]))[:: 1 if size < 600 else 13]
+        tasks = jnp.full(len(ranks), task)
+        found = jax.device_get(_trials(buffer.arrays, tasks, jnp.asarray(ranks, jnp.int32), size))
+        begins = np.array(source.trial_begins[task])
+        expected = begins[ranks][:, None] + np.arange(size)
+        mask = expected < np.searchsorted(begins, begins[ranks], side="right")[:, None]
+        assert_stretch_is(found, source, task, expected, mask)
+    if size == 600:
+        assert not mask.all(axis=1).any()
+
+
+def test_visits_are_trials_also_if_they_follow_each_other_in_one_addition() -> None:
+    """Episodes of a trial that lie in many pages and between those of other tasks."""
+    source, buffer = Source(2), make_buffer(2)
+    buffer.add([source.visit(0, (200, 200), 1), source.visit(1, (3,), 1), source.visit(0, (200,), 1)])
+    buffer.add([source.visit(1, (3,), 1), source.visit(0, (200, 150), 0)])
+    assert sorted(set(source.trial_begins[0])) == [0, 400, 600]
+    found = jax.device_get(_trials(buffer.arrays, jnp.zeros(3, jnp.int32), jnp.array([399, 400, 949]), 400))
+    assert found.mask.sum(axis=1).tolist() == [400, 200, 350]
+    assert found.begins[0].nonzero()[0].tolist() == [0, 200]
+
+
+def test_index_tables_grow_for_a_task_fuller_than_expected() -> None:
+    """And they have room for what is expected, no more: one table for everything in every task would be 3.6 GB for
+    45 tasks of a robot arm."""
+    source, buffer = Source(3), make_buffer(3, transitions=9_000, fullest_task=PAGE)
+    assert buffer.arrays.pages.shape == (3, 1)
+    assert buffer.arrays.episode_starts.shape == (3, -(-PAGE // 20))
+    widths: set[tuple[int, int]] = set()
+    for _ in range(40):
+        buffer.add([source.visit(1, (20,) * 5, 5)])
+        widths.add((buffer.arrays.pages.shape[1], buffer.arrays.episode_starts.shape[1]))
+    buffer.add([source.visit(task, (20,), 1) for task in (0, 2)])
+    assert 3 < len(widths) < 30  # it grows by quarters
+    pages, episodes = max(widths)
+    assert pages <= 1.25 * -(-4_000 // PAGE) + 1
+    assert episodes <= 1.25 * 200 + 1
+    assert len(buffer.arrays.observations) == 9_000 + 9_000 // 20  # the rest has not grown
+    assert len(buffer.arrays.rewards) == (-(-9_000 // PAGE) + 3) * PAGE
+    assert_holds(buffer, source)
+    ranks = jnp.array([[0, 1999, 3999]])
+    found = jax.device_get(_windows(buffer.arrays, jnp.array([1]), ranks, 30, "trial"))
+    expected = np.array([0, 1999, 3999])[:, None] - np.arange(30, 0, -1)
+    first = np.array(source.trial_begins[1])[[0, 1999, 3999], None]
+    assert_stretch_is(jax.tree.map(lambda leaf: leaf[0], found), source, 1, expected, expected >= first)
+
+
+def test_reading_the_ranks_that_were_drawn_is_the_draw() -> None:
+    source, buffer = several_visits()
+    tasks, key = jnp.array([1, 0]), jax.random.key(5)
+    ranks = buffer.arrays.draw_ranks(tasks, 50, key)
+    drawn, read = buffer.arrays.draw(tasks, 50, key), buffer.arrays.read(tasks, ranks)
+    for one, other in zip(drawn, read, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for row, task in enumerate((1, 0)):
+        expected = [source.stored[task][rank].reward for rank in ranks[row]]
+        np.testing.assert_array_equal(read.reward[row], expected)
+
+
+def test_windows_and_trials_of_a_task_without_data_are_nan() -> None:
+    source, buffer = Source(2, sparse=True), make_buffer(2, sparse=True)
+    buffer.add([source.visit(0, (7, 9), 1)])
+    tasks = jnp.array([1, 0])
+    ranks = buffer.arrays.draw_ranks(tasks, 3, jax.random.key(0))
+    for found in (
+        _windows(buffer.arrays, tasks, ranks, 4, "episode"),
+        _windows(buffer.arrays, tasks, ranks, 4, "trial"),
+        _trials(buffer.arrays, tasks, ranks[:, 0], 5),
+    ):
+        for rewards in (found.transitions.reward, found.transitions.sparse_reward):
+            assert np.isnan(rewards[0]).all()
+            assert np.isfinite(rewards[1]).all()
+
+
 def test_nothing_is_compiled_after_the_first_use() -> None:
     source, buffer = Source(4), make_buffer(4)
     with compilations() as first:
@@ -336,12 +485,10 @@ def test_nothing_is_compiled_after_the_first_use() -> None:
 
 def test_memory_of_the_published_schedule() -> None:
     """Issue: 2.7 million cheetah transitions in at most 1.2 times the bytes of their content."""
-    experiment = make_experiment("pearl/cheetah-vel")
-    learner = learner_for(experiment, make_family(experiment.family))
-    transitions = learner.capacity(experiment.train_tasks, experiment.iterations)
-    assert transitions == 2_700_000
     benchmark = load_script("benchmarks/replay_memory.py")
-    empty = benchmark.planned_buffer(experiment)
+    empty = benchmark.planned_buffer(make_experiment("pearl/cheetah-vel"))
+    transitions = 2_700_000
+    assert len(empty.arrays.observations) == transitions * 201 // 200  # an episode has one more than steps
     assert benchmark.array_bytes(empty) <= 1.1 * benchmark.content_bytes(transitions, 20, 6)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shutil
 import subprocess
 import sys
@@ -16,23 +17,29 @@ from matplotlib.figure import Figure
 from probes import load_script
 
 from nacre.errors import NacreError
+from nacre.protocol import Protocol
 from nacre.report import (
     REFERENCES,
     Level,
     PublishedCurve,
+    ReferenceCurve,
+    gap_of,
     learning_curve,
     read_curves,
     read_runs,
+    references,
+    references_of,
     trajectories,
     write_curves,
 )
-from nacre.report.curves import FIRST_EPISODE, LAST_EPISODE, episode_columns
+from nacre.report.curves import FIRST_EPISODE, FIRST_SUCCESS, LAST_EPISODE, LAST_SUCCESS, episode_columns
 from nacre.tasks import make_family
 from nacre.tasks.family import TaskFamily
 from nacre.types import Episode
 
 reproduce = load_script("benchmarks/reproduce.py")
 reproduction_table = load_script("benchmarks/reproduction_table.py")
+reference_curves = load_script("benchmarks/reference_curves.py")
 ROOT = Path(__file__).parents[1]
 
 
@@ -71,7 +78,7 @@ def test_a_learning_curve_is_the_mean_of_what_all_seeds_have_and_a_band(axes: Ax
     assert last.get_color() != first.get_color()
     band = axes.collections[0].get_paths()[0].vertices
     assert {(1000, -9), (1000, -7), (2000, -5), (2000, -3)} <= {(x, y) for x, y in np.asarray(band)}
-    assert legend(axes) == ["mean and range of 2 seeds", "last episode, task inferred", "episode 1, task unknown"]
+    assert legend(axes) == ["mean and range of 2 seeds", "last episode", "episode 1"]
     assert axes.get_xlabel() == "environment steps"
     assert "test return" in axes.get_ylabel()
 
@@ -81,6 +88,21 @@ def test_one_seed_has_no_band_and_says_so(axes: Axes) -> None:
     assert not axes.collections
     assert legend(axes)[0] == "one seed"
     np.testing.assert_array_equal(axes.get_lines()[0].get_ydata(), [-9, -5, 1.25])
+
+
+@pytest.mark.parametrize(
+    ("exploration", "labels"),
+    [(1, ["last episode, task inferred", "episode 1, task unknown"]), (0, ["last episode", "episode 1"])],
+)
+def test_the_protocol_names_the_episodes(axes: Axes, exploration: int, labels: list[str]) -> None:
+    learning_curve(axes, CURVES, protocol=Protocol("own", 1, 60, 1, exploration_episodes=exploration))
+    assert legend(axes)[1:] == labels
+
+
+def test_a_trial_of_one_episode_has_one_line(axes: Axes) -> None:
+    alone = {0: {name: values for name, values in CURVES[0].items() if name != "AverageReturn_test_episode_2"}}
+    learning_curve(axes, alone, protocol=Protocol("own", 1, 0, 1, exploration_episodes=0))
+    assert legend(axes) == ["one seed", "last episode"]
 
 
 def test_references_are_drawn_as_far_as_the_runs_go(axes: Axes) -> None:
@@ -99,10 +121,82 @@ def test_the_first_published_point_is_shown_even_if_the_runs_end_before_it(axes:
     np.testing.assert_array_equal(axes.get_lines()[2].get_xydata(), [[8000, -9]])
 
 
+GIVEN = ReferenceCurve("given", "a run", ((500.0, -8.0), (1500.0, -2.0), (9000.0, -1.0)), "upper")
+BLIND = ReferenceCurve("without", "a run", ((1000.0, -9.0), (9000.0, -6.0)), "lower")
+
+
+def test_reference_curves_are_lines_without_markers(axes: Axes) -> None:
+    learning_curve(axes, CURVES, [GIVEN, BLIND, PublishedCurve("theirs", "a log", ((500.0, -9.0),))])
+    _, _, theirs, given, blind = axes.get_lines()
+    np.testing.assert_array_equal(given.get_xydata(), GIVEN.points[:2])
+    np.testing.assert_array_equal(blind.get_xydata(), BLIND.points[:1])
+    assert theirs.get_marker() == "s"
+    assert given.get_marker() == blind.get_marker() == "None"
+    assert given.get_linestyle() != theirs.get_linestyle()
+    assert legend(axes)[3:] == ["theirs", "given", "without"]
+
+
+def test_without_reference_curves_the_levels_are_those_of_the_hand_made_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(references, "reference_curves", dict)
+    assert references_of("point-robot") == REFERENCES["point-robot"]
+    assert references_of("a family of one's own") == ()
+    assert gap_of("point-robot") is None
+
+
+def test_a_reference_curve_takes_the_place_of_the_level_that_it_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(references, "reference_curves", lambda: {"point-robot": (GIVEN,)})
+    *others, curve, level = references_of("point-robot")
+    assert [it.label for it in others] == ["best without the task", "standing still"]
+    assert curve == GIVEN
+    assert level == Level("given, at its end", "the last value of that curve", -1.0, "upper")
+    assert gap_of("point-robot") is None  # one of two is not enough
+
+    monkeypatch.setattr(references, "reference_curves", lambda: {"point-robot": (GIVEN, BLIND)})
+    assert next(it.label for it in references_of("point-robot")) == "standing still"
+    gap = gap_of("point-robot")
+    assert gap is not None
+    assert [gap.closed(value) for value in (-6.0, -1.0, -2.0, -7.0)] == pytest.approx([0.0, 1.0, 0.8, -0.2])
+    assert gap.words == "of the gap between “without” and “given”"
+    below = ReferenceCurve("given", "a run", ((500.0, -8.0),), "upper")
+    monkeypatch.setattr(references, "reference_curves", lambda: {"point-robot": (below, BLIND)})
+    assert gap_of("point-robot") is None
+
+
+def test_a_reference_curve_that_was_trained_too_little_takes_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was computed to be possible stays, and no gap is measured from the curve."""
+    early = ReferenceCurve("without", "a run", ((500.0, -17.6),), "lower")  # -15.9 is possible
+    monkeypatch.setattr(references, "reference_curves", lambda: {"point-robot": (GIVEN, early)})
+    labels = [it.label for it in references_of("point-robot")]
+    assert labels == ["best without the task", "standing still", "given", "without", "given, at its end"]
+    assert gap_of("point-robot") is None
+
+
+def test_the_packaged_reference_curves_are_what_the_results_say(capsys: pytest.CaptureFixture[str]) -> None:
+    assert reference_curves.main(["--check"]) == 0, capsys.readouterr().out
+
+
+def test_reference_curves_are_means_over_seeds_of_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for algorithm, offset in (("oracle", 0.0), ("blind", -5.0)):
+        folder = tmp_path / algorithm / "point-robot"
+        folder.mkdir(parents=True)
+        longer = {seed: curve((np.arange(250.0) + offset + seed).tolist(), [0.0] * 250) for seed in (0, 4)}
+        write_curves(folder / "curve.csv", longer)
+    assert reference_curves.content(tmp_path / "nothing") == "{}\n"
+    written = tmp_path / "reference_curves.json"
+    written.write_text(reference_curves.content(tmp_path), encoding="utf-8")
+    monkeypatch.setattr(references, "files", lambda package: tmp_path)
+    upper, lower = references.reference_curves.__wrapped__()["point-robot"]
+    assert (upper.label, upper.bound, lower.label, lower.bound) == ("given the task", "upper", "told nothing", "lower")
+    assert upper.source == "our own runs, mean over 2 seeds (results/oracle/point-robot)"
+    assert len(upper.points) == 100
+    assert (upper.points[0], upper.points[-1]) == ((1000.0, 2.0), (250_000.0, 251.0))
+    assert lower.final == 246.0
+
+
 def walk(start: tuple[float, float], steps: int = 5) -> Episode:
     actions = np.tile(np.array([1, 0], np.float32), (steps, 1))
     observations = np.array([(start[0] + 0.1 * step, start[1]) for step in range(steps + 1)], np.float32)
-    return Episode(0, observations, actions, np.zeros(steps, np.float32), None, terminated=False)
+    return Episode(observations, actions, np.zeros(steps, np.float32), None, terminated=False)
 
 
 def test_trajectories_lead_from_rings_and_get_lighter_with_the_episode(axes: Axes) -> None:
@@ -144,6 +238,16 @@ def test_curve_csv_gives_back_what_was_written(tmp_path: Path) -> None:
         ("0", "2", "3000"),
         ("4", "0", "1000"),
     ]
+
+
+def test_curve_csv_has_successes_if_all_seeds_have_them(tmp_path: Path) -> None:
+    path = tmp_path / "curve.csv"
+    successes = {FIRST_SUCCESS: np.array([0.0, 0.25]), LAST_SUCCESS: np.array([0.5, 1.0])}
+    with_success = curve([-7.0, -3.0], [-9.5, -8.0]) | successes
+    write_curves(path, {0: with_success, 1: with_success})
+    np.testing.assert_array_equal(read_curves(path)[1][LAST_SUCCESS], [0.5, 1.0])
+    write_curves(path, {0: with_success, 1: CURVES[4]})
+    assert LAST_SUCCESS not in read_curves(path)[0]
 
 
 def test_a_csv_without_seeds_is_refused(tmp_path: Path) -> None:
@@ -262,7 +366,7 @@ def test_reproduce_trains_resumes_and_writes_down(
     assert "| `iterations` | 500 | 2 |" in page
     assert "| 1, task unknown | " in page
     assert "| 3 | " in page
-    assert "Nobody has published numbers" in page
+    assert "There are no published numbers" in page
     assert str(tmp_path) not in page
 
     # Runs that were made elsewhere give the same, and are not touched.
@@ -292,8 +396,9 @@ def test_reproduce_trains_resumes_and_writes_down(
 
 def test_runs_that_make_no_page(run_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     description = run_copy / "experiment.json"
-    text = description.read_text()
-    description.write_text(text.replace("pearl/point-robot", "pearl/my-own"))
+    content = json.loads(description.read_text()) | {"checksum": None, "run": None}
+    content["experiment"]["name"] = "pearl/my-own"
+    description.write_text(json.dumps(content))
     assert reproduce.main(["--runs", str(run_copy), "--results", str(tmp_path / "results")]) == 2
     assert "pearl/my-own, which is not a named experiment" in capsys.readouterr().err
     (run_copy / "progress.csv").unlink()

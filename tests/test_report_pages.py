@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import csv
+import dataclasses
 import itertools
 import json
 import re
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -19,24 +21,34 @@ import pytest
 from matplotlib.figure import Figure
 
 import nacre
-from nacre import cli
+from nacre import cli, run_evaluation
+from nacre.agents.pearl.agent import PearlBelief
+from nacre.agents.pearl.report import posteriors_after, shown_parameters, widest_dimensions
+from nacre.configuration import AlgorithmConfig
 from nacre.errors import NacreError
-from nacre.evaluation import Evaluation, Protocol, TrialResult, evaluate_agent
-from nacre.loading import read_trained
+from nacre.evaluation import Evaluation, MetaTest, TrialResult
+from nacre.files import read_npz, write_npz
+from nacre.loading import TrainedRun, read_trained
+from nacre.protocol import Protocol
 from nacre.report import parse_groups, write_comparison, write_report
-from nacre.report.html import number
+from nacre.report.html import number, percent
 from nacre.report.intervals import difference_interval, interquartile_mean, interval
-from nacre.report.posterior import posteriors_after
+from nacre.report.references import ReferenceCurve
+from nacre.report.run_report import pictures_of
 from nacre.report.trial_figures import (
     returns_by_episode,
     returns_by_task,
     reward_panels,
-    shown_parameters,
     spread,
-    widest_dimensions,
+    success_of_episodes,
 )
-from nacre.runtime import SimulatorPool
+from nacre.report.trials import RunTest, protocol_in_words
+from nacre.run_folder import read_run, read_stamp
+from nacre.runtime import learner_for
+from nacre.tasks.family import TaskSplit
 from nacre.types import Episode
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 LAST = "AverageReturn_all_test_tasks"
 FIRST = "AverageReturn_test_episode_1"
@@ -103,6 +115,11 @@ def test_numbers_for_people() -> None:
         "not a number",
         "infinite",
     ]
+    assert [percent(value) for value in (0.256, -0.1, float("nan"))] == [
+        "26\N{NARROW NO-BREAK SPACE}%",
+        "\N{MINUS SIGN}10\N{NARROW NO-BREAK SPACE}%",
+        "not a number",
+    ]
     assert number(2_700_000, 0) == "2\N{NARROW NO-BREAK SPACE}700\N{NARROW NO-BREAK SPACE}000"
 
 
@@ -110,16 +127,13 @@ def test_posteriors_are_those_that_the_agent_had(tiny_run: Path) -> None:
     trained = read_trained(tiny_run)
     capacity = 3 * trained.family.horizon
 
-    def beliefs_after(episodes: int) -> nacre.report.posterior.PearlBelief:
+    def beliefs_after(episodes: int) -> PearlBelief:
         protocol = Protocol("custom", trials=1, steps=0, episodes=episodes, exploration_episodes=1)
-        simulators = SimulatorPool(trained.family, 1)
-        seed = np.random.SeedSequence(5)
-        agents = lambda _: trained.agent(capacity)  # noqa: E731 - the same capacity, so that arrays compare
-        return evaluate_agent(agents, trained.networks, simulators, trained.split.test, protocol, seed)[2]
+        return run_evaluation.play_trials(trained, trained.split.test, protocol, seed=5).belief
 
     end = beliefs_after(3)
     counts = np.array([[0, 0], [20, 20], [40, 60]])
-    found = posteriors_after(trained.agent(capacity), trained.networks, end, counts)
+    found = posteriors_after(trained.agent(capacity), trained.parameters, end, counts)
     np.testing.assert_allclose(found.mean[0], 0, atol=1e-6)
     np.testing.assert_allclose(found.variance[0], 1, atol=1e-6)
     first, second = beliefs_after(1), beliefs_after(2)
@@ -149,11 +163,15 @@ def test_tasks_are_drawn_across_their_range() -> None:
 # Figures
 
 
-def evaluation(tasks: list[list[float]]) -> Evaluation:
-    """Three tasks; their last returns are -1, -3 and -2 (a mean over two trials)."""
-    returns = ([(-9.0, -5.0, -1.0)], [(-8.0, -4.0, -3.0)], [(-6.0, -7.0, 0.0), (-8.0, -9.0, -4.0)])
-    trials = tuple(tuple(TrialResult(trial, (1, 1, 1), None) for trial in of_task) for of_task in returns)
-    return Evaluation(Protocol("custom", 1, 3, 1, exploration_episodes=2), np.array(tasks), trials)
+def evaluation(tasks: list[list[float]], exploration: int = 2, success: bool = False) -> Evaluation:
+    """Three tasks; their last returns are -1, -3 and -2 (a mean over two trials). Returns above -5 are successes."""
+    returns = ([(-9.0, -5.0, -1.0)], [(-8.0, -4.0, -3.0)], [(-6.0, -7.0, 0.0), (-8.0, -9.0, -4.0, -3.0)])
+
+    def result(trial: tuple[float, ...]) -> TrialResult:
+        return TrialResult(trial, (1,) * len(trial), tuple(value > -3.5 for value in trial) if success else None)
+
+    trials = tuple(tuple(result(trial) for trial in of_task) for of_task in returns)
+    return Evaluation(Protocol("custom", 1, 3, 1, exploration_episodes=exploration), np.array(tasks), trials)
 
 
 def test_every_task_has_its_line_and_the_mean_is_over_tasks() -> None:
@@ -164,6 +182,27 @@ def test_every_task_has_its_line_and_the_mean_is_over_tasks() -> None:
     assert len({line.get_color() for line in axes.get_lines()[:3]}) == 3
     shaded = axes.patches[0].get_extents().transformed(axes.transData.inverted())
     assert (shaded.x0, shaded.x1) == pytest.approx((0.5, 2.5))  # the two episodes of exploration
+    assert [text.get_text() for text in axes.texts] == ["grey: task unknown"]
+
+
+def test_nothing_is_grey_if_nothing_is_explored() -> None:
+    axes = Figure().subplots()
+    returns_by_episode(axes, evaluation([[0.5], [2.0], [1.0]], exploration=0), ["velocity"])
+    assert not axes.patches
+    assert not axes.texts
+
+
+def test_success_is_the_share_of_trials_by_task_and_episode() -> None:
+    assert evaluation([[0.5], [2.0], [1.0]]).successes_by_episode is None
+    measured = evaluation([[0.5], [2.0], [1.0]], success=True)
+    success = measured.successes_by_episode
+    assert success is not None
+    np.testing.assert_array_equal(success, [[0, 0, 1], [0, 0, 1], [0, 0, 0.5]])
+    axes = Figure().subplots()
+    success_of_episodes(axes, measured, success, ["velocity"])
+    lines = [np.asarray(line.get_ydata()) for line in axes.get_lines()]
+    np.testing.assert_allclose(lines, [*success, [0, 0, 2.5 / 3]])
+    assert axes.get_ylabel() == "success"
 
 
 def test_first_and_last_episode_stand_at_the_parameter_or_in_order() -> None:
@@ -183,7 +222,7 @@ def test_rewards_are_drawn_by_episode_dense_or_sparse() -> None:
         n = len(rewards)
         sparse = np.array(rewards, np.float32) + 100
         zeros = np.zeros((n + 1, 1), np.float32)
-        return Episode(0, zeros, zeros[1:], np.array(rewards, np.float32), sparse, terminated=True)
+        return Episode(zeros, zeros[1:], np.array(rewards, np.float32), sparse, terminated=True)
 
     trials = [[episode([1, 2, 3]), episode([4])], [episode([5, 6])]]
     for sparse, offset in ((False, 0), (True, 100)):
@@ -257,7 +296,14 @@ def edit(run: Path, change: Callable[[dict], None]) -> None:
     path = run / "experiment.json"
     content = json.loads(path.read_text())
     change(content)
+    content["checksum"] = None
     path.write_text(json.dumps(content))
+    stamp = read_stamp(run, *read_run(run))
+    for checkpoint in (run / "checkpoints").glob("*.npz"):
+        arrays = read_npz(checkpoint)
+        manifest = json.loads(arrays["manifest"].tobytes())
+        manifest["progress"]["run"] = stamp
+        write_npz(checkpoint, arrays | {"manifest": np.frombuffer(json.dumps(manifest).encode(), np.uint8)})
 
 
 def with_seed(run: Path, copy: Path, seed: int, last: tuple[float, ...] = ()) -> Path:
@@ -298,11 +344,11 @@ def test_a_report_shows_what_was_learnt_and_how(
         "Learning",
         "Adaptation of seed 1",
         "Adaptation of seed 2",
-        "How it came about",
+        "Origin",
     ]
     assert len(content.images) == 1 + 2 * 4
     assert "Learning curve of 2 seed(s)" in (content.images[0]["alt"] or "")
-    assert "straight to the known goal" in content.words
+    assert "given the task, at its end" in content.words
 
     facts = dict(content.tables["How it was trained and tested"])
     assert facts["Experiment"] == "pearl/point-robot"
@@ -324,11 +370,11 @@ def test_a_report_shows_what_was_learnt_and_how(
 
     # The trials are those of `nacre evaluate`. (The second seed's table replaces the first's: same caption.)
     expected = nacre.evaluate(two)
-    rows = content.tables["Return of each episode on each test task, mean over trials"]
-    assert rows[0] == ["task", "goal x", "goal y", "ep. 1", "ep. 2", "ep. 3"]
+    rows = content.tables["Return and success of each episode on each test task, mean over trials"]
+    assert rows[0][:6] == ["task", "goal x", "goal y", "ep. 1", "ep. 2", "ep. 3"]
     for row, task, returns in zip(rows[1:], expected.tasks, expected.returns_by_episode, strict=False):
-        assert row[1:] == [*(cell(value, 3) for value in task), *(cell(value) for value in returns)]
-    assert rows[-1] == ["mean", "", "", *(cell(value) for value in expected.returns_by_episode.mean(axis=0))]
+        assert row[1:6] == [*(cell(value, 3) for value in task), *(cell(value) for value in returns)]
+    assert rows[-1][:6] == ["mean", "", "", *(cell(value) for value in expected.returns_by_episode.mean(axis=0))]
 
 
 def test_other_configurations_have_sections_of_their_own(tiny_run: Path, tmp_path: Path) -> None:
@@ -376,7 +422,7 @@ def test_a_comparison_shows_interquartile_means(
     assert rows["alone"][0] == "1"
     assert rows["alone"][3:] == [f"{minus}30.0"] * 2
     # After as many steps as `alone` has, which is one iteration.
-    [caption] = [caption for caption in content.tables if "as far as all seeds have come" in caption]
+    [caption] = [caption for caption in content.tables if "which all seeds have done" in caption]
     differences = {name: rest for name, *rest in content.tables[caption]}
     assert differences["pearl/point-robot"] == [f"{minus}9.0 [{minus}9.0, {minus}9.0]", ""]
     assert differences["theirs <7>"][1] == "0.0 [0.0, 0.0]"
@@ -385,6 +431,114 @@ def test_a_comparison_shows_interquartile_means(
     assert "different protocols" not in content.words
     assert "same test tasks" not in content.words
     assert len(content.images) == 2
+
+
+SUCCESS = ("AverageSuccess_test_episode_1", "AverageSuccess_test_episode_2", "AverageSuccess_test_episode_3")
+
+
+def with_success(run: Path, last: float | None) -> Path:
+    """The run, with successes: 0 % in episode 1, 25 % in episode 2, `last` in episode 3. None: without any."""
+    with open(run / "progress.csv", newline="") as file:
+        rows = [{name: value for name, value in row.items() if "Success" not in name} for row in csv.DictReader(file)]
+    for row in rows if last is not None else ():
+        row.update(dict(zip(SUCCESS, ("0", "0.25", str(last)), strict=True)))
+        row["AverageSuccess_all_test_tasks"] = str(last)
+    with open(run / "progress.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return run
+
+
+def test_success_stands_beside_return_if_all_runs_have_it(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = (with_success(with_seed(tiny_run, tmp_path / f"{s}", s), share) for s, share in ((1, 0.5), (2, 1.0)))
+
+    def play(*arguments: Any) -> MetaTest:
+        """The same trials: episode 2 is always a success, episode 3 on the first task, and episode 1 never."""
+        test = run_evaluation.play_trials(*arguments)
+        evaluation = test.evaluation
+        trials = tuple(
+            tuple(dataclasses.replace(trial, successes=(False, True, index == 0)) for trial in of_task)
+            for index, of_task in enumerate(evaluation.trials)
+        )
+        return test._replace(evaluation=dataclasses.replace(evaluation, trials=trials))
+
+    monkeypatch.setattr("nacre.report.trials.play_trials", play)
+    share = "{}\N{NARROW NO-BREAK SPACE}%".format
+    content = read(write_report([one, two], tmp_path / "report.html"))
+    assert f"success in the last episode, task inferred{share(75)}" in content.words.replace("\n", "")
+    rows = content.tables["Return and success of each episode on each test task, mean over trials"]
+    assert rows[0][-3:] == ["success 1", "success 2", "success 3"]
+    assert [row[-3:] for row in rows[1:]] == [
+        [share(0), share(100), share(100)],
+        [share(0), share(100), share(0)],
+        [share(0), share(100), share(50)],
+    ]
+    assert any("Success in each episode: 0" in (image["alt"] or "") for image in content.images)
+
+    content = read(write_comparison({"a": [one], "b": [two]}, tmp_path / "page.html"))
+    rows = content.tables["Success on test tasks after the last iteration"]
+    assert rows == [["group", "episode 1", "last episode"], ["a", share(0), share(50)], ["b", share(0), share(100)]]
+    without = with_success(with_seed(tiny_run, tmp_path / "without", 3), None)
+    content = read(write_comparison({"a": [one], "b": [without]}, tmp_path / "page.html"))
+    assert "Success on test tasks" not in content.words
+    assert "Test return and success" not in content.words
+
+
+def test_the_share_of_the_gap_is_shown_if_both_references_are_known(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upper = ReferenceCurve("given it", "a run", ((10.0, -30.0), (100.0, -5.0)), "upper")
+    lower = ReferenceCurve("without it", "a run", ((10.0, -40.0), (100.0, -15.0)), "lower")
+    monkeypatch.setattr("nacre.report.references.reference_curves", lambda: {"point-robot": (upper, lower)})
+    run = with_seed(tiny_run, tmp_path / "run", 0, (-40.0, -7.5))
+    share = "75\N{NARROW NO-BREAK SPACE}%"
+    content = read(write_report([run], tmp_path / "report.html"))
+    words = "of the gap between “without it” and “given it”, closed"
+    assert f"{words} by the last episode{share}" in content.words.replace("\n", "")
+    assert "straight to the known goal" not in content.words
+    content = read(write_comparison({"a": [run]}, tmp_path / "page.html"))
+    caption = "Share of the gap between “without it” and “given it” that the last episode closes"
+    assert content.tables[caption] == [["group", "share"], ["a", share]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixed(AlgorithmConfig):
+    """The configuration of an algorithm that explores nothing."""
+
+    def environment_steps(self, train_tasks: int, iterations: int) -> int:
+        return 0
+
+    def gradient_steps(self, iterations: int) -> int:
+        return 0
+
+    def protocol(self, horizon: int) -> Protocol:
+        return Protocol("one-episode", trials=2, steps=0, episodes=1, exploration_episodes=0)
+
+
+def test_an_algorithm_without_beliefs_and_exploration_has_a_report(tmp_path: Path) -> None:
+    experiment = dataclasses.replace(nacre.make_experiment("pearl/point-robot"), algorithm=Fixed(), test_tasks=2)
+    family = nacre.make_family("point-robot")
+    tasks = np.array([[0.5, 0.5], [-0.5, 0.0]])
+    episode = Episode(
+        np.zeros((3, 2), np.float32), np.zeros((2, 2), np.float32), -np.ones(2, np.float32), None, terminated=False
+    )
+    results = tuple((TrialResult((-2.0,), (2,), None),) * 2 for _ in tasks)
+    played = Evaluation(experiment.algorithm.protocol(20), tasks, results)
+    split, learner = TaskSplit(tasks, tasks), learner_for(nacre.make_experiment("pearl/point-robot"), family)
+    trained = TrainedRun(experiment, family, split, tmp_path / "iteration_000002", learner, None)
+    test = RunTest(trained, played, [[[episode]] * 2] * 2, None)
+    adaptation, episodes = pictures_of(test, None)
+    axes = Figure().subplots()
+    returns_by_episode(axes, played, ["goal_x", "goal_y"])
+    assert [tick for tick in axes.get_xticks() if 0.5 <= tick <= 1.5] == [1]
+    assert adaptation.alt.endswith(f"episode of a trial: {number(-2.0)}.")
+    assert "Right: the return on each test task." in adaptation.caption
+    assert "goal" in episodes.alt
+    for word in ("inferred", "unknown", "posterior"):
+        assert word not in adaptation.alt + adaptation.caption + protocol_in_words(experiment)
 
 
 def test_a_comparison_says_what_makes_it_unfair(tiny_run: Path, tmp_path: Path) -> None:

@@ -24,13 +24,15 @@ import jax
 import numpy as np
 import pytest
 from deaths import watched
+from probes import contents
 
-from nacre import training
+from nacre import evaluation, gradient_steps, metrics, tasks, training
 from nacre.agents.pearl.learner import PearlLearner
 from nacre.errors import Interrupted, NacreError
 from nacre.experiments import Experiment, make_experiment
 from nacre.logs import read_progress_csv
-from nacre.run_folder import create_run_folder, read_run, sole_user
+from nacre.run import Run
+from nacre.run_folder import create_run_folder, locked_runs, read_run
 from nacre.tasks import make_family, split_tasks
 from nacre.training import resume, train
 
@@ -65,13 +67,12 @@ def new_run(experiment: Experiment, tmp_path: Path) -> Path:
 
 def assert_same_run(run: Path, reference: Path) -> None:
     for name in (f"checkpoints/{LAST}", "checkpoints/best.npz", *segments(reference)):
-        with np.load(run / name) as found, np.load(reference / name) as expected:
-            assert found.keys() == expected.keys()
-            for array in expected.keys() - {"manifest"}:
-                assert found[array].dtype == expected[array].dtype
-                np.testing.assert_array_equal(found[array], expected[array], err_msg=f"{name}: {array}")
-            if "manifest" in expected:
-                assert progress(found) == progress(expected)
+        found, expected = contents(run / name), contents(reference / name)
+        assert found.keys() == expected.keys()
+        assert found.get("manifest") == expected.get("manifest")
+        for array in expected.keys() - {"manifest"}:
+            assert found[array].dtype == expected[array].dtype
+            np.testing.assert_array_equal(found[array], expected[array], err_msg=f"{name}: {array}")
     assert segments(run) == segments(reference)
     found, expected = read_progress_csv(run / "progress.csv"), read_progress_csv(reference / "progress.csv")
     assert list(found) == list(expected)
@@ -82,10 +83,6 @@ def assert_same_run(run: Path, reference: Path) -> None:
 
 def segments(run: Path) -> list[str]:
     return sorted(f"replay/{path.name}" for path in (run / "replay").iterdir())
-
-
-def progress(checkpoint: Any) -> dict[str, Any]:
-    return json.loads(checkpoint["manifest"].tobytes())["progress"] | {"seconds": None}
 
 
 class Killed(BaseException):
@@ -200,11 +197,11 @@ def test_sigterm_and_the_command_it_tells(reference: Path, fields: dict[str, int
 
 
 PLACES = {
-    "collection": (PearlLearner, "collect", 1, "iteration_000001"),
-    "first chunk": (PearlLearner, "update", 3, "iteration_000001_update_000002"),
-    "last chunk": (PearlLearner, "update", 5, "iteration_000001_update_000005"),
-    "evaluation": (training, "meta_test", 0, "iteration_000001"),
-    "compilation": (PearlLearner, "update", 0, "iteration_000000_update_000002"),
+    "collection": (PearlLearner, "_collect_visits", 1, "iteration_000001"),
+    "first chunk": (gradient_steps, "update", 3, "iteration_000001_update_000002"),
+    "last chunk": (gradient_steps, "update", 5, "iteration_000001_update_000005"),
+    "evaluation": (evaluation, "meta_test", 0, "iteration_000001"),
+    "compilation": (gradient_steps, "update", 0, "iteration_000000_update_000002"),
 }
 
 
@@ -224,26 +221,31 @@ def test_signals(new_run: Path, reference: Path, number: int, owner: Any, name: 
 
 
 @contextlib.contextmanager
-def signalling(owner: Any, name: str, number: int, calls: int) -> Iterator[None]:
-    """The function `name` of `owner` sends a signal to this process when it is called after `calls` other calls."""
+def doing(owner: Any, name: str, calls: int, what: Callable[[], object]) -> Iterator[None]:
+    """Before the call of a function after `calls` other calls, something happens."""
     function, left = getattr(owner, name), calls
 
     def wrapper(*args: Any, **named: Any) -> Any:
         nonlocal left
         left -= 1
         if left == -1:
-            signal.raise_signal(number)
+            what()
         return function(*args, **named)
 
     with mock.patch.object(owner, name, wrapper):
         yield
 
 
+def signalling(owner: Any, name: str, number: int, calls: int) -> contextlib.AbstractContextManager[None]:
+    """The function `name` of `owner` sends a signal to this process when it is called after `calls` other calls."""
+    return doing(owner, name, calls, lambda: signal.raise_signal(number))
+
+
 def test_second_interrupt_acts_at_once(new_run: Path, reference: Path) -> None:
     with (
-        signalling(PearlLearner, "update", signal.SIGINT, 0),
-        signalling(training.statistics, "accumulate", signal.SIGINT, 0),
-        pytest.raises(KeyboardInterrupt),
+        signalling(gradient_steps, "update", signal.SIGINT, 0),
+        signalling(metrics, "accumulate", signal.SIGINT, 0),
+        pytest.raises(Interrupted, match=r"^Stopped at once: what came after the latest checkpoint is lost"),
     ):
         resume(new_run)
     resume(new_run)
@@ -268,9 +270,10 @@ def test_restored_replay_is_the_one_that_was_filled(new_run: Path, experiment: E
     group = training._Group(new_run, [new_run], [experiment], [split])
     group.to_the_end()
     [run] = group.runs
-    restored = training._Run(new_run, experiment, split)
-    assert restored.rollouts == run.rollouts
-    jax.tree.map(np.testing.assert_array_equal, restored.replay.arrays, run.replay.arrays)
+    restored = Run(new_run, experiment, split)
+    assert (restored._steps, restored._rollouts) == (run._steps, run._rollouts)
+    assert run._rollouts > 0
+    jax.tree.map(np.testing.assert_array_equal, restored.memory.arrays, run.memory.arrays)
 
 
 def test_damaged_checkpoint(reference: Path, tmp_path: Path) -> None:
@@ -287,7 +290,7 @@ def test_more_iterations(experiment: Experiment, tmp_path: Path, reference: Path
     """A run that is made longer ends as one that was long from the start, though its replay had less room."""
     run = tmp_path / "run"
     calls = 1 if interrupted else 1000
-    with signalling(PearlLearner, "update", signal.SIGINT, calls), contextlib.suppress(Interrupted):
+    with signalling(gradient_steps, "update", signal.SIGINT, calls), contextlib.suppress(Interrupted):
         train(dataclasses.replace(experiment, iterations=2), run)
     assert (run / "checkpoints" / "iteration_000002.npz").exists() != interrupted
     resume(run, iterations=3)
@@ -297,7 +300,7 @@ def test_more_iterations(experiment: Experiment, tmp_path: Path, reference: Path
 
 
 def test_fewer_iterations(new_run: Path) -> None:
-    with signalling(PearlLearner, "update", signal.SIGINT, 4), pytest.raises(Interrupted):
+    with signalling(gradient_steps, "update", signal.SIGINT, 4), pytest.raises(Interrupted):
         resume(new_run)
     with pytest.raises(NacreError, match="iterations is 1; allowed: at least 2, which have begun in "):
         resume(new_run, iterations=1)
@@ -313,8 +316,128 @@ def test_complete_run(reference: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert f"nacre resume {reference} --iterations 6" in output
 
 
+MOMENTS = {
+    "collection": (PearlLearner, "_collect_visits", 1),
+    "update": (gradient_steps, "update", 3),
+    "evaluation": (evaluation, "meta_test", 1),
+}
+
+
+@pytest.mark.parametrize(("owner", "name", "calls"), MOMENTS.values(), ids=MOMENTS)
+@pytest.mark.parametrize("replaced", [False, True])
+def test_moved_while_it_is_trained(
+    new_run: Path, reference: Path, tmp_path: Path, owner: Any, name: str, calls: int, replaced: bool
+) -> None:
+    """The run stops, says where its data are, and goes on there; nothing is written where it was."""
+    moved = tmp_path / "other" / "place"
+
+    def move() -> None:
+        moved.parent.mkdir()
+        new_run.rename(moved)
+        if replaced:
+            new_run.mkdir()
+
+    sentence = rf"^{new_run} was moved to {moved} while .*; continue with: nacre resume {moved}$"
+    with doing(owner, name, calls, move), pytest.raises(NacreError, match=sentence):
+        resume(new_run)
+    assert new_run.exists() == replaced
+    assert not replaced or not list(new_run.iterdir())
+    assert not list(moved.glob(".nacre*"))
+    resume(moved)
+    assert_same_run(moved, reference)
+
+
+def test_removed_while_it_is_trained(experiment: Experiment, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with (
+        doing(gradient_steps, "update", 3, lambda: shutil.rmtree(run)),
+        pytest.raises(
+            NacreError, match=rf"^{run} was removed while .*: the run has stopped, and what it had written is g"
+        ),
+    ):
+        train(experiment, run)
+    assert not run.exists()
+
+
+def test_interrupted_after_it_was_moved(new_run: Path, tmp_path: Path) -> None:
+    def move_and_stop() -> None:
+        new_run.rename(tmp_path / "moved")
+        signal.raise_signal(signal.SIGTERM)
+
+    with doing(gradient_steps, "update", 3, move_and_stop), pytest.raises(NacreError, match="was moved to"):
+        resume(new_run)
+
+
+def damage_segment(run: Path) -> None:
+    path = run / "replay" / "segment_000001.npz"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def damage_checkpoints(run: Path) -> None:
+    for path in (run / "checkpoints").glob("iteration*.npz"):
+        path.write_bytes(b"")
+
+
+def cut_progress(run: Path) -> None:
+    path = run / "progress.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
+def change_sizes(run: Path) -> None:
+    for path in run.parent.glob("*/experiment.json"):
+        content = json.loads(path.read_text().replace('"hidden_size": 8', '"hidden_size": 9'))
+        path.write_text(json.dumps(content | {"checksum": None}))  # as its error says: the content is right
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_segment, "segment_000001.npz is damaged"),
+        (damage_checkpoints, "has no intact checkpoint"),
+        (cut_progress, "has 2 complete rows of 3"),
+        (change_sizes, "is of another experiment"),
+    ],
+)
+@pytest.mark.parametrize("iterations", [None, 99])
+def test_a_refused_resume_changes_nothing(
+    reference: Path, tmp_path: Path, damage: Callable[[Path], None], message: str, iterations: int | None
+) -> None:
+    """Of two seeds the first could go on, the second is damaged: neither is touched, not even what a kill left."""
+    parent = tmp_path / "seeds"
+    for seed in (0, 1):
+        run = Path(shutil.copytree(reference, parent / f"seed-{seed}"))
+        (run / "replay" / "segment_000003.npz").write_bytes(b"of the future")
+        (run / "checkpoints" / "iteration_000004.npz.tmp").write_bytes(b"half")
+    damage(parent / "seed-1")
+    before = {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in parent.glob("*/**/*")}
+    for _ in range(2):
+        with pytest.raises(NacreError, match=message):
+            resume(parent, iterations)
+    after = {path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes()) for path in parent.glob("*/**/*")}
+    assert after == before
+
+
+def test_a_family_that_is_not_there(reference: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a run of one's own family where nothing registers it."""
+    run = Path(shutil.copytree(reference, tmp_path / "run"))
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    monkeypatch.delitem(tasks.FAMILIES, "point-robot")
+    with pytest.raises(NacreError, match="point-robot"):
+        resume(run, 99)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_more_checkpoints_than_are_kept(experiment: Experiment, reference: Path, tmp_path: Path) -> None:
+    """As they are left where they could not be removed."""
+    run = Path(shutil.copytree(reference, tmp_path / "run"))
+    for label in ("iteration_000000", "iteration_000001"):
+        shutil.copy(run / "checkpoints" / LAST, run / "checkpoints" / f"{label}.npz")
+    resume(run)
+    assert len(list((run / "checkpoints").glob("iteration*"))) == experiment.keep_checkpoints
+
+
 def test_one_process_at_a_time(reference: Path) -> None:
-    with sole_user(reference), pytest.raises(NacreError, match="is being trained by another process"):
+    with locked_runs(reference), pytest.raises(NacreError, match="is being trained by another process"):
         resume(reference)
     resume(reference)
 

@@ -1,13 +1,15 @@
 """The simulator: independent slots, seeds, partial resets, frozen slots, ends of episodes, and what goes wrong."""
 
+import pickle
 import threading
+from pathlib import Path
 
 import gymnasium
 import mujoco
 import numpy as np
 import pytest
 
-from nacre.errors import NacreError, SimulationError
+from nacre.errors import Interrupted, NacreError, SimulationError
 from nacre.tasks import Simulator, TaskFamily, make_family
 from nacre.tasks.mujoco import ASSETS
 
@@ -52,6 +54,15 @@ class Counting(TaskFamily):
 
     def make_world(self, n_slots, threads):
         return CountingWorld(n_slots)
+
+
+class Succeeding(Counting):
+    """A success is every second step."""
+
+    has_success = True
+
+    def success(self, previous, action, following, task):
+        return following[..., 0] % 2 == 0
 
 
 def counting(tasks):
@@ -377,7 +388,7 @@ def test_rewards_of_the_wrong_shape_are_refused():
 
     simulator = Simulator(Wrong(), 2)
     simulator.reset(options={"tasks": np.ones((2, 1))})
-    with pytest.raises(NacreError, match=r"shape \(2, 1\) for 2 slots"):
+    with pytest.raises(NacreError, match=r"reward of Wrong returned rewards of shape \(2, 1\); allowed: the shape"):
         step(simulator)
 
 
@@ -444,3 +455,146 @@ def test_closing_ends_the_threads():
     assert running() == before
     with pytest.raises(gymnasium.error.ClosedEnvironmentError):
         step(simulator)
+
+
+def test_successes_are_of_the_slots_that_were_stepped():
+    simulator = Simulator(Succeeding(), 2)
+    simulator.reset(seed=0, options={"tasks": np.array([[2.0], [9.0]])})
+    successes = [step(simulator)[4]["success"] for _ in range(4)]
+    # Slot 0 is over after two steps, and rests.
+    np.testing.assert_array_equal(successes, [[False, False], [True, True], [False, False], [False, True]])
+    assert {row.dtype for row in successes} == {np.dtype(bool)}
+    assert "success" not in step(counting([2]))[4]
+
+
+@pytest.mark.parametrize("value", [1e39, -1e30, 1e19, 1.01e9])
+def test_a_reward_that_is_too_large_to_learn_from_is_named(value):
+    """1e39 is inf as float32; 1e30 and 1e19 are not, but the square of an error is. Each ended a run for ever."""
+
+    class Huge(Counting):
+        def reward(self, previous, action, following, task):
+            return np.where(task[..., 0] == 7, value, 1e9)
+
+    simulator = Simulator(Huge(), 2)
+    simulator.reset(options={"tasks": np.array([[5.0], [7.0]])})
+    with pytest.raises(SimulationError) as error:
+        step(simulator)
+    assert str(error.value) == (
+        f"The reward of simulator slot 1 is {value:g}, which is too large to learn from; its task is "
+        "terminates_after = 7."
+    )
+    assert (error.value.quantity, error.value.slot, error.value.value) == ("reward", 1, value)
+
+
+class Returning(CountingWorld):
+    """A world whose step returns what the test says."""
+
+    returned = None
+
+    def step(self, slots, actions):
+        result = super().step(slots, actions)
+        return self.returned(*result)
+
+
+def simulator_of(world=CountingWorld, **attributes):
+    family = type("Own", (Counting,), {"make_world": lambda self, n_slots, threads: world(n_slots), **attributes})()
+    simulator = Simulator(family, 2)
+    simulator.reset(options={"tasks": np.ones((2, 1))})
+    return simulator
+
+
+@pytest.mark.parametrize("value", [1e39, -1e10])
+def test_observations_and_reward_states_that_are_too_large(value):
+    for quantity, returned in (
+        ("observation", lambda observations, states: (observations.astype(np.float64) + value, states)),
+        ("reward state", lambda observations, states: (observations, states + np.array([0, value]))),
+    ):
+        simulator = simulator_of(type("Huge", (Returning,), {"returned": staticmethod(returned)}))
+        with pytest.raises(SimulationError, match=f"The {quantity} of simulator slot 0 is .*too large") as error:
+            step(simulator)
+        assert error.value.quantity == quantity
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [
+        (lambda o, s: o, "step of Odd returned a ndarray .*; allowed: the 2 values observations, reward states"),
+        (lambda o, s: (o, s, s), "step of Odd returned 3 values"),
+        (
+            lambda o, s: (o[:, :1], s),
+            r"step of Odd returned observations of shape \(2, 1\); allowed: the shape",
+        ),
+        (lambda o, s: (o[:1], s), r"observations of shape \(1, 2\); allowed: the shape \(2, 2\)"),
+        (lambda o, s: (o[0], s), r"observations of shape \(2,\)"),
+        (lambda o, s: (o, s[:, 0]), r"reward states of shape \(2,\); allowed: the shape \(2, 2\)"),
+        (lambda o, s: (o, s[:, :1]), r"reward states of shape \(2, 1\); allowed: the shape \(2, 2\)"),
+        (lambda o, s: (o.astype(str), s), "step of Odd returned observations of type ndarray .*; allowed: numbers"),
+        (lambda o, s: ([[1.0], [1.0, 2.0]], s), "observations of type list .*; allowed: numbers"),
+        (lambda o, s: (None, s), "observations of type NoneType"),
+        (lambda o, s: {}["key"], "step of Odd raised KeyError: 'key' .*test_simulator.py, line"),
+    ],
+)
+def test_what_a_world_should_not_return(returned, message):
+    simulator = simulator_of(type("Odd", (Returning,), {"returned": staticmethod(returned)}))
+    with pytest.raises(NacreError, match=message):
+        step(simulator)
+
+
+def test_lists_and_other_numbers_are_observations_too():
+    lists = type("Lists", (Returning,), {"returned": staticmethod(lambda o, s: (o.astype(int).tolist(), s.tolist()))})
+    observations = step(simulator_of(lists))[0]
+    assert observations.dtype == np.float32
+    np.testing.assert_array_equal(observations, [[1, 0], [1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"reward": lambda *_: 1.0}, r"reward of Own returned rewards of shape \(\); allowed: the shape \(2,\)"),
+        ({"reward": lambda *_: None}, "reward of Own returned rewards of type NoneType .None.; allowed: numbers"),
+        ({"reward": lambda *_: np.ones(2) * 1j}, "reward of Own returned rewards of type ndarray"),
+        ({"reward": lambda *_: 1 / 0}, "reward of Own raised ZeroDivisionError: division by zero .*test_simulator.py"),
+        (
+            {"terminated": lambda *_: False},
+            r"terminated of Own returned False; allowed: an array of bool of shape",
+        ),
+        ({"terminated": lambda *_: np.full(2, np.nan)}, r"terminated of Own returned array\(\[nan, nan\]\); allowed"),
+        ({"terminated": lambda *_: np.zeros((2, 1), bool)}, r"terminated of Own returned values of shape \(2, 1\)"),
+        ({"has_success": True}, "success of Own raised NotImplementedError: counting does not say"),
+        ({"has_success": True, "success": lambda *_: np.ones(2)}, r"success of Own returned array\(\[1., 1.\]\)"),
+        ({"has_sparse_reward": True, "sparse_reward": lambda *_: np.ones(3)}, r"sparse rewards of shape \(3,\)"),
+    ],
+)
+def test_what_a_family_should_not_return(attributes, message):
+    simulator = simulator_of(**attributes)
+    with pytest.raises(NacreError, match=message):
+        step(simulator)
+
+
+def test_a_world_that_is_none():
+    with pytest.raises(NacreError, match="make_world of Own returned 3; allowed: a world, with the methods"):
+        simulator_of(lambda n_slots: 3)
+
+
+def test_pictures_that_are_not_uint8():
+    """Numbers from 0 to 1 would all be black."""
+
+    class Bright(CountingWorld):
+        def reset(self, slots, tasks, generators):
+            return np.full((len(slots), 32, 32, 3), 0.9), self.state[slots]
+
+    with pytest.raises(NacreError, match="reset of Bright returned pictures of float64; allowed: uint8"):
+        simulator_of(Bright, observation_size=(32, 32, 3))
+
+
+def test_errors_survive_a_process_border():
+    error = SimulationError("reward", 3, {"goal": 0.5}, "Somewhere.", 2, 1e19)
+    other = pickle.loads(pickle.dumps(error))
+    assert str(other) == str(error)
+    assert vars(other) == vars(error)
+    assert vars(error.moved(slot=1, place="There.")) == vars(
+        SimulationError("reward", 1, {"goal": 0.5}, "There.", 2, 1e19)
+    )
+    interrupted = Interrupted(Path("runs/first"), 15)
+    other = pickle.loads(pickle.dumps(interrupted))
+    assert (str(other), vars(other)) == (str(interrupted), vars(interrupted))

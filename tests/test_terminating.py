@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from probes import run_schedule
 
-from nacre.collect import carry_out
-from nacre.evaluation import evaluate_agent
+from nacre.evaluation import meta_test
 from nacre.experiments import Experiment, make_experiment
 from nacre.replay import ReplayBuffer
-from nacre.runtime import learner_for, training_protocol
+from nacre.runtime import learner_for
 from nacre.tasks import Simulator, make_family
 from nacre.types import Episode, Visit
 
@@ -32,18 +32,8 @@ class CountingSimulator(Simulator):
         return results
 
 
-class Simulators:
-    """A simulator of hoppers for each number of slots, as the learner asks for them."""
-
-    def __init__(self) -> None:
-        self.made: dict[int, CountingSimulator] = {}
-
-    def __call__(self, n_slots: int) -> CountingSimulator:
-        return self.made.setdefault(n_slots, CountingSimulator(HOPPER, n_slots, threads=2))
-
-    @property
-    def steps(self) -> int:
-        return sum(simulator.steps for simulator in self.made.values())
+def hoppers(n_slots: int) -> CountingSimulator:
+    return CountingSimulator(HOPPER, n_slots, threads=2)
 
 
 def hopper_experiment() -> Experiment:
@@ -79,13 +69,18 @@ def assert_whole(episode: Episode) -> None:
 @pytest.fixture(scope="module")
 def collected() -> tuple[list[Visit], list[Visit], int]:
     """The visits before the first update and of one iteration, and the steps simulated for them."""
-    experiment, simulators = hopper_experiment(), Simulators()
-    learner = learner_for(experiment, HOPPER)
+    learner = learner_for(hopper_experiment(), HOPPER)
     state = learner.initial_state(jax.random.key(0))
     tasks = HOPPER.sample_tasks(np.random.default_rng(0), 6)
-    [first] = carry_out([learner.collect_initial(state, tasks, np.random.SeedSequence(1))], simulators)
-    [visits] = carry_out([learner.collect(state, tasks, np.random.SeedSequence(2))], simulators)
-    return first, visits, simulators.steps
+    memory = learner.memory(HOPPER, tasks, 1)
+    collected, steps = [], 0
+    for seed, phase, slots in ((1, "initial collection", 6), (2, "collect", learner.config.tasks_per_iteration)):
+        simulator = hoppers(slots)
+        schedule = learner.collect(phase, state, memory, HOPPER, tasks, np.random.SeedSequence(seed))
+        collected.append(run_schedule(schedule, simulator))
+        steps += simulator.steps
+        simulator.close()
+    return collected[0], collected[1], steps
 
 
 def test_collection_loses_no_step(collected: tuple[list[Visit], list[Visit], int]) -> None:
@@ -108,15 +103,13 @@ def test_collection_loses_no_step(collected: tuple[list[Visit], list[Visit], int
 
 def test_terminal_transitions_reach_the_replay(collected: tuple[list[Visit], list[Visit], int]) -> None:
     first, visits, steps = collected
-    replay = ReplayBuffer(
-        6, HOPPER.observation_size, HOPPER.action_size, has_sparse_reward=False, transitions=steps, episodes=1
-    )
+    replay = ReplayBuffer(6, HOPPER.sizes, has_sparse_reward=False, transitions=steps, fullest_task=1)
     replay.add(first)
     replay.add(visits)
     assert replay.transitions == steps
     arrays = replay.arrays
     terminal = np.flatnonzero(np.asarray(arrays.terminated))
-    following = np.asarray(arrays.observations[arrays.observation_row[terminal] + 1])
+    following = np.asarray(arrays.observations[arrays.frame[terminal] + 1])
     ends = [visit.episodes[i].observations[-1] for visit in first + visits for i in range(len(visit.episodes))]
     ends = np.array([end for end in ends if not upright(end)])
     assert not upright(following).any()
@@ -131,16 +124,13 @@ def test_terminal_transitions_reach_the_replay(collected: tuple[list[Visit], lis
 
 
 def test_trials_go_on_until_they_have_their_steps() -> None:
-    experiment, simulators = hopper_experiment(), Simulators()
-    learner = learner_for(experiment, HOPPER)
+    learner = learner_for(hopper_experiment(), HOPPER)
     tasks = HOPPER.sample_tasks(np.random.default_rng(3), 3)
-    evaluation, played, belief = evaluate_agent(
-        learner.evaluation_agent,
-        learner.parameters(learner.initial_state(jax.random.key(0))),
-        simulators,
-        tasks,
-        training_protocol(experiment, HOPPER),
-        np.random.SeedSequence(0),
+    protocol = learner.config.protocol(HOPPER.horizon)
+    params = learner.parameters(learner.initial_state(jax.random.key(0)))
+    simulator = hoppers(3 * protocol.trials)
+    evaluation, played, belief = run_schedule(
+        meta_test(learner.agent, params, HOPPER, tasks, protocol, np.random.SeedSequence(0)), simulator
     )
     contexts = iter(np.asarray(belief.context_count))
     total = 0
@@ -154,7 +144,7 @@ def test_trials_go_on_until_they_have_their_steps() -> None:
             for episode in episodes:
                 assert_whole(episode)
             total += sum(trial.lengths)
-    assert total == simulators.steps
+    assert total == simulator.steps
     assert min(len(trial.lengths) for trials in evaluation.trials for trial in trials) > 2
 
 

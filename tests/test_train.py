@@ -15,14 +15,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import compilations
+from probes import compilations, contents
 
-from nacre import tasks, training
-from nacre.agents.pearl import statistics
-from nacre.agents.pearl.learner import PearlLearner
+from nacre import gradient_steps, metrics, runtime, tasks
+from nacre.collect import run_schedules
 from nacre.errors import NonFiniteError, SimulationError
-from nacre.experiments import EXPERIMENTS, make_experiment
+from nacre.experiments import make_experiment, named_experiments
+from nacre.gradient_steps import update
 from nacre.logs import ProgressLog
+from nacre.run import Run
 from nacre.run_folder import read_run
 from nacre.tasks.point import PointRobot, PointWorld
 from nacre.training import resume, train
@@ -93,7 +94,9 @@ def same_column(column: str) -> bool:
 
 
 def test_columns(run: Path, tiny: dict[str, int]) -> None:
-    ours = ["AverageReturn_test_episode_1", "AverageReturn_test_episode_2", "AverageReturn_test_episode_3"]
+    kinds = ("Return", "Success")
+    ours = [f"Average{kind}_test_episode_{episode}" for kind in kinds for episode in (1, 2, 3)]
+    ours += ["AverageSuccess_all_train_tasks", "AverageSuccess_all_test_tasks"]
     assert len(PUBLISHED_COLUMNS) == 41
     table = rows(run)
     assert [column for column in table[0] if column not in ours] == PUBLISHED_COLUMNS
@@ -115,18 +118,22 @@ def test_columns(run: Path, tiny: dict[str, int]) -> None:
 
 def test_columns_with_deterministic_context(run: Path, tiny: dict[str, int]) -> None:
     """Without posteriors the training columns of posteriors are absent."""
-    again = training._Run(run, *read_run(run))
-    _, metrics = again.learner.update(again.state, again.replay.arrays, 2)
-    totals = statistics.accumulate(None, jax.device_get(metrics))
-    config = again.learner.config
-    assert list(statistics.columns(totals, config)) == PUBLISHED_COLUMNS[:27]
-    found = list(statistics.columns(totals, dataclasses.replace(config, probabilistic_context=False)))
-    assert found == PUBLISHED_COLUMNS[4:27]
+    experiment, split = read_run(run)
+
+    def columns(**changes: Any) -> list[str]:
+        algorithm = dataclasses.replace(experiment.algorithm, **changes)
+        learner = runtime.learner_for(dataclasses.replace(experiment, algorithm=algorithm), again.family)
+        state = jax.tree.map(jnp.copy, learner.initial_state(jax.random.key(0)))  # the target is the value network
+        _, step_metrics = update(learner, "update", state, again.memory.arrays, None, 2)
+        return list(metrics.columns(metrics.accumulate(None, jax.device_get(step_metrics))))
+
+    again = Run(run, experiment, split)
+    assert columns() == PUBLISHED_COLUMNS[:27]
+    assert columns(probabilistic_context=False) == PUBLISHED_COLUMNS[4:27]
 
 
 def arrays(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path) as file:
-        return {name: file[name] for name in file.files if name != "manifest"}
+    return {name: array for name, array in contents(path).items() if name != "manifest"}
 
 
 def test_same_seed(run: Path, seeded: dict[str, Any], tmp_path: Path) -> None:
@@ -153,25 +160,28 @@ def test_another_seed_differs_in_everything(run: Path, seeded: dict[str, Any], t
     for name in weights:
         assert not np.isclose(first[name], second[name], rtol=0, atol=1e-7).all(), name
 
-    again = training._Run(run, experiment, split)
-    with contextlib.closing(training.SimulatorPool(again.family, threads=1)) as simulators:
+    again = Run(run, experiment, split)
+    with contextlib.closing(runtime.SimulatorPool(again.family, threads=1)) as simulators:
         seeds = [
-            training.seed_of(each, training.Stream.COLLECTION, 2) for each in (experiment, experiment, other_experiment)
+            runtime.seed_of(each, runtime.Stream.COLLECTION, 2, 0)
+            for each in (experiment, experiment, other_experiment)
         ]
-        collections = [
-            training.carry_out([again.learner.collect(again.state, split.train, seed)], simulators)[0] for seed in seeds
+        schedules = [
+            again.learner.collect("collect", again.state, again.memory, again.family, split.train, seed)
+            for seed in seeds
         ]
+        collections = [run_schedules([schedule], simulators.play)[0] for schedule in schedules]
     one, same, another = ([episode for visit in visits for episode in visit.episodes] for visits in collections)
     for episode, repeated, changed in zip(one, same, another, strict=True):
         assert np.array_equal(episode.actions, repeated.actions)
         assert not np.isin(episode.observations[0], changed.observations[0]).any()
         assert not np.isin(episode.actions, changed.actions).any()
 
-    key = training._Run(other, other_experiment, other_split).state.key
-    _, metrics = again.learner.update(again.state, again.replay.arrays, 2)
-    state = training._Run(run, experiment, split).state  # the other one has been donated
-    _, other_metrics = again.learner.update(state._replace(key=key), again.replay.arrays, 2)
-    assert not np.isin(metrics.task_critic_loss, other_metrics.task_critic_loss).any()
+    key = Run(other, other_experiment, other_split).state.key
+    _, first_metrics = update(again.learner, "update", again.state, again.memory.arrays, None, 2)
+    state = Run(run, experiment, split).state  # the other one has been donated
+    _, other_metrics = update(again.learner, "update", state._replace(key=key), again.memory.arrays, None, 2)
+    assert not np.isin(first_metrics["QF Loss"].values, other_metrics["QF Loss"].values).any()
 
 
 def test_compiles_once(tiny: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,11 +205,11 @@ def test_compiles_once(tiny: dict[str, int], tmp_path: Path, monkeypatch: pytest
     assert later == [[], [], []]
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.parametrize("name", named_experiments())
 def test_chunks_divide_an_iteration(name: str) -> None:
     """A shorter last chunk would be a second program to compile."""
     experiment = make_experiment(name)
-    assert experiment.algorithm.updates_per_iteration % experiment.update_chunk == 0
+    assert experiment.algorithm.gradient_steps(1) % experiment.update_chunk == 0
 
 
 class Faulty(PointRobot):
@@ -289,10 +299,11 @@ def test_nan_in_the_simulation(
 def poisoned_replay(update: Callable[..., Any]) -> Callable[..., Any]:
     """Every reward of train task 1 is NaN."""
 
-    def poisoned(learner: PearlLearner, state: Any, replay: Any, steps: int) -> Any:
+    def poisoned(learner: Any, phase: str, state: Any, replay: Any, derived: Any, steps: int) -> Any:
         owned = replay.pages[1, : -(-int(replay.counts[1]) // 256)]
         rows = (owned[:, None] * 256 + jnp.arange(256)[None]).reshape(-1)
-        return update(learner, state, replay._replace(rewards=replay.rewards.at[rows].set(jnp.nan)), steps)
+        replay = replay._replace(rewards=replay.rewards.at[rows].set(jnp.nan))
+        return update(learner, phase, state, replay, derived, steps)
 
     return poisoned
 
@@ -300,13 +311,13 @@ def poisoned_replay(update: Callable[..., Any]) -> Callable[..., Any]:
 def poisoned_parameter(update: Callable[..., Any]) -> Callable[..., Any]:
     """The last gradient step of a call makes a bias of the policy infinite, which no loss has seen yet."""
 
-    def poisoned(learner: PearlLearner, state: Any, replay: Any, steps: int) -> Any:
-        state, metrics = update(learner, state, replay, steps)
+    def poisoned(*args: Any) -> Any:
+        state, step_metrics = update(*args)
         leaves, structure = jax.tree.flatten(state)
         paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
         index = paths.index(".trained.networks.policy.network.biases[0]")
         leaves[index] = leaves[index].at[0].set(jnp.inf)
-        return jax.tree.unflatten(structure, leaves), metrics
+        return jax.tree.unflatten(structure, leaves), step_metrics
 
     return poisoned
 
@@ -317,7 +328,7 @@ def poisoned_parameter(update: Callable[..., Any]) -> Callable[..., Any]:
         (
             poisoned_replay,
             3,
-            r"the KL divergence of train task 1 is not finite in iteration 1, gradient step [23]; {last_good}",
+            r"the Z mean train of train task 1 is not finite in iteration 1, gradient step [23]; {last_good}",
         ),
         (
             poisoned_parameter,
@@ -336,7 +347,6 @@ def test_nan_in_the_learner(
     message: str,
 ) -> None:
     broken_run = tmp_path / "run"
-    update = PearlLearner.update
     calls = iter(range(100))
 
     def sometimes_poisoned(*args: Any) -> Any:
@@ -344,7 +354,7 @@ def test_nan_in_the_learner(
 
     last_good = re.escape(LAST_GOOD.format(run=broken_run, label="iteration_000001"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PearlLearner, "update", sometimes_poisoned)
+        patch.setattr(gradient_steps, "update", sometimes_poisoned)
         with pytest.raises(NonFiniteError, match="^" + message.format(last_good=last_good) + "$"):
             train(make_experiment("pearl/point-robot", **seeded), broken_run)
     assert len(rows(broken_run)) == 1

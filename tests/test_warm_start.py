@@ -13,17 +13,18 @@ import numpy as np
 import pytest
 
 from nacre import NacreError, make_experiment, make_family, resume, train
-from nacre.agents.pearl.learner import PearlLearner, PearlState
+from nacre.agents.pearl.learner import PearlLearner
 from nacre.checkpoint import latest_checkpoint, load_checkpoint, read_progress
 from nacre.cli import main
-from nacre.collect import key_of
 from nacre.experiments import Experiment
-from nacre.experiments.old_config import read_old_config
 from nacre.files import read_npz, write_npz
+from nacre.interfaces import LearnerState
+from nacre.original.configs import read_old_config
 from nacre.run_folder import create_run_folder, read_run
 from nacre.runtime import Stream, learner_for, seed_of
+from nacre.seeds import key_of
 from nacre.tasks import split_tasks
-from nacre.warm_start import settle_warm_start, take_networks
+from nacre.warm_start import resolve_warm_start, take_networks
 
 OLD = Path(__file__).parent / "old_run"
 
@@ -31,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 @pytest.fixture(scope="module")
-def source(tiny_run: Path) -> PearlState:
+def source(tiny_run: Path) -> LearnerState:
     """What the run that is started from has learnt."""
     return state_of(tiny_run)
 
@@ -43,12 +44,12 @@ def experiment(tiny: dict[str, Any], tiny_run: Path) -> Experiment:
     return make_experiment("pearl/point-robot", **changes)
 
 
-def fresh_state(experiment: Experiment) -> PearlState:
+def fresh_state(experiment: Experiment) -> LearnerState:
     learner = learner_for(experiment, make_family(experiment.family))
     return learner.initial_state(key_of(seed_of(experiment, Stream.NETWORKS)))
 
 
-def state_of(run: Path, label: str | None = None) -> PearlState:
+def state_of(run: Path, label: str | None = None) -> LearnerState:
     folder = run / "checkpoints"
     path = latest_checkpoint(folder)[0] if label is None else folder / f"{label}.npz"
     return load_checkpoint(path, fresh_state(read_run(run)[0]))[0]
@@ -59,7 +60,7 @@ def assert_equal(one: Any, other: Any) -> None:
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-def assert_taken(state: PearlState, source: PearlState, experiment: Experiment) -> None:
+def assert_taken(state: LearnerState, source: LearnerState, experiment: Experiment) -> None:
     """The networks are the source's; everything else is that of a new run."""
     assert_equal(state.trained.networks, source.trained.networks)
     assert_equal(state.trained.target_value, source.trained.target_value)
@@ -71,7 +72,7 @@ def assert_taken(state: PearlState, source: PearlState, experiment: Experiment) 
 
 
 def test_networks_are_taken_over_and_nothing_else(
-    experiment: Experiment, source: PearlState, run_copy: Path, tmp_path: Path
+    experiment: Experiment, source: LearnerState, run_copy: Path, tmp_path: Path
 ) -> None:
     # The source's target lags behind its value network, or this could not tell them apart.
     assert not np.array_equal(source.trained.target_value.weights[0], source.trained.networks.value.weights[0])
@@ -89,12 +90,12 @@ def test_networks_are_taken_over_and_nothing_else(
 
 
 def test_a_run_killed_before_its_first_checkpoint_still_starts_warm(
-    experiment: Experiment, source: PearlState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    experiment: Experiment, source: LearnerState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family = make_family(experiment.family)
     split = split_tasks(family, experiment.train_tasks, experiment.test_tasks, experiment.seed, experiment.task_list)
     run = create_run_folder(tmp_path / "run", experiment, split)
-    monkeypatch.setattr(PearlLearner, "collect_initial", None)  # the first checkpoint comes before it
+    monkeypatch.setattr(PearlLearner, "collect", None)  # the first checkpoint comes before it
     with pytest.raises(TypeError):
         resume(run)
     assert_taken(state_of(run, "iteration_000000"), source, experiment)
@@ -106,10 +107,10 @@ def test_what_may_be_named(place: str, experiment: Experiment, run_copy: Path, m
     monkeypatch.chdir(run_copy.parent)
     experiment = dataclasses.replace(experiment, warm_start=f"run/{place}")
     learner = learner_for(experiment, make_family(experiment.family))
-    settled = settle_warm_start(experiment, learner)
+    resolved = resolve_warm_start(experiment, learner)
     path = run_copy / (place or "checkpoints/iteration_000002.npz")
-    assert settled == dataclasses.replace(experiment, warm_start=str(path))
-    taken = take_networks(fresh_state(settled).trained, settled)
+    assert resolved == dataclasses.replace(experiment, warm_start=str(path))
+    taken = take_networks(fresh_state(resolved).trained, resolved)
     stored = load_checkpoint(path, fresh_state(experiment))[0].trained
     assert_equal(taken.networks, stored.networks)
     assert_equal(taken.target_value, stored.target_value)
@@ -127,7 +128,7 @@ def test_from_the_original_code(kind: str, tmp_path: Path) -> None:
     experiment = dataclasses.replace(
         experiment, algorithm=dataclasses.replace(experiment.algorithm, encoder_hidden_size=8)
     )
-    assert settle_warm_start(experiment, learner_for(experiment, make_family("point-robot"))) == experiment
+    assert resolve_warm_start(experiment, learner_for(experiment, make_family("point-robot"))) == experiment
     fresh = fresh_state(experiment).trained
     taken = take_networks(fresh, experiment)
     with np.load(OLD / "outputs.npz") as outputs:
@@ -137,7 +138,7 @@ def test_from_the_original_code(kind: str, tmp_path: Path) -> None:
     assert taken.optimisers is fresh.optimisers
 
 
-def test_the_precision_is_that_of_the_new_run(experiment: Experiment, source: PearlState) -> None:
+def test_the_precision_is_that_of_the_new_run(experiment: Experiment, source: LearnerState) -> None:
     experiment = dataclasses.replace(experiment, precision="bfloat16")
     taken = take_networks(fresh_state(experiment).trained, experiment)
     assert taken.networks.encoder.precision == taken.target_value.precision == "bfloat16"

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any
 from nacre import environments
 
 if TYPE_CHECKING:
+    from nacre.agents import Algorithm, register_algorithm
     from nacre.errors import Interrupted, NacreError, NonFiniteError, SimulationError
     from nacre.evaluation import Evaluation
-    from nacre.experiments import Experiment, make_experiment
+    from nacre.experiments import Experiment, make_experiment, register_experiment
     from nacre.loading import LoadedAgent, load
-    from nacre.old_runs import import_old_run
+    from nacre.original.runs import import_old_run
     from nacre.run_evaluation import evaluate
     from nacre.tasks import make_family, register_family
     from nacre.training import resume, train
 
 __all__ = [
+    "Algorithm",
     "Evaluation",
     "Experiment",
     "Interrupted",
@@ -34,12 +36,15 @@ __all__ = [
     "load",
     "make_experiment",
     "make_family",
+    "register_algorithm",
+    "register_experiment",
     "register_family",
     "resume",
     "train",
 ]
 
 _MODULES = {
+    "Algorithm": "nacre.agents",
     "Evaluation": "nacre.evaluation",
     "Experiment": "nacre.experiments",
     "Interrupted": "nacre.errors",
@@ -48,10 +53,12 @@ _MODULES = {
     "NonFiniteError": "nacre.errors",
     "SimulationError": "nacre.errors",
     "evaluate": "nacre.run_evaluation",
-    "import_old_run": "nacre.old_runs",
+    "import_old_run": "nacre.original.runs",
     "load": "nacre.loading",
     "make_experiment": "nacre.experiments",
     "make_family": "nacre.tasks",
+    "register_algorithm": "nacre.agents",
+    "register_experiment": "nacre.experiments",
     "register_family": "nacre.tasks",
     "resume": "nacre.training",
     "train": "nacre.training",

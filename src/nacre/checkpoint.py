@@ -11,16 +11,17 @@ from __future__ import annotations
 import json
 import math
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nacre.errors import NacreError
-from nacre.files import leftovers, make_folder, read_npz, remove, write_atomically, write_npz
+from nacre.errors import NacreError, shown, without_middle
+from nacre.files import leftovers, parse_json, read_npz, remove, set_aside, write_atomically, write_npz
 from nacre.types import Tree
 
 FORMAT = 1
@@ -41,7 +42,7 @@ def save_checkpoint(folder: Path, label: str, state: Tree, progress: dict[str, A
     up by resuming from before them), and temporary files of a killed writer. The best checkpoint stays.
 
     Args:
-        folder: the run's `checkpoints` folder; made if it is not there.
+        folder: the run's `checkpoints` folder, which is there as long as the run is.
         label: as :func:`checkpoint_label` gives it.
         state: a pytree of JAX arrays, typed PRNG keys among them; functions among its leaves are passed over.
         progress: the run's counters, JSON values.
@@ -59,34 +60,59 @@ def save_checkpoint(folder: Path, label: str, state: Tree, progress: dict[str, A
     manifest = {"format": FORMAT, "progress": progress, "leaves": leaves}
     text = json.dumps(manifest, allow_nan=True)  # a return may be NaN; Python's JSON reads it back
 
-    make_folder(folder)
     checkpoint = folder / f"{label}.npz"
     write_npz(checkpoint, {"manifest": np.frombuffer(text.encode(), np.uint8), **arrays})
     labelled = _checkpoints(folder)
-    position = labelled.index(checkpoint)
-    remove([*labelled[: max(0, position + 1 - keep)], *labelled[position + 1 :], *leftovers(folder)])
+    remove(labelled[labelled.index(checkpoint) + 1 :])
+    remove_superfluous(checkpoint, keep)
     return checkpoint
+
+
+def remove_superfluous(checkpoint: Path, keep: int) -> None:
+    """Of the checkpoints up to one, removes all but the latest `keep`; and temporary files of a killed writer.
+
+    Raises:
+        NacreError: they cannot be removed.
+    """
+    labelled = _checkpoints(checkpoint.parent)
+    earlier = labelled[: labelled.index(checkpoint)]
+    remove([*earlier[: max(0, len(earlier) + 1 - keep)], *leftovers(checkpoint.parent)])
 
 
 def save_best(checkpoint: Path, metric: str) -> bool:
     """Copies a checkpoint to `best.npz` if `progress[metric]` is higher than that of the best so far.
 
+    A damaged `best.npz` is kept under another name, with a warning: nobody can say how good it was.
+
     Returns:
         whether it was.
 
     Raises:
-        NacreError: the copy cannot be written; the old best is untouched.
+        NacreError: the copy cannot be written, or the old best cannot be read; it is untouched.
     """
     best = checkpoint.with_name(BEST)
     score = float(read_progress(checkpoint)[metric])
-    try:
-        best_score = float(read_progress(best)[metric])
-    except (NacreError, KeyError):  # there is none yet, or it is damaged
-        best_score = -math.inf
-    if not score > best_score:
+    if not score > _best_score(best, metric):
         return False
     write_atomically(best, checkpoint.read_bytes())
     return True
+
+
+def _best_score(best: Path, metric: str) -> float:
+    """What the best checkpoint so far has reached; minus infinity if there is none that can be read."""
+    if not best.exists():
+        return -math.inf
+    try:
+        return float(read_progress(best)[metric])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        damage = f"{best} does not say what its {metric} is"
+    except NacreError as error:
+        if isinstance(error.__cause__, OSError):  # the file may be good: it could not be read
+            raise
+        damage = str(error)
+    aside = set_aside(best)
+    warnings.warn(f"{damage}; it is kept as {aside.name}, and the best is chosen anew from here on", stacklevel=3)
+    return -math.inf
 
 
 def load_checkpoint(path: Path, like: Tree) -> tuple[Tree, dict[str, Any]]:
@@ -107,25 +133,46 @@ def load_checkpoint(path: Path, like: Tree) -> tuple[Tree, dict[str, Any]]:
     expected = dict(_stored_leaves(like))
     for leaf_path in manifest["leaves"]:
         if leaf_path not in expected:
-            raise NacreError(f"{path} is of another experiment: its {leaf_path} is unknown here")
+            raise NacreError(f"{path} is of another experiment: its {without_middle(leaf_path, 200)} is unknown here")
     return _restore(path, manifest["leaves"], arrays, like), manifest["progress"]
 
 
-def load_part(path: Path, part: str, like: Tree) -> Tree:
+def load_selected(path: Path, like: Tree, select: Callable[[Tree], Tree]) -> Tree:
     """Reads a part of the state that a checkpoint holds, and only that.
 
     Args:
         path: the file.
-        part: where in the state it is, such as `.trained.networks`.
-        like: a pytree of its structure, or its shapes (from `jax.eval_shape`).
+        like: the shapes of the whole state (from `jax.eval_shape`).
+        select: picks the part out of a state. It computes nothing.
 
     Raises:
         NacreError: as :func:`load_checkpoint`.
     """
     leaves = _manifest(path, read_npz(path, only="manifest"))["leaves"]
-    wanted = [name for name, _ in _stored_leaves(like, part) if name in leaves]
-    arrays = {name: read_npz(path, only=name)[name] for name in wanted}
-    return _restore(path, leaves, arrays, like, part)
+    named = jax.tree_util.tree_map_with_path(lambda leaf_path, leaf: _Named(_name(leaf_path), leaf), like)
+    part = select(named)
+    wanted = [leaf for leaf in jax.tree.leaves(part, is_leaf=_is_named) if _is_stored(leaf.name, leaf.leaf)]
+    for leaf in wanted:
+        _check_leaf(path, leaf.name, leaf.leaf, leaves)
+    arrays = {leaf.name: read_npz(path, only=leaf.name)[leaf.name] for leaf in wanted}
+
+    def restore(leaf: _Named) -> Any:
+        if leaf.name not in arrays:
+            return leaf.leaf
+        return _from_numpy(path, leaf.name, arrays[leaf.name], leaves[leaf.name])
+
+    return jax.tree.map(restore, part, is_leaf=_is_named)
+
+
+class _Named(NamedTuple):
+    """A leaf of a state, with its name in checkpoints."""
+
+    name: str
+    leaf: Any
+
+
+def _is_named(value: Any) -> bool:
+    return isinstance(value, _Named)
 
 
 def read_part(path: Path, part: str) -> dict[str, np.ndarray]:
@@ -139,9 +186,12 @@ def read_part(path: Path, part: str) -> dict[str, np.ndarray]:
         NacreError: the file is missing, damaged, or not a checkpoint.
     """
     arrays = read_npz(path)
-    _manifest(path, arrays)
+    leaves = _manifest(path, arrays)["leaves"]
     prefix = f"state{part}"
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    found = {name: array for name, array in arrays.items() if name.startswith(prefix) and name in leaves}
+    for name, array in found.items():
+        _check_array(path, name, array, leaves[name])
+    return {name.removeprefix(prefix): array for name, array in found.items()}
 
 
 def read_progress(path: Path) -> dict[str, Any]:
@@ -169,9 +219,12 @@ def latest_checkpoint(folder: Path) -> tuple[Path, list[str]]:
     for path in reversed(labelled):
         try:
             arrays = read_npz(path)
-            missing = _manifest(path, arrays)["leaves"].keys() - arrays.keys()
+            leaves = _manifest(path, arrays)["leaves"]
+            missing = leaves.keys() - arrays.keys()
             if missing:
-                raise NacreError(f"{path} is damaged: it has no {min(missing)}")
+                raise NacreError(f"{path} is damaged: it has no {shown(min(missing))}")
+            for name, facts in leaves.items():
+                _check_array(path, name, arrays[name], facts)
         except NacreError as error:
             damages.append(str(error))
         else:
@@ -188,35 +241,73 @@ def _checkpoints(folder: Path) -> list[Path]:
 
 def _manifest(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     try:
-        manifest = json.loads(arrays["manifest"].tobytes())
-        version, _, _ = manifest["format"], manifest["progress"], manifest["leaves"]
+        manifest = parse_json(arrays["manifest"].tobytes())
+        version, progress, leaves = manifest["format"], manifest["progress"], manifest["leaves"]
     except (KeyError, TypeError, ValueError):
         raise NacreError(f"{path} is not a checkpoint of nacre") from None
     if version != FORMAT:
-        raise NacreError(f"{path} is a checkpoint of format {version}; this version of nacre reads format {FORMAT}")
+        raise NacreError(
+            f"{path} is a checkpoint of format {shown(version)}; this version of nacre reads format {FORMAT}"
+        )
+    if not isinstance(progress, dict) or not isinstance(leaves, dict) or not all(map(_is_facts, leaves.values())):
+        raise NacreError(f"{path} is damaged: its manifest does not say what is in it")
     return manifest
 
 
-def _restore(path: Path, stored: dict[str, Any], arrays: dict[str, np.ndarray], like: Tree, part: str = "") -> Tree:
+def _is_facts(facts: Any) -> bool:
+    """Whether it is what a manifest says of an array."""
+    return (
+        isinstance(facts, dict)
+        and isinstance(facts.get("dtype"), str)
+        and isinstance(facts.get("shape"), list)
+        and all(type(size) is int and size >= 0 for size in facts["shape"])
+        and isinstance(facts.get("key", ""), str)
+    )
+
+
+def _check_array(path: Path, name: str, array: np.ndarray, facts: dict[str, Any]) -> None:
+    """Raises NacreError if an array is not what the manifest says of it."""
+    shape = tuple(facts["shape"])
+    if "key" in facts:
+        fits = array.dtype == np.uint32 and array.ndim == len(shape) + 1 and array.shape[:-1] == shape
+    else:
+        try:
+            dtype = jnp.dtype(facts["dtype"])
+        except TypeError:
+            raise NacreError(f"{path} is damaged: {name} is of an unknown dtype, {shown(facts['dtype'])}") from None
+        stored = np.dtype(f"u{dtype.itemsize}") if dtype.kind == "V" else dtype
+        fits = array.dtype == stored and array.shape == shape
+    if not fits:
+        raise NacreError(
+            f"{path} is damaged: {name} is {array.dtype}{array.shape} in it, and {shown(facts['dtype'])}{shape} in its "
+            "manifest"
+        )
+
+
+def _restore(path: Path, stored: dict[str, Any], arrays: dict[str, np.ndarray], like: Tree) -> Tree:
     """The tree `like`, with its leaves from `arrays`; `stored` are the facts about them from the manifest."""
-    for name, leaf in _stored_leaves(like, part):
-        if name not in stored or name not in arrays:
-            raise NacreError(f"{path} is of another experiment: it has no {name}")
-        found = f"{stored[name]['dtype']}{tuple(stored[name]['shape'])}"
-        if found != f"{leaf.dtype}{leaf.shape}":
-            raise NacreError(
-                f"{path} is of another experiment: {name} is {found} in it and {leaf.dtype}{leaf.shape} here"
-            )
+    complete = {name: facts for name, facts in stored.items() if name in arrays}
+    for name, leaf in _stored_leaves(like):
+        _check_leaf(path, name, leaf, complete)
 
     def restore(leaf_path: tuple[Any, ...], leaf: Any) -> Any:
-        name = _name(leaf_path, part)
-        return _from_numpy(arrays[name], stored[name]) if name in arrays else leaf
+        name = _name(leaf_path)
+        return _from_numpy(path, name, arrays[name], stored[name]) if name in complete else leaf
 
     return jax.tree_util.tree_map_with_path(restore, like)
 
 
-def _name(path: tuple[Any, ...], part: str = "") -> str:
-    return "state" + part + jax.tree_util.keystr(path)
+def _check_leaf(path: Path, name: str, leaf: Any, stored: dict[str, Any]) -> None:
+    """Raises NacreError if what is stored under a name is not a leaf of this dtype and shape."""
+    if name not in stored:
+        raise NacreError(f"{path} is of another experiment: it has no {name}")
+    found = f"{stored[name]['dtype']}{tuple(stored[name]['shape'])}"
+    if found != f"{leaf.dtype}{leaf.shape}":
+        raise NacreError(f"{path} is of another experiment: {name} is {found} in it and {leaf.dtype}{leaf.shape} here")
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    return "state" + jax.tree_util.keystr(path)
 
 
 def _is_stored(name: str, leaf: Any) -> bool:
@@ -227,8 +318,8 @@ def _is_stored(name: str, leaf: Any) -> bool:
     raise TypeError(f"{name} is {type(leaf).__name__}; every leaf of a state has to be a JAX array")
 
 
-def _stored_leaves(state: Tree, part: str = "") -> list[tuple[str, Any]]:
-    named = [(_name(path, part), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
+def _stored_leaves(state: Tree) -> list[tuple[str, Any]]:
+    named = [(_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(state)]
     return [(name, leaf) for name, leaf in named if _is_stored(name, leaf)]
 
 
@@ -242,7 +333,11 @@ def _to_numpy(leaf: jax.Array) -> tuple[np.ndarray, dict[str, Any]]:
     return (array.view(f"u{array.itemsize}") if array.dtype.kind == "V" else array), facts  # "V": bfloat16 and its kin
 
 
-def _from_numpy(array: np.ndarray, facts: dict[str, Any]) -> jax.Array:
+def _from_numpy(path: Path, name: str, array: np.ndarray, facts: dict[str, Any]) -> jax.Array:
+    _check_array(path, name, array, facts)
     if "key" in facts:
-        return jax.random.wrap_key_data(jnp.array(array), impl=facts["key"])
+        try:
+            return jax.random.wrap_key_data(jnp.array(array), impl=facts["key"])
+        except (TypeError, ValueError):  # of a kind of generator that is not there, or of another size
+            raise NacreError(f"{path} is damaged: {name} is no key of {shown(facts['key'])}") from None
     return jnp.array(array.view(jnp.dtype(facts["dtype"])))

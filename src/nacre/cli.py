@@ -1,26 +1,36 @@
-"""The command line: nacre list | train | resume | import | evaluate | report | compare."""
+"""The command line: nacre list | train | resume | repair | import | evaluate | report | compare.
+
+Which flags `train` has depends on the algorithm of the experiment that is named among them. So arguments are read
+twice: first for names that can be found without knowing any flag (`--import`, EXPERIMENT, `--config`), and then with
+the types and defaults of that experiment.
+"""
 
 from __future__ import annotations
 
-import json
+import contextlib
+import dataclasses
+import errno
+import io
 import os
+import shutil
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import tyro
 from tyro.conf import Positional, arg, subcommand
 
-from nacre.errors import Interrupted, NacreError
-from nacre.experiments import DESCRIPTIONS, EXPERIMENTS, Experiment, make_experiment
+from nacre.errors import Interrupted, NacreError, printable, shown
+from nacre.experiments import Experiment, make_experiment, named_experiments
+from nacre.extensions import command, import_modules, load_plugins
+from nacre.files import cannot, parse_json, read_text
 
 if TYPE_CHECKING:
-    import numpy as np
-
+    from nacre.estimate import Estimate
     from nacre.evaluation import Evaluation
 
 # What needs JAX is imported by the commands that need it: help and `nacre list` answer at once.
@@ -33,51 +43,41 @@ class List:
     """Show the named experiments and the task families."""
 
     def __call__(self) -> None:
-        from rich.table import Table
+        from nacre.listing import listing
 
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        table.add_column("experiment", no_wrap=True)
-        for column in ("tasks", "iterations", "env steps", "gradient steps"):
-            table.add_column(column, justify="right", no_wrap=True)
-        table.add_column("what it is")
-        for name, experiment in EXPERIMENTS.items():
-            config = experiment.algorithm
-            table.add_row(
-                name,
-                f"{experiment.train_tasks} + {experiment.test_tasks}",
-                str(experiment.iterations),
-                f"{experiment.environment_steps:,}".replace(",", " "),
-                f"{experiment.iterations * config.updates_per_iteration:,}".replace(",", " "),
-                DESCRIPTIONS[name],
-            )
-        _print_table(table)
-        families = dict.fromkeys(experiment.family for experiment in EXPERIMENTS.values())
-        print("\ntasks: train + test. Task families:", ", ".join(families))
-        print("Train one with: nacre train EXPERIMENT; its flags: nacre train EXPERIMENT --help")
+        print(*listing(shutil.get_terminal_size().columns if sys.stdout.isatty() else None), sep="\n")
 
 
 @dataclass(frozen=True)
 class Train:
-    """Meta-train a named experiment, or one from a configuration file of the original PEARL code.
+    """Meta-train a named experiment, or one from a file.
 
-    Every field of the configuration is a flag; the defaults shown are those of EXPERIMENT, if it is given before
-    --help.
+    Every field of the configuration is a flag. Name EXPERIMENT beside --help to see its flags and defaults.
     """
 
     experiment: Experiment
     experiment_name: Annotated[Positional[str], arg(metavar="EXPERIMENT", help_behavior_hint="(see: nacre list)")] = ""
     """Which named experiment to train."""
-    config: Annotated[Path | None, arg(metavar="FILE.json", help_behavior_hint="")] = None
-    """A configuration file of the original PEARL code, in place of EXPERIMENT."""
+    config: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    """An experiment from a file: a run's experiment.json, or TOML of the same shape, whole or in part (a part of
+    EXPERIMENT, or of the named experiment that it calls `name`); or a configuration of an old code base."""
+    ignore_unknown: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Leave out keys of FILE that are not known."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """The run folder, new or empty. By default runs/<algorithm>/<task>/seed-<seed>-<time>."""
     seeds: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
     """Train so many seeds at once: --seed, --seed + 1 and so on, each in a run folder of its own, DIR/seed-<seed>.
     By default DIR is then runs/<algorithm>/<task>/seeds-<first>-to-<last>-<time>."""
 
-    def __call__(self) -> None:
-        from nacre.training import train
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Only check the configuration, and print how many steps it has and how much memory it needs."""
 
+    def __call__(self) -> None:
+        from nacre.training import plan, train
+
+        if self.dry_run:
+            _print_plan(self.experiment, self.seeds or 1, plan(self.experiment, self.seeds))
+            return
         _say_how_to_go_on(train(self.experiment, self.out, seeds=self.seeds))
 
 
@@ -97,20 +97,50 @@ class Resume:
 
 
 @dataclass(frozen=True)
+class Repair:
+    """Drop from a run's replay the episodes that nothing can be learned from, so that it can be resumed."""
+
+    run: Run
+    """The run folder, or the folder in which several seeds are."""
+
+    def __call__(self) -> None:
+        from nacre.repair import repair_run
+
+        dropped = repair_run(self.run, say=_say)
+        if dropped:
+            go_on = command("resume", self.run)
+            _say(f"{dropped} episode(s) dropped; its checkpoints are as they were. Go on with: {go_on}")
+        else:
+            _say(f"Nothing to repair in the replay of {self.run}")
+
+
+@dataclass(frozen=True)
 class Import:
-    """Make a run of what the original PEARL code left in a folder, so that its agent can be evaluated."""
+    """Make a run of what an old code base left in a folder, so that its agent can be evaluated."""
 
     folder: Annotated[Positional[Path], arg(metavar="FOLDER")]
-    """It holds context_encoder.pth, policy.pth, qf1.pth, qf2.pth, vf.pth and target_vf.pth."""
+    """It holds the networks and the configuration of a run."""
     config: Annotated[Path | None, arg(metavar="FILE.json", help_behavior_hint="(default: FOLDER/variant.json)")] = None
     """The original run's configuration."""
+    ignore_unknown: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Leave out keys of the configuration that are not known."""
+    family: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: as the configuration says)")] = None
+    """The task family, of the same sizes, such as humanoid-dir-without-forces."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """The run folder, new or empty. By default runs/<algorithm>/<task>/seed-<seed>-<time>."""
 
     def __call__(self) -> None:
-        from nacre.old_runs import import_old_run
+        from nacre.original.runs import import_old_run
 
-        _say_how_to_go_on(import_old_run(self.folder, self.config, self.out, say=print))
+        run = import_old_run(
+            self.folder,
+            self.config,
+            self.out,
+            family=self.family,
+            ignore_unknown=self.ignore_unknown,
+            say=_say,
+        )
+        _say_how_to_go_on(run)
 
 
 @dataclass(frozen=True)
@@ -134,13 +164,28 @@ class Evaluate:
     """Of resets, z and actions."""
     video: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Also draw the first trial of each task, all its episodes, into an MP4 file."""
+    out: Annotated[Path | None, arg(metavar="FILE.json", help_behavior_hint="(default: a new file in RUN)")] = None
+    """The file of the result. What was there is replaced."""
 
     def __call__(self) -> None:
         from nacre.loading import read_trained
         from nacre.run_evaluation import evaluate_run
 
         trained = read_trained(self.run, self.checkpoint)
-        evaluation, path = evaluate_run(
+
+        def show(evaluation: Evaluation) -> None:
+            _print_evaluation(evaluation, trained.family.task_parameters)
+            if self.tasks == "test":
+                _print_gap(evaluation, trained.family.name)
+            protocol = evaluation.protocol
+            explored = f", the first {protocol.exploration_episodes} episode(s) of each without adaptation"
+            print(
+                f"\n{trained.checkpoint.stem}, protocol {protocol.name}: {protocol.trials} trial(s) per task"
+                + (explored if protocol.explores else ""),
+                flush=True,
+            )
+
+        _, path = evaluate_run(
             trained,
             self.run,
             _parse_tasks(self.tasks),
@@ -149,16 +194,12 @@ class Evaluate:
             deterministic=not self.stochastic,
             seed=self.seed,
             video=self.video,
+            out=self.out,
+            show=show,
         )
-        _print_evaluation(evaluation, trained.family.task_parameters)
-        protocol = evaluation.protocol
-        print(
-            f"\n{trained.checkpoint.stem}, protocol {protocol.name}: {protocol.trials} trial(s) per task, the first "
-            f"{protocol.exploration_episodes} episode(s) of each without adaptation"
-        )
-        print(f"Written to {path}")
-        if self.video:
-            print(f"Videos of the first trial of each task: {path.with_suffix('')}{os.sep}")
+        _say("Not written" if path is None else f"Written to {path}")
+        if self.video and path is not None:
+            _say(f"Videos of the first trial of each task: {path.with_suffix('')}{os.sep}")
 
 
 @dataclass(frozen=True)
@@ -180,8 +221,8 @@ class Report:
     def __call__(self) -> None:
         from nacre.report import write_report
 
-        page = write_report(self.runs, self.out, checkpoint=self.checkpoint, say=lambda text: print(text, flush=True))
-        print(f"Written to {page}")
+        page = write_report(self.runs, self.out, checkpoint=self.checkpoint, say=_say)
+        _say(f"Written to {page}")
 
 
 @dataclass(frozen=True)
@@ -199,52 +240,159 @@ class Compare:
     def __call__(self) -> None:
         from nacre.report import parse_groups, write_comparison
 
-        print(f"Written to {write_comparison(parse_groups(self.groups), self.out)}")
+        _say(f"Written to {write_comparison(parse_groups(self.groups), self.out)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line and ends the process where something went wrong.
+    """Runs the command line and ends the process if something goes wrong.
 
-    Exit codes: 2 for what the user can mend (one sentence on stderr), 128 + signal where a signal ended it.
+    Exit codes: 2 for what the user can mend (one sentence on stderr), 128 + signal if a signal ended it. Control
+    characters in names and paths are shown as escapes, as others may have chosen them.
     """
-    warnings.formatwarning = lambda message, *_, **__: f"nacre: warning: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"nacre: warning: {printable(str(message))}\n"
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):
+            stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
     try:
         _parse(list(sys.argv[1:] if arguments is None else arguments))()
         sys.stdout.flush()
     except NacreError as error:
-        print("nacre: error:", str(error).replace("\n", " "), file=sys.stderr)
-        sys.exit(2)
+        _end(f"nacre: error: {error}", 2)
     except Interrupted as interrupted:
-        print(interrupted, file=sys.stderr)
-        sys.exit(128 + interrupted.signal)
+        _end(str(interrupted), 128 + interrupted.signal)
     except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
-    except BrokenPipeError:
-        # The reader has gone (`nacre list | head -1`). Python would complain when it flushes at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(128 + signal.SIGPIPE)
+        _end("nacre: stopped by Ctrl-C", 128 + signal.SIGINT)
+    except (MemoryError, RecursionError) as error:
+        _end(f"nacre: error: what was asked for does not fit into the memory ({type(error).__name__})", 2)
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.EPIPE, errno.EIO):
+            # The reader has gone (`nacre list | head -1`). Python would complain when it flushes at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(128 + signal.SIGPIPE)
+        _end(f"nacre: error: {cannot('use', Path(os.fsdecode(error.filename or '')), error)}", 2)
+
+
+def _end(sentence: str, code: int) -> NoReturn:
+    """Ends the process with a sentence on stderr, if that can be written still."""
+    with contextlib.suppress(OSError):
+        print(printable(sentence.replace("\n", " ")), file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def _say(text: str) -> None:
+    print(printable(text), flush=True)
 
 
 def _parse(arguments: list[str]) -> Callable[[], None]:
     """The command that the arguments ask for, ready to be called."""
+    arguments, modules = _take_out("--import", arguments)
+    load_plugins()
+    import_modules(modules)
     if arguments == ["--version"]:
         return _print_version
-    if arguments[:1] != ["train"]:
-        return _tyro(arguments, EXPERIMENTS["pearl/cheetah-vel"])
-    # Twice: first to learn which experiment it is, then with that experiment's values as the flags' defaults.
-    without_help = [argument for argument in arguments if argument not in ("--help", "-h")]
-    first = _tyro(without_help, EXPERIMENTS["pearl/cheetah-vel"])
-    experiment, messages = _named(first, asks_for_help=without_help != arguments)
-    for message in messages:
-        print(f"{first.config}: {message}")
-    return _tyro(arguments, experiment)
+    if arguments[:1] == ["train"]:
+        return _parse_train(arguments)
+    return _tyro(arguments or ["--help"], _any_experiment())
+
+
+def _parse_train(arguments: list[str]) -> Train:
+    """`train`, with the named experiment's types and values as the flags' types and defaults."""
+    name, file = _find_experiment(arguments[1:]), _find_value("--config", arguments)
+    named = None if name is None else make_experiment(name)
+    if file is None:
+        train = _tyro(arguments, named or _any_experiment())
+        if named is None and train.experiment_name:  # after flags that hid it
+            make_experiment(train.experiment_name)
+        if named is None:
+            raise NacreError(f"EXPERIMENT is missing; allowed: {', '.join(named_experiments())}")
+        return train
+    from nacre.experiments.configuration_files import read_configuration
+
+    read = read_configuration(Path(file), named, "--ignore-unknown" in arguments)
+    for message in read.messages:
+        _say(f"{file}: {message}")
+    train = _tyro(arguments, read.experiment)
+    read.validate(train.experiment)
+    return train
+
+
+def _any_experiment() -> Experiment:
+    """Whose flags are shown if none is named."""
+    return next(iter(named_experiments().values())).experiment
+
+
+def _take_out(flag: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments without a flag that may be given several times, and its values.
+
+    Raises:
+        NacreError: the last of them has no value.
+    """
+    rest, values = [], []
+    remaining = iter(arguments)
+    for argument in remaining:
+        if argument == flag:
+            value = next(remaining, None)
+            if value is None:
+                raise NacreError(f"{flag} has no value; allowed: the name of a module")
+            values.append(value)
+        elif argument.startswith(f"{flag}="):
+            values.append(argument.removeprefix(f"{flag}="))
+        else:
+            rest.append(argument)
+    return rest, values
+
+
+def _find_value(flag: str, arguments: Sequence[str]) -> str | None:
+    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
+        if argument == flag:
+            return following
+        if argument.startswith(f"{flag}="):
+            return argument.removeprefix(f"{flag}=")
+    return None
+
+
+def _find_experiment(arguments: Sequence[str]) -> str | None:
+    """EXPERIMENT among arguments whose flags are not known yet; if it is mistyped, what stands where it should be.
+
+    What follows a flag may be its value, so a name that follows none is preferred.
+    """
+    words = [
+        (argument, previous.startswith("--") and "=" not in previous)
+        for previous, argument in zip(["", *arguments], arguments, strict=False)
+        if not argument.startswith("-")
+    ]
+    named = named_experiments()
+    free = [word for word, after_flag in words if not after_flag]
+    known = [*filter(named.__contains__, free), *(word for word, _ in words if word in named)]
+    return next(iter([*known, *(word for word in free if "/" in word), *free]), None)
+
+
+LONGEST_SHOWN = 200
+"""Characters of an argument that tyro may repeat in a message."""
 
 
 def _tyro(arguments: list[str], experiment: Experiment) -> Any:
+    """The command, by tyro. Its messages repeat arguments, so that those that are unfit to be shown need our own."""
+    unfit = [argument for argument in arguments if len(argument) > LONGEST_SHOWN or printable(argument) != argument]
+    if not unfit:
+        return _parsed(arguments, experiment)
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            return _parsed(arguments, experiment)
+    except SystemExit as end:
+        if not end.code:  # --help
+            print(said.getvalue(), end="")
+            raise
+    raise NacreError(f"the arguments are not understood, of which one is {shown(unfit[0])}; see nacre --help")
+
+
+def _parsed(arguments: list[str], experiment: Experiment) -> Any:
     commands = (
         Annotated[List, subcommand("list")]
         | Annotated[Train, subcommand("train", default=Train(experiment))]
         | Annotated[Resume, subcommand("resume")]
+        | Annotated[Repair, subcommand("repair")]
         | Annotated[Import, subcommand("import")]
         | Annotated[Evaluate, subcommand("evaluate")]
         | Annotated[Report, subcommand("report")]
@@ -254,9 +402,46 @@ def _tyro(arguments: list[str], experiment: Experiment) -> Any:
         commands,  # pyright: ignore[reportArgumentType]
         args=arguments,
         prog="nacre",
-        description="Meta-reinforcement learning by task inference. nacre --version tells the version.",
+        description="Meta-reinforcement learning by task inference. --version tells the version. --import MODULE makes "
+        "task families, algorithms and experiments known that the module registers; it may be given several times.",
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
+        registry=_common_flags_first(),
     )
+
+
+_COMMON = (
+    "seed",
+    "iterations",
+    "device",
+    "threads",
+    "precision",
+    "warm_start",
+    "task_list",
+    "train_tasks",
+    "test_tasks",
+)
+
+
+def _common_flags_first() -> tyro.constructors.ConstructorRegistry:
+    """Makes --help show the fields of an experiment that are set most often before the others."""
+    registry = tyro.constructors.ConstructorRegistry()
+    rank = {name: position for position, name in enumerate(_COMMON)}
+    asking = False
+
+    @registry.struct_rule
+    def order(info: tyro.constructors.StructTypeInfo) -> tyro.constructors.StructConstructorSpec | None:
+        nonlocal asking
+        if asking or info.type is not Experiment:
+            return None
+        asking = True  # so that the rule for dataclasses answers, and not this one again
+        spec = tyro.constructors.ConstructorRegistry.get_struct_spec(info)
+        asking = False
+        if not isinstance(spec, tyro.constructors.StructConstructorSpec):
+            return None
+        fields = sorted(spec.fields, key=lambda field: rank.get(field.name, len(rank)))
+        return dataclasses.replace(spec, fields=tuple(fields))
+
+    return registry
 
 
 def _print_version() -> None:
@@ -265,39 +450,31 @@ def _print_version() -> None:
     print("nacre", nacre.__version__)
 
 
-def _named(command: Train, asks_for_help: bool) -> tuple[Experiment, list[str]]:
-    """The experiment that a command names, before its flags; and what to say about it."""
-    if command.config is not None:
-        if command.experiment_name:
-            raise NacreError(f"EXPERIMENT is {command.experiment_name!r} beside --config; allowed: one of the two")
-        from nacre.experiments.old_config import read_old_config
-
-        return read_old_config(command.config)
-    if not command.experiment_name:
-        if asks_for_help:
-            return EXPERIMENTS["pearl/cheetah-vel"], []
-        raise NacreError(f"EXPERIMENT is missing; allowed: {', '.join(EXPERIMENTS)}")
-    return make_experiment(command.experiment_name), []
-
-
 def _parse_tasks(text: str) -> Any:
     """--tasks as `nacre.evaluate` takes it: "test", "train", or lists of numbers."""
     if text in ("test", "train"):
         return text
     if text.endswith(".json"):
         try:
-            return json.loads(Path(text).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise NacreError(f"cannot read {text}: {error.strerror}") from None
+            return parse_json(read_text(Path(text)))
         except ValueError as error:
-            raise NacreError(f"{text} is not JSON: {error}") from None
+            raise NacreError(f"{text} {error}") from None
     try:
         return [[float(value) for value in task.split(",")] for task in text.split(";")]
     except ValueError:
         raise NacreError(
-            f"tasks is {text!r}; allowed: test, train, the name of a file that ends in .json, or values such as "
+            f"tasks is {shown(text)}; allowed: test, train, the name of a file that ends in .json, or values such as "
             "'0.5,-1; 0.2,0.3'"
         ) from None
+
+
+def _print_plan(experiment: Experiment, seeds: int, needed: Estimate) -> None:
+    from nacre.estimate import in_words, memory_of_device
+
+    each = " for each seed" if seeds > 1 else ""
+    print(f"{experiment.name}: {experiment.iterations} iterations{each}")
+    print(f"steps{each}: {experiment.environment_steps:,} of environments, {experiment.gradient_steps:,} of gradients")
+    print(f"memory, about: {in_words(needed.total)} of {in_words(memory_of_device())} ({needed})")
 
 
 def _print_evaluation(evaluation: Evaluation, parameters: tuple[str, ...]) -> None:
@@ -305,8 +482,7 @@ def _print_evaluation(evaluation: Evaluation, parameters: tuple[str, ...]) -> No
 
     from nacre.video import MOST_PARAMETERS
 
-    returns = evaluation.returns_by_episode
-    successes = _success_rates(evaluation)
+    returns, successes = evaluation.returns_by_episode, evaluation.successes_by_episode
     table = Table(box=None, header_style="bold", pad_edge=False, title="Return of each episode, mean over trials")
     tasks = [[f"{value:.3f}" for value in task] for task in evaluation.tasks]
     if len(parameters) > MOST_PARAMETERS:
@@ -316,24 +492,23 @@ def _print_evaluation(evaluation: Evaluation, parameters: tuple[str, ...]) -> No
     word = "episode" if returns.shape[1] <= 6 else "ep."
     for episode in range(returns.shape[1]):
         table.add_column(f"{word} {episode + 1}", justify="right", no_wrap=True)
-    if successes is not None:
-        table.add_column("success in the last", justify="right", no_wrap=True)
-    for row, task in enumerate(tasks):
-        success = [] if successes is None else [f"{successes[row]:.0%}"]
-        table.add_row(*task, *(f"{value:.2f}" for value in returns[row]), *success)
+    for task, row in zip(tasks, returns, strict=True):
+        table.add_row(*task, *(f"{value:.2f}" for value in row))
     table.add_section()
-    mean = ["mean", *[""] * (len(parameters) - 1)]
-    success = [] if successes is None else [f"{successes.mean():.0%}"]
-    table.add_row(*mean, *(f"{value:.2f}" for value in returns.mean(axis=0)), *success, style="bold")
+    empty = [""] * (len(parameters) - 1)
+    table.add_row("mean", *empty, *(f"{value:.2f}" for value in returns.mean(axis=0)), style="bold")
+    if successes is not None:
+        table.add_row("success", *empty, *(f"{value:.0%}" for value in successes.mean(axis=0)), style="bold")
     _print_table(table)
 
 
-def _success_rates(evaluation: Evaluation) -> np.ndarray | None:
-    """Per task, the share of trials whose last episode was a success; None in families without successes."""
-    import numpy as np
+def _print_gap(evaluation: Evaluation, family: str) -> None:
+    """Prints where the last episode is between the reference curves of the family, if both are known."""
+    from nacre.report import gap_of
 
-    last = [[trial.successes and trial.successes[-1] for trial in trials] for trials in evaluation.trials]
-    return None if last[0][0] is None else np.array(last, float).mean(axis=1)
+    gap = gap_of(family)
+    if gap is not None:
+        print(f"The last episode closes {gap.closed(float(evaluation.final_returns.mean())):.0%} {gap.words}.")
 
 
 def _print_table(table: Any) -> None:
@@ -354,9 +529,9 @@ def _say_how_to_go_on(run: Path) -> None:
 
     seeds = find_seeds(run)
     if seeds:
-        print(f"Done. Meta-test a seed with: nacre evaluate {seeds[0]}; draw all with: nacre report {run}")
+        _say(f"Done. Meta-test a seed with: {command('evaluate', seeds[0])}; draw all with: {command('report', run)}")
     else:
-        print(f"Done. Meta-test it with: nacre evaluate {run}")
+        _say(f"Done. Meta-test it with: {command('evaluate', run)}")
 
 
 if __name__ == "__main__":

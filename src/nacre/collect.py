@@ -1,72 +1,37 @@
-"""Runs agents in simulators: trials of whole episodes, all slots together, with one policy call per time step.
+"""Plays agents in simulators: trials of whole episodes, all slots together.
 
-What a run wants to have played it says in a *schedule*: a generator that yields each :class:`Play` and is sent what
-came of it. It knows nothing of other runs, and yet the schedules of several seeds share one simulator.
+Agents of several seeds share one simulator. A call of an agent serves the trials of one play, in blocks of
+:attr:`Play.rows_per_call`; on a GPU it serves those of all seeds at once.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32, Float64, Real
+from jaxtyping import Bool, Float32, Float64, Int, Real
 
-from nacre.agents.interface import Agent
+from nacre import acting
 from nacre.errors import SimulationError
-from nacre.seeds import batched, stack, unstack
+from nacre.interfaces import Agent, Play, Played, Result, Schedule
+from nacre.seeds import batched, child, key_of, stack
 from nacre.tasks.simulator import Simulator
-from nacre.types import Episode, Key, Transition, Tree
+from nacre.types import Episode, Transition, Tree
+
+Player = Callable[[Sequence[Play]], list[Played]]
+"""Plays what several seeds ask for."""
 
 
-@dataclass(frozen=True)
-class Play:
-    """One trial in each of `tasks`: whole episodes, until it has at least `steps` steps and `episodes` episodes.
-
-    `seed` is the source of everything random. A `belief` that is given is continued (and used up: its arrays are
-    donated); otherwise each trial begins anew.
-    """
-
-    agent: Agent
-    params: Tree
-    tasks: Float64[np.ndarray, "n parameters"]
-    seed: np.random.SeedSequence
-    deterministic: bool
-    steps: int = 0
-    episodes: int = 0
-    belief: Tree | None = None
-
-
-class Played(NamedTuple):
-    """What came of a :class:`Play`."""
-
-    trials: list[list[Episode]]
-    """The episodes of each trial, in order. The `task` of an episode is the row of the trial's task."""
-    belief: Tree
-    """The beliefs at the end."""
-
-
-Result = TypeVar("Result")
-Schedule = Generator[Play, Played, Result]
-
-Simulators = Callable[[int], Simulator]
-"""Gives a simulator of so many slots."""
-
-
-def key_of(seed: np.random.SeedSequence) -> Key:
-    """A JAX PRNG key from a NumPy seed."""
-    return jax.random.key(int(seed.generate_state(1)[0]))
-
-
-def carry_out(schedules: Sequence[Schedule[Result]], simulators: Simulators) -> list[Result]:
-    """Carries out schedules that differ in their seeds, tasks and parameters alone; returns what they return.
+def run_schedules(schedules: Sequence[Schedule[Result]], play: Player) -> list[Result]:
+    """Runs schedules that differ in their seeds, tasks and parameters alone; returns what they return.
 
     Raises:
-        SimulationError: a quantity is not finite; `part` is the index of the schedule whose it is.
+        SimulationError: a quantity is not finite; `part` is the index of the schedule that it belongs to.
+        ValueError: the schedules have different numbers of plays.
     """
     answers: list[Any] = [None] * len(schedules)
     while True:
@@ -80,101 +45,142 @@ def carry_out(schedules: Sequence[Schedule[Result]], simulators: Simulators) -> 
         if not plays:
             return results
         if results:
-            raise ValueError("schedules that are carried out together have equally many plays")
-        answers = play_together(plays, simulators(sum(len(play.tasks) for play in plays)))
-
-
-def run_trials(
-    agent: Agent,
-    params: Tree,
-    simulator: Simulator,
-    tasks: Float64[np.ndarray, "n parameters"],
-    seed: np.random.SeedSequence,
-    *,
-    steps: int = 0,
-    episodes: int = 0,
-    deterministic: bool,
-    belief: Tree | None = None,
-) -> Played:
-    """Plays one trial in each slot of a simulator: see :class:`Play`."""
-    return play_together([Play(agent, params, tasks, seed, deterministic, steps, episodes, belief)], simulator)[0]
+            raise ValueError("schedules that are run together have equally many plays")
+        answers = play(plays)
 
 
 def play_together(plays: Sequence[Play], simulator: Simulator) -> list[Played]:
     """Plays what several seeds ask for, in as many slots as they have tasks together.
 
-    Slots that have had enough rest while the others go on. Each play uses the random numbers that it would use alone.
+    Slots that have had enough rest while the others go on. Each trial becomes what it would become alone.
 
     Raises:
         ValueError: the plays differ in more than their seeds, tasks, parameters and beliefs.
-        SimulationError: a quantity is not finite; `part` is the index of the play whose it is, `slot` is counted in it.
+        SimulationError: a quantity is not finite; `part` is the index of the play that it belongs to, and `slot` is
+            counted in that play.
     """
     first, n = plays[0], len(plays[0].tasks)
     for play in plays:
-        if len(play.tasks) != n or _terms(play) != _terms(first):
+        if _terms(play) != _terms(first):
             raise ValueError("plays of several seeds differ in their seeds, tasks, parameters and beliefs alone")
     try:
-        trials, beliefs = _play(plays, simulator)
+        return _play(plays, simulator)
     except SimulationError as error:
         part, slot = divmod(error.slot, n)
-        raise SimulationError(error.quantity, slot, error.task, part=part) from error
-    return [Played(trials[part * n : (part + 1) * n], belief) for part, belief in enumerate(beliefs)]
+        raise error.moved(slot=slot, part=part) from error
 
 
 def _terms(play: Play) -> tuple[Any, ...]:
-    return play.agent, play.deterministic, play.steps, play.episodes
+    return (
+        play.agent,
+        play.deterministic,
+        play.steps,
+        play.episodes,
+        play.keeps_reward_states,
+        play.keeps_tasks,
+        len(play.tasks),
+        play.rows_per_call,
+        play.numbers,
+    )
 
 
-def _play(plays: Sequence[Play], simulator: Simulator) -> tuple[list[list[Episode]], list[Tree]]:
-    """The episodes of every slot, and the beliefs of every play."""
-    steps, episodes, n = plays[0].steps, plays[0].episodes, len(plays[0].tasks)
-    beliefs: list[Tree] = []
-    keys: list[Key] = []
-    slot_seeds: list[np.random.SeedSequence] = []
-    for play in plays:
-        key_seed, reset_seed, trial_seed = play.seed.spawn(3)
-        belief, key = _begin(play, key_of(key_seed), key_of(trial_seed))
-        beliefs.append(belief)
-        keys.append(key)
-        slot_seeds += reset_seed.spawn(n)
-    minds = (_Batched if batched(len(plays)) else _Separate)(plays, beliefs, keys)
+def _play(plays: Sequence[Play], simulator: Simulator) -> list[Played]:
+    first, n = plays[0], len(plays[0].tasks)
+    actors = _actors(plays)
     tasks = np.concatenate([play.tasks for play in plays])
-    observation, _ = simulator.reset(seed=slot_seeds, options={"tasks": tasks})
+    numbers = range(n) if first.numbers is None else first.numbers
+    seeds = [child(play.seed, 1, number) for play in plays for number in numbers]
+    observation, _ = simulator.reset(seed=seeds, options={"tasks": tasks})
 
-    recorder = _Recorder(len(observation))
+    slots = len(observation)
+    recorder = _Recorder(slots)
     transition = _no_transition(simulator)
-    fresh = np.zeros(len(observation), bool)  # trials whose `transition` has not been observed yet
+    actions = np.zeros((slots, simulator.family.action_size), np.float32)
+    fresh = np.zeros(slots, bool)  # trials whose `transition` has not been observed yet
     playing = ~fresh
+    time = 0
     while playing.any():
-        action = minds.act(transition, fresh, observation, playing)
-        following, reward, terminated, truncated, infos = simulator.step(action)
+        time += 1
+        for actor in actors:
+            actor.act(transition, fresh, observation, playing, time, actions)
+        before = simulator.reward_states if first.keeps_reward_states else None
+        following, reward, terminated, truncated, infos = simulator.step(actions)
         reward = reward.astype(np.float32)
         sparse_reward = infos["sparse_reward"].astype(np.float32) if "sparse_reward" in infos else reward
-        transition = Transition._make((observation, action, reward, sparse_reward, following, terminated))
-        recorder.record(transition)
+        transition = Transition._make((observation, actions.copy(), reward, sparse_reward, following, terminated))
+        recorder.record(
+            _Step(
+                transition,
+                infos.get("success"),
+                before,
+                None if before is None else simulator.reward_states,
+                simulator.tasks if first.keeps_tasks else None,
+            )
+        )
         fresh = playing
         observation = following
         ended = playing & (terminated | truncated)
         if ended.any():
             recorder.cut(ended, terminated)
-            playing = playing & ~(ended & (recorder.steps >= steps) & (recorder.episodes >= episodes))
+            playing = playing & ~(ended & (recorder.steps >= first.steps) & (recorder.episodes >= first.episodes))
             begins = ended & playing
-            minds.end_episode(transition, fresh, ended, begins)
-            told = ended.reshape(len(plays), n).any(axis=1).repeat(n)
-            fresh = fresh & ~told
+            for actor in actors:
+                actor.end_episode(transition, ended, begins, time)
+            fresh = fresh & ~ended
             if begins.any():
                 observation, _ = simulator.reset(options={"reset_mask": begins})
-    return recorder.trials(simulator.family.has_sparse_reward, n), minds.beliefs
+    trials = recorder.trials(simulator.family.has_sparse_reward)
+    return [
+        Played(
+            trials[part * n : (part + 1) * n], _join([actor.belief(part) for actor in actors if part in actor.parts])
+        )
+        for part in range(len(plays))
+    ]
 
 
-class _Separate:
-    """The agents of all plays, each play's by calls of its own: those that it would make alone."""
+def _actors(plays: Sequence[Play]) -> list[_Actor]:
+    """Agents for all trials: on a GPU one for all plays, otherwise one for each block of each play."""
+    n, rows = len(plays[0].tasks), plays[0].rows_per_call
+    if batched(len(plays)):
+        return [_Actor(plays, range(len(plays)), np.arange(n), n)]
+    return [
+        _Actor([play], [part], np.arange(start, min(start + rows, n)), rows)
+        for part, play in enumerate(plays)
+        for start in range(0, n, rows)
+    ]
 
-    def __init__(self, plays: Sequence[Play], beliefs: list[Tree], keys: list[Key]):
-        self.beliefs = beliefs
-        self._plays, self._keys, n = plays, keys, len(plays[0].tasks)
-        self._rows = [slice(start, start + n) for start in range(0, len(plays) * n, n)]
-        self._actions: list[np.ndarray] = [np.empty(0)] * len(plays)
+
+class _Actor:
+    """The agents of some trials: of one play, or the same trials of the plays of several seeds.
+
+    Every call has `rows` rows; if there are fewer trials, the last is repeated without effect.
+    """
+
+    def __init__(self, plays: Sequence[Play], parts: Sequence[int], trials: Int[np.ndarray, " trials"], rows: int):
+        """`parts` are the indices of `plays` among all plays."""
+        first, n = plays[0], len(plays[0].tasks)
+        self.parts = parts
+        self._trials = len(trials)
+        self._targets = np.array([part * n + trials for part in parts]).reshape(-1)
+        padded = np.append(trials, np.full(rows - len(trials), trials[-1]))
+        self._real = np.arange(rows) < len(trials)
+        self._several = len(plays) > 1
+        slots = np.array([part * n + padded for part in parts])  # (plays, rows)
+        contiguous = not self._several and len(trials) == rows
+        self._slots: Any = slice(slots[0, 0], slots[0, 0] + rows) if contiguous else slots
+        if not self._several and not contiguous:
+            self._slots = slots[0]
+        self._programs = functools.partial(_program, agent=first.agent, several=self._several)
+        self._deterministic = first.deterministic
+        self._params = stack([play.params for play in plays]) if self._several else first.params
+
+        numbers = padded if first.numbers is None else np.array(first.numbers)[padded]
+        keys, beliefs = [], []
+        for play in plays:
+            keys.append(_trial_keys(key_of(child(play.seed, 0)), numbers.astype(np.int32)))
+            beliefs.append(self._first_belief(play, keys[-1], padded))
+        self._keys = stack(keys) if self._several else keys[0]
+        self._belief: Tree = stack(beliefs) if self._several else beliefs[0]
 
     def act(
         self,
@@ -182,103 +188,89 @@ class _Separate:
         fresh: Bool[np.ndarray, " slots"],
         observation: Real[np.ndarray, "slots *observation"],
         playing: Bool[np.ndarray, " slots"],
-    ) -> Float32[np.ndarray, "slots action"]:
-        """Observes the last transition and acts, in one call per time step. Plays that are over only rest."""
-        for part, (play, rows) in enumerate(zip(self._plays, self._rows, strict=True)):
-            if playing[rows].any():
-                action, self.beliefs[part], self._keys[part] = _act(
-                    play.agent,
-                    play.params,
-                    self.beliefs[part],
-                    Transition._make(column[rows] for column in transition),
-                    fresh[rows],
-                    observation[rows],
-                    self._keys[part],
-                    play.deterministic,
-                )
-                self._actions[part] = np.asarray(action)
-        return np.concatenate(self._actions)
+        time: int,
+        actions: Float32[np.ndarray, "slots action"],
+    ) -> None:
+        """Observes the last transitions and acts, writing into `actions`. Agents whose trials are all over rest."""
+        mask = self._of_slots(playing) & self._real
+        if not mask.any():
+            return
+        action, self._belief = self._programs(acting.observe_and_act, deterministic=self._deterministic)(
+            self._params,
+            self._belief,
+            Transition._make(map(self._of_slots, transition)),
+            self._of_slots(fresh) & self._real,
+            self._of_slots(observation),
+            self._keys,
+            np.int32(time),
+            mask,
+        )
+        actions[self._targets] = np.asarray(action)[..., : self._trials, :].reshape(len(self._targets), -1)
 
     def end_episode(
         self,
         transition: Transition,
-        fresh: Bool[np.ndarray, " slots"],
         ended: Bool[np.ndarray, " slots"],
         begins: Bool[np.ndarray, " slots"],
+        time: int,
     ) -> None:
-        """Observes the last transition of the episodes that ended, and begins the next ones."""
-        for part, (play, rows) in enumerate(zip(self._plays, self._rows, strict=True)):
-            if ended[rows].any():
-                self.beliefs[part], self._keys[part] = _end_episode(
-                    play.agent,
-                    play.params,
-                    self.beliefs[part],
-                    Transition._make(column[rows] for column in transition),
-                    fresh[rows],
-                    ended[rows],
-                    begins[rows],
-                    self._keys[part],
-                )
+        """Observes the last transitions of the episodes that ended, and begins the next ones."""
+        mask = self._of_slots(ended) & self._real
+        if mask.any():
+            self._belief = self._programs(acting.observe_and_end_episode)(
+                self._params,
+                self._belief,
+                Transition._make(map(self._of_slots, transition)),
+                self._keys,
+                np.int32(time),
+                mask,
+                self._of_slots(begins) & self._real,
+            )
+
+    def belief(self, part: int) -> Tree:
+        """The beliefs of the trials of one of the plays."""
+        index = self.parts.index(part)
+        belief = jax.tree.map(lambda leaf: leaf[index], self._belief) if self._several else self._belief
+        if self._trials == len(self._real):
+            return belief
+        return jax.tree.map(lambda leaf: leaf[: self._trials], belief)
+
+    def _first_belief(self, play: Play, keys: Any, padded: Int[np.ndarray, " rows"]) -> Tree:
+        tasks = play.tasks[padded].astype(np.float32)
+        if play.belief is None:
+            return _begin(play.agent, play.params, keys, tasks)
+        belief = jax.tree.map(lambda leaf: leaf[padded], play.belief)
+        return _begin_episode(play.agent, play.params, belief, keys)
+
+    def _of_slots(self, column: Any) -> Any:
+        """An array by slot as an array by row, or by play and row."""
+        return column[self._slots]
 
 
-class _Batched:
-    """The agents of all plays by one call: the numbers of a play alone up to rounding, in about the time of one."""
+class _Step(NamedTuple):
+    """One time step of all slots."""
 
-    def __init__(self, plays: Sequence[Play], beliefs: list[Tree], keys: list[Key]):
-        self._shape = len(plays), len(plays[0].tasks)
-        self._agent, self._deterministic = plays[0].agent, plays[0].deterministic
-        self._params, self._belief, self._key = stack([play.params for play in plays]), stack(beliefs), stack(keys)
-
-    @property
-    def beliefs(self) -> list[Tree]:
-        return unstack(self._belief, self._shape[0])
-
-    def act(
-        self,
-        transition: Transition,
-        fresh: Bool[np.ndarray, " slots"],
-        observation: Real[np.ndarray, "slots *observation"],
-        playing: Bool[np.ndarray, " slots"],
-    ) -> Float32[np.ndarray, "slots action"]:
-        """As in :class:`_Separate`. What plays that are over do is without effect."""
-        act = _for_all_seeds(_act, self._agent, self._deterministic)
-        action, self._belief, self._key = act(
-            self._params, self._belief, *self._split((transition, fresh, observation)), self._key
-        )
-        return np.asarray(action).reshape(len(playing), -1)
-
-    def end_episode(
-        self,
-        transition: Transition,
-        fresh: Bool[np.ndarray, " slots"],
-        ended: Bool[np.ndarray, " slots"],
-        begins: Bool[np.ndarray, " slots"],
-    ) -> None:
-        """As in :class:`_Separate`."""
-        end_episode = _for_all_seeds(_end_episode_if_any, self._agent)
-        self._belief, self._key = end_episode(
-            self._params, self._belief, *self._split((transition, fresh, ended, begins)), self._key
-        )
-
-    def _split(self, tree: Tree) -> Tree:
-        """Arrays by slot as arrays by play and slot."""
-        return jax.tree.map(lambda array: array.reshape(*self._shape, *array.shape[1:]), tree)
+    transition: Transition
+    success: Bool[np.ndarray, " slots"] | None
+    reward_states: Float64[np.ndarray, "slots reward_state"] | None
+    next_reward_states: Float64[np.ndarray, "slots reward_state"] | None
+    tasks: Float64[np.ndarray, "slots parameters"] | None
 
 
 class _Recorder:
     """Keeps every time step of all slots, and cuts them into episodes at the end."""
 
-    def __init__(self, n: int):
-        self.steps = np.zeros(n, int)
-        self.episodes = np.zeros(n, int)
-        self._rows: list[Transition] = []
-        self._starts = np.zeros(n, int)
-        self._cuts: list[list[tuple[int, int, bool]]] = [[] for _ in range(n)]
+    def __init__(self, slots: int):
+        self.steps = np.zeros(slots, int)
+        self.episodes = np.zeros(slots, int)
+        self._rows: list[_Step] = []
+        self._starts = np.zeros(slots, int)
+        self._cuts: list[list[tuple[int, int, bool]]] = [[] for _ in range(slots)]
 
-    def record(self, transition: Transition) -> None:
-        self._rows.append(transition)
+    def record(self, step: _Step) -> None:
+        self._rows.append(step)
 
-    def cut(self, ended: Bool[np.ndarray, " n"], terminated: Bool[np.ndarray, " n"]) -> None:
+    def cut(self, ended: Bool[np.ndarray, " slots"], terminated: Bool[np.ndarray, " slots"]) -> None:
         """Ends the episode of each slot of `ended` with the latest time step."""
         now = len(self._rows)
         for slot in np.flatnonzero(ended):
@@ -287,29 +279,46 @@ class _Recorder:
         self.episodes[ended] += 1
         self._starts[ended] = now
 
-    def trials(self, has_sparse_reward: bool, n_tasks: int) -> list[list[Episode]]:
-        """The episodes of each slot. Every `n_tasks` slots the tasks are counted anew."""
-        observations = np.stack([row.observation for row in self._rows])
-        actions = np.stack([row.action for row in self._rows])
-        rewards = np.stack([row.reward for row in self._rows])
-        sparse_rewards = np.stack([row.sparse_reward for row in self._rows])
+    def trials(self, has_sparse_reward: bool) -> list[list[Episode]]:
+        """The episodes of each slot."""
+        first = self._rows[0]
+        columns: Any = Transition._make(map(np.stack, zip(*(row.transition for row in self._rows), strict=True)))
+        successes = None if first.success is None else _stacked([row.success for row in self._rows])
+        states = None if first.reward_states is None else _stacked([row.reward_states for row in self._rows])
+        tasks = None if first.tasks is None else _stacked([row.tasks for row in self._rows])
 
         def episode(slot: int, start: int, end: int, terminated: bool) -> Episode:
-            last = np.asarray(self._rows[end - 1].next_observation)[slot]
+            last, steps = self._rows[end - 1], slice(start, end)
             return Episode(
-                task=slot % n_tasks,
-                observations=np.concatenate([observations[start:end, slot], last[None]]),
-                actions=actions[start:end, slot],
-                rewards=rewards[start:end, slot],
-                sparse_rewards=sparse_rewards[start:end, slot] if has_sparse_reward else None,
+                observations=_with_last(columns.observation[steps, slot], last.transition.next_observation[slot]),
+                actions=columns.action[steps, slot],
+                rewards=columns.reward[steps, slot],
+                sparse_rewards=columns.sparse_reward[steps, slot] if has_sparse_reward else None,
                 terminated=terminated,
+                successes=None if successes is None else successes[steps, slot],
+                reward_states=None
+                if states is None or last.next_reward_states is None
+                else _with_last(states[steps, slot], last.next_reward_states[slot]),
+                tasks=None if tasks is None else tasks[steps, slot],
             )
 
         return [[episode(slot, *cut) for cut in cuts] for slot, cuts in enumerate(self._cuts)]
 
 
+def _stacked(rows: Sequence[np.ndarray | None]) -> np.ndarray:
+    return np.stack([row for row in rows if row is not None])
+
+
+def _with_last(rows: Any, last: Any) -> Any:
+    return np.concatenate([rows, last[None]])
+
+
+def _join(beliefs: Sequence[Tree]) -> Tree:
+    return beliefs[0] if len(beliefs) == 1 else jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *beliefs)
+
+
 def _no_transition(simulator: Simulator) -> Transition:
-    """Zeros in the shape of a transition, for the first call of `_act`, so that it is compiled only once."""
+    """Zeros in the shape of a transition, for the first call, so that it is compiled only once."""
     n, family = simulator.num_envs, simulator.family
     observation = np.zeros((n, *family.observation_shape), family.observation_dtype)
     reward = np.zeros(n, np.float32)
@@ -317,78 +326,39 @@ def _no_transition(simulator: Simulator) -> Transition:
     return Transition._make((observation, action, reward, reward, observation, np.zeros(n, bool)))
 
 
-def _begin(play: Play, key: Key, trial_key: Key) -> tuple[Tree, Key]:
-    """The belief with which the first episodes begin, and the key for what comes after."""
-    belief = play.belief
-    if belief is None:
-        belief = _begin_trial(play.agent, play.params, trial_key, len(play.tasks))
-    return _begin_episode(play.agent, play.params, belief, key, np.ones(len(play.tasks), bool))
+@functools.lru_cache(maxsize=64)
+def _program(function: Callable[..., Any], agent: Agent, several: bool, **last: Any) -> Callable[..., Any]:
+    """`function(agent, params, belief, ...)`, compiled; the belief is donated. For several seeds at once arrays have a
+    leading axis of seeds, except the time."""
+
+    def call(params: Tree, belief: Tree, *arrays: Any) -> Any:
+        return function(agent, params, belief, *arrays, **last)
+
+    if several:
+        call = _over_seeds(call, function)
+    return jax.jit(call, donate_argnums=1)
 
 
-@functools.cache
-def _for_all_seeds(function: Callable[..., Any], agent: Agent, *last: Any) -> Callable[..., Any]:
-    """`function(agent, params, belief, ..., *last)` for all seeds at once: arrays have a leading axis of seeds."""
-    return jax.jit(jax.vmap(lambda *arrays: function(agent, *arrays, *last)), donate_argnums=1)
+def _over_seeds(call: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    time = {acting.observe_and_act: 6, acting.observe_and_end_episode: 4}[function]
+
+    def mapped(*arguments: Any) -> Any:
+        axes = tuple(None if index == time else 0 for index in range(len(arguments)))
+        return jax.vmap(call, in_axes=axes)(*arguments)
+
+    return mapped
 
 
-@functools.partial(jax.jit, static_argnames=("agent", "n"))
-def _begin_trial(agent: Agent, params: Tree, key: Key, n: int) -> Tree:
-    return agent.begin_trial(params, key, n)
+@jax.jit
+def _trial_keys(key: Any, numbers: Any) -> Any:
+    return acting.trial_keys(key, numbers)
 
 
-@functools.partial(jax.jit, static_argnames="agent", donate_argnames="belief")
-def _begin_episode(agent: Agent, params: Tree, belief: Tree, key: Key, mask: Bool[Array, " n"]) -> tuple[Tree, Key]:
-    key, episode_key = jax.random.split(key)
-    return agent.begin_episode(params, belief, episode_key, mask), key
-
-
-@functools.partial(jax.jit, static_argnames=("agent", "deterministic"), donate_argnames="belief")
-def _act(
-    agent: Agent,
-    params: Tree,
-    belief: Tree,
-    transition: Transition,
-    fresh: Bool[Array, " n"],
-    observation: Real[Array, "n *observation"],
-    key: Key,
-    deterministic: bool,
-) -> tuple[Float[Array, "n action"], Tree, Key]:
-    """Observes the last transition and acts, in one call per time step."""
-    key, action_key = jax.random.split(key)
-    belief = agent.observe(params, belief, transition, fresh)
-    action, belief = agent.act(params, belief, observation, action_key, deterministic)
-    return action, belief, key
+@functools.partial(jax.jit, static_argnames="agent")
+def _begin(agent: Agent, params: Tree, keys: Any, tasks: Any) -> Tree:
+    return acting.begin(agent, params, keys, tasks)
 
 
 @functools.partial(jax.jit, static_argnames="agent", donate_argnames="belief")
-def _end_episode(
-    agent: Agent,
-    params: Tree,
-    belief: Tree,
-    transition: Transition,
-    fresh: Bool[Array, " n"],
-    ended: Bool[Array, " n"],
-    begins: Bool[Array, " n"],
-    key: Key,
-) -> tuple[Tree, Key]:
-    """Observes the last transition of the episodes that ended, and begins the next ones."""
-    key, end_key, begin_key = jax.random.split(key, 3)
-    belief = agent.observe(params, belief, transition, fresh)
-    belief = agent.end_episode(params, belief, end_key, ended)
-    return agent.begin_episode(params, belief, begin_key, begins), key
-
-
-def _end_episode_if_any(
-    agent: Agent,
-    params: Tree,
-    belief: Tree,
-    transition: Transition,
-    fresh: Bool[Array, " n"],
-    ended: Bool[Array, " n"],
-    begins: Bool[Array, " n"],
-    key: Key,
-) -> tuple[Tree, Key]:
-    """The same, but without an effect and without the use of a random number where no episode of the seed ended."""
-    any_ended = ended.any()
-    belief, following = _end_episode(agent, params, belief, transition, fresh & any_ended, ended, begins, key)
-    return belief, jnp.where(any_ended, following, key)
+def _begin_episode(agent: Agent, params: Tree, belief: Tree, keys: Any) -> Tree:
+    return acting.begin_episode(agent, params, belief, keys, jnp.int32(0), jnp.ones(len(keys), bool))

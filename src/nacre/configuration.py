@@ -1,7 +1,7 @@
 """What the configuration of an algorithm is: a frozen dataclass whose fields say which values they may have.
 
-A field's annotation carries its bounds (`hidden_size: Count = 300`), so that a file, a flag and a keyword are checked by
-the same line that declares the field. Nothing here imports JAX: `nacre list` and `--help` answer at once.
+A field's annotation carries its bounds (`hidden_size: Width = 300`), so that a file, a flag and a keyword are checked
+by the same line that declares the field. Nothing here imports JAX: `nacre list` and `--help` answer at once.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, NamedTuple
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar, NamedTuple
 
-if TYPE_CHECKING:
-    from nacre.protocol import Protocol
-    from nacre.tasks.family import TaskFamily
+import numpy as np
+
+from nacre.protocol import Protocol
+from nacre.tasks.family import TaskFamily
 
 
 class Bounds(NamedTuple):
@@ -33,16 +34,29 @@ class Bounds(NamedTuple):
         return lower if self.high == math.inf else f"{lower} and at most {self.high:.10g}"
 
 
-Count = Annotated[int, Bounds(1)]
+# Upper ends are far above what any sensible run has, and below what could not work: they refuse a slip of the keyboard
+# before it fills a memory.
+
+Count = Annotated[int, Bounds(1, 1_000_000)]
 """A number of things of which there is at least one."""
-Steps = Annotated[int, Bounds(0)]
+Width = Annotated[int, Bounds(1, 10_000)]
+"""Units of a layer, dimensions of a latent variable, tasks in a batch: what sizes of arrays are products of."""
+Steps = Annotated[int, Bounds(0, 10_000_000)]
 """A number of steps, which may be 0."""
-Positive = Annotated[float, Bounds(0, open_below=True)]
-"""A rate or a scale."""
-Weight = Annotated[float, Bounds(0)]
+Positive = Annotated[float, Bounds(0, 1e6, open_below=True)]
+"""A scale."""
+Weight = Annotated[float, Bounds(0, 1e6)]
 """A weight, which may be 0."""
 Fraction = Annotated[float, Bounds(0, 1, open_below=True)]
-"""More than 0 and at most 1."""
+"""More than 0 and at most 1: a discount, a learning rate."""
+
+
+def plain_numbers(config: Any) -> None:
+    """Makes Python's numbers of NumPy's in a frozen dataclass that is being made, so that JSON and files take them."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, np.generic):
+            object.__setattr__(config, field.name, value.item())
 
 
 @dataclass(frozen=True)
@@ -54,6 +68,11 @@ class AlgorithmConfig(abc.ABC):
 
     added_later: ClassVar[Mapping[str, Any]] = {}
     """Fields that run folders of earlier versions lack, with the values that stand for what those versions did."""
+    tensorboard_groups: ClassVar[Mapping[str, str]] = {}
+    """The algorithm's own groups of columns in TensorBoard, by a regular expression that matches the whole name."""
+
+    def __post_init__(self) -> None:
+        plain_numbers(self)
 
     @abc.abstractmethod
     def environment_steps(self, train_tasks: int, iterations: int) -> int:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
+import difflib
+import math
+import re
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 
 class NacreError(Exception):
@@ -14,21 +18,47 @@ class NacreError(Exception):
 
 
 class SimulationError(NacreError):
-    """A quantity of one simulator slot is no longer a finite number.
+    """A quantity of one simulator slot is no longer a finite number, or too large to learn from.
 
-    Fields: `quantity` (observation, reward, sparse reward or action), `slot` (its index) and `task` (the parameters
-    of the slot's task by name). `place` is a sentence that says where in a run it was. Where several seeds share the
-    simulator, `part` is the index of the one it belongs to, and `slot` is counted among the slots of that one.
+    Fields: `quantity` (observation, reward, sparse reward, reward state or action), `slot` (its index), `task` (the
+    parameters of the slot's task by name) and `value` (what it is). `place` is a sentence that says where in a run it
+    was. If several seeds share the simulator, `part` is the index of the one it belongs to, and `slot` is counted among
+    the slots of that one.
     """
 
-    def __init__(self, quantity: str, slot: int, task: dict[str, float], place: str = "", part: int = 0) -> None:
+    def __init__(
+        self,
+        quantity: str,
+        slot: int,
+        task: dict[str, float],
+        place: str = "",
+        part: int = 0,
+        value: float = math.nan,
+    ) -> None:
         self.quantity = quantity
         self.slot = slot
         self.task = task
+        self.place = place
         self.part = part
-        described = ", ".join(f"{name} = {value:g}" for name, value in task.items())
-        sentence = f"The {quantity} of simulator slot {slot} is not finite; its task is {described}."
+        self.value = value
+        described = ", ".join(f"{name} = {number:g}" for name, number in task.items())
+        fault = f"{value:g}, which is too large to learn from" if math.isfinite(value) else "not finite"
+        sentence = f"The {quantity} of simulator slot {slot} is {fault}; its task is {described}."
         super().__init__(f"{sentence} {place}".strip())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.quantity, self.slot, self.task, self.place, self.part, self.value)
+
+    def moved(self, *, slot: int | None = None, place: str | None = None, part: int | None = None) -> SimulationError:
+        """The same error, as one who knows more of its surroundings tells it."""
+        return SimulationError(
+            self.quantity,
+            self.slot if slot is None else slot,
+            self.task,
+            self.place if place is None else place,
+            self.part if part is None else part,
+            self.value,
+        )
 
 
 class NonFiniteError(NacreError):
@@ -36,12 +66,61 @@ class NonFiniteError(NacreError):
 
 
 class Interrupted(Exception):
-    """SIGINT or SIGTERM ended a run after everything was saved.
+    """SIGINT, SIGTERM or SIGHUP ended a run after everything was saved; or, twice, at once.
 
-    Fields: `run` (the run folder) and `signal` (its number).
+    Fields: `run` (the run folder), `signal` (its number) and `is_saved` (off if the run goes on from its latest
+    checkpoint, as after a kill).
     """
 
-    def __init__(self, run: Path, signal: int) -> None:
+    def __init__(self, run: Path, signal: int, is_saved: bool = True) -> None:
         self.run = run
         self.signal = signal
-        super().__init__(f"Stopped and saved. Continue with: nacre resume {shlex.quote(str(run))}")
+        self.is_saved = is_saved
+        from nacre.extensions import command  # here, as it imports this module
+
+        how = "Stopped and saved." if is_saved else "Stopped at once: what came after the latest checkpoint is lost."
+        super().__init__(f"{how} Continue with: {command('resume', run)}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.run, self.signal, self.is_saved)
+
+
+MOST_CHARACTERS = 2000
+"""How long a message may be. What was given may be longer."""
+
+
+def shown(value: Any, most: int = 120) -> str:
+    """The value as Python writes it, without its middle if it is long."""
+    try:
+        text = repr(value)
+    except (RecursionError, ValueError):  # nested too deeply; a whole number of more digits than Python writes
+        text = f"a {type(value).__name__} that is too large to show"
+    return without_middle(text, most)
+
+
+def without_middle(text: str, most: int) -> str:
+    """The text, or its beginning and its end if it is longer."""
+    return text if len(text) <= most else f"{text[: most * 2 // 3]}[...]{text[len(text) - most // 3 :]}"
+
+
+def printable(text: str) -> str:
+    """A text that a terminal shows and does not obey: names in files of other people may hold control characters.
+
+    They, and what a path holds that is not UTF-8, become what Python writes for them, such as \\x1b. Words that are too
+    long to be read lose their middle, and so does the whole.
+    """
+    text = without_middle(re.sub(r"\S{300,}", lambda word: without_middle(word[0], 299), text), MOST_CHARACTERS)
+    return "".join(map(_printable, text))
+
+
+def _printable(character: str) -> str:
+    if character.isprintable() or character == "\n":
+        return character
+    return character.encode("unicode_escape", "surrogatepass").decode()
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of an error message: the names nearest to a mistaken one, or all if none is near."""
+    known = sorted(set(known))
+    near = difflib.get_close_matches(name, known, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"allowed: {', '.join(known)}"

@@ -1,4 +1,5 @@
-"""The one evaluator: returns per episode of a trial, per task. It never changes the agent nor the replay."""
+"""The one evaluator: returns and successes of each episode of a trial, on each task. It changes neither the agent nor
+the memory."""
 
 from __future__ import annotations
 
@@ -6,48 +7,19 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int
 
-from nacre.agents.interface import Agent
-from nacre.collect import Play, Schedule, Simulators, carry_out
-from nacre.types import Episode, Tree
+from nacre.interfaces import Agent, Play, Schedule
+from nacre.protocol import TEST_RETURN, TEST_SUCCESS, Protocol
+from nacre.seeds import child
+from nacre.tasks.family import TaskFamily, TaskSplit
+from nacre.types import Episode, Metrics, Tree
 
 AgentFactory = Callable[[int], Agent]
-"""Makes an agent with room for so many transitions of context."""
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How an agent is meta-tested; recorded with every result.
-
-    A trial first plays whole episodes with the stochastic policy until it has `stochastic_steps` steps (if any), then
-    whole episodes until it has `steps` more steps and `episodes` more episodes.
-    """
-
-    name: str
-    trials: int
-    """Trials per task."""
-    steps: int
-    episodes: int
-    exploration_episodes: int
-    """Episodes of a trial before the agent uses what it inferred."""
-    stochastic_steps: int = 0
-    deterministic: bool = True
-    """Whether the second part of a trial uses the deterministic policy."""
-    sparse_returns: bool = False
-    """Whether returns sum the sparse reward."""
-
-    def minimum_episodes(self, horizon: int) -> int:
-        """Episodes that every trial has; more only where episodes terminate before the horizon."""
-        return max(self.episodes, -(-self.steps // horizon)) + -(-self.stochastic_steps // horizon)
-
-    def capacity(self, horizon: int) -> int:
-        """Transitions that a trial can have at most."""
-        second = max(self.steps + horizon - 1, self.episodes * horizon)
-        return second + (self.stochastic_steps + horizon - 1 if self.stochastic_steps else 0)
+"""Makes an agent with room for a number of transitions of context."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +29,7 @@ class TrialResult:
     returns: tuple[float, ...]
     lengths: tuple[int, ...]
     successes: tuple[bool, ...] | None
-    """Whether an episode got any sparse reward; None in families without."""
+    """Whether each episode was a success, as the family defines it; None in families without."""
 
 
 @dataclass(frozen=True)
@@ -70,20 +42,53 @@ class Evaluation:
 
     @property
     def final_returns(self) -> Float64[np.ndarray, " n"]:
-        """Per task: the mean over trials of the last episode's return, PEARL's published measure (spec 2.5)."""
+        """Per task: the mean over trials of the last episode's return, the measure that papers publish."""
         return np.array([np.mean([trial.returns[-1] for trial in trials]) for trials in self.trials])
 
     @property
     def returns_by_episode(self) -> Float64[np.ndarray, "n episodes"]:
         """Per task and episode of a trial: the mean over trials, cut to the shortest trial's number of episodes."""
-        episodes = min(len(trial.returns) for trials in self.trials for trial in trials)
+        episodes = self._common_episodes
         return np.array([np.mean([trial.returns[:episodes] for trial in trials], axis=0) for trials in self.trials])
 
+    @property
+    def final_successes(self) -> Float64[np.ndarray, " n"] | None:
+        """Per task: the share of trials whose last episode was a success; None in families without successes."""
+        successes = self._successes
+        return (
+            None if successes is None else np.array([[trial[-1] for trial in trials] for trials in successes]).mean(1)
+        )
+
+    @property
+    def successes_by_episode(self) -> Float64[np.ndarray, "n episodes"] | None:
+        """Per task and episode of a trial: the share of trials in which it was a success; cut as the returns are."""
+        successes, episodes = self._successes, self._common_episodes
+        if successes is None:
+            return None
+        return np.array([np.mean([trial[:episodes] for trial in trials], axis=0) for trials in successes])
+
+    @property
+    def steps(self) -> int:
+        """Environment steps of all trials."""
+        return sum(sum(trial.lengths) for trials in self.trials for trial in trials)
+
+    @property
+    def _successes(self) -> list[list[tuple[bool, ...]]] | None:
+        """By task and trial."""
+        found = [[trial.successes for trial in trials if trial.successes is not None] for trials in self.trials]
+        return found if found[0] else None
+
+    @property
+    def _common_episodes(self) -> int:
+        return min(len(trial.returns) for trials in self.trials for trial in trials)
+
     def to_json(self) -> dict[str, Any]:
+        successes = self.successes_by_episode
         return {
             "protocol": dataclasses.asdict(self.protocol),
             "mean_return_by_episode": self.returns_by_episode.mean(axis=0).tolist(),
             "mean_final_return": float(self.final_returns.mean()),
+            **({} if successes is None else {"mean_success_by_episode": successes.mean(axis=0).tolist()}),
             "tasks": [
                 {"parameters": task.tolist(), "trials": [dataclasses.asdict(trial) for trial in trials]}
                 for task, trials in zip(self.tasks, self.trials, strict=True)
@@ -91,47 +96,86 @@ class Evaluation:
         }
 
 
-def evaluate_agent(
-    make_agent: AgentFactory,
-    params: Tree,
-    simulators: Simulators,
-    tasks: Float64[np.ndarray, "n parameters"],
-    protocol: Protocol,
-    seed: np.random.SeedSequence,
-) -> tuple[Evaluation, list[list[list[Episode]]], Tree]:
-    """Meta-tests an agent: every trial of every task at once, each in a slot of its own.
+class MetaTest(NamedTuple):
+    """What a meta-test gives."""
 
-    Returns the results, the episodes by task and trial, and the beliefs at the end (tasks one after another).
-    """
-    horizon = simulators(len(tasks) * protocol.trials).family.horizon
-    return carry_out([meta_test(make_agent, params, tasks, horizon, protocol, seed)], simulators)[0]
+    evaluation: Evaluation
+    episodes: list[list[list[Episode]]]
+    """By task and trial."""
+    belief: Tree
+    """The beliefs at the end, tasks one after another."""
 
 
 def meta_test(
     make_agent: AgentFactory,
     params: Tree,
+    family: TaskFamily,
     tasks: Float64[np.ndarray, "n parameters"],
-    horizon: int,
     protocol: Protocol,
     seed: np.random.SeedSequence,
-) -> Schedule[tuple[Evaluation, list[list[list[Episode]]], Tree]]:
-    """What :func:`evaluate_agent` does, as a schedule; `horizon` is that of the task family."""
-    agent = make_agent(protocol.capacity(horizon))
+) -> Schedule[MetaTest]:
+    """Meta-tests an agent: every trial of every task at once, each in a slot of its own."""
+    agent = make_agent(protocol.capacity(family.horizon))
     repeated = np.repeat(tasks, protocol.trials, axis=0)
-    stochastic_seed, seed = seed.spawn(2)
     played: list[list[Episode]] = [[] for _ in repeated]
     belief = None
     if protocol.stochastic_steps:
         played, belief = yield Play(
-            agent, params, repeated, stochastic_seed, deterministic=False, steps=protocol.stochastic_steps
+            agent, params, repeated, child(seed, 0), deterministic=False, steps=protocol.stochastic_steps
         )
     adapted, belief = yield Play(
-        agent, params, repeated, seed, protocol.deterministic, protocol.steps, protocol.episodes, belief
+        agent, params, repeated, child(seed, 1), protocol.deterministic, protocol.steps, protocol.episodes, belief
     )
     played = [first + second for first, second in zip(played, adapted, strict=True)]
     grouped = [played[start : start + protocol.trials] for start in range(0, len(played), protocol.trials)]
-    results = tuple(tuple(_result(trial, protocol.sparse_returns) for trial in trials) for trials in grouped)
-    return Evaluation(protocol, tasks, results), grouped, belief
+    results = tuple(
+        tuple(_result(trial, protocol.sparse_returns, family.success_at) for trial in trials) for trials in grouped
+    )
+    return MetaTest(Evaluation(protocol, tasks, results), grouped, belief)
+
+
+class SplitEvaluation(NamedTuple):
+    """What a meta-test on both task sets of a run gives."""
+
+    columns: Metrics
+    """Of progress.csv."""
+    steps: int
+    """Environment steps that it took."""
+    belief: Tree
+    """The beliefs at the end, those of the test tasks first."""
+    picked: Int[np.ndarray, " picked"]
+    """Indices of the train tasks."""
+
+
+def evaluate_split(
+    make_agent: AgentFactory,
+    params: Tree,
+    family: TaskFamily,
+    split: TaskSplit,
+    protocol: Protocol,
+    seed: np.random.SeedSequence,
+) -> Schedule[SplitEvaluation]:
+    """Meta-tests an agent on the test tasks and on as many train tasks: what every algorithm reports."""
+    train, test = split.train, split.test
+    pick = np.random.default_rng(child(seed, 0))
+    picked = pick.choice(len(train), size=min(len(train), len(test)), replace=False)
+    tasks = np.concatenate([test, train[picked]])
+    evaluation, _, belief = yield from meta_test(make_agent, params, family, tasks, protocol, child(seed, 1))
+    final, n = evaluation.final_returns, len(test)
+    episodes = protocol.minimum_episodes(family.horizon)
+    by_episode = evaluation.returns_by_episode[:n].mean(axis=0)
+    columns = {
+        "AverageReturn_all_train_tasks": float(final[n:].mean()),
+        TEST_RETURN: float(final[:n].mean()),
+        **{f"AverageReturn_test_episode_{i + 1}": float(by_episode[i]) for i in range(episodes)},
+    }
+    successes, final_successes = evaluation.successes_by_episode, evaluation.final_successes
+    if successes is not None and final_successes is not None:
+        columns["AverageSuccess_all_train_tasks"] = float(final_successes[n:].mean())
+        columns[TEST_SUCCESS] = float(final_successes[:n].mean())
+        by_episode = successes[:n].mean(axis=0)
+        columns |= {f"AverageSuccess_test_episode_{i + 1}": float(by_episode[i]) for i in range(episodes)}
+    return SplitEvaluation(columns, evaluation.steps, belief, picked)
 
 
 def episode_return(episode: Episode, sparse: bool) -> float:
@@ -140,8 +184,12 @@ def episode_return(episode: Episode, sparse: bool) -> float:
     return math.fsum(rewards)
 
 
-def _result(trial: list[Episode], sparse: bool) -> TrialResult:
-    successes = [bool((episode.sparse_rewards > 0).any()) for episode in trial if episode.sparse_rewards is not None]
+def _result(trial: list[Episode], sparse: bool, success_at: Literal["any", "end"]) -> TrialResult:
+    successes = [
+        bool(episode.successes.any() if success_at == "any" else episode.successes[-1])
+        for episode in trial
+        if episode.successes is not None
+    ]
     return TrialResult(
         returns=tuple(episode_return(episode, sparse) for episode in trial),
         lengths=tuple(len(episode) for episode in trial),

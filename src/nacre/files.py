@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
+import json
 import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from nacre.errors import NacreError
+from nacre.locks import check_place
 
 _LEFTOVER = ".tmp"
+LARGEST_TEXT = 2**28
+"""Bytes of a file of text that is read at once: beyond, it is a slip, or a device that never ends."""
 
 
 def write_atomically(path: Path, content: bytes | memoryview) -> None:
@@ -21,9 +28,11 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
     The content goes to a temporary file in the same folder, to the disk, and only then under its name.
 
     Raises:
-        NacreError: the disk is full, the folder is read-only or the like; the old content is untouched.
+        NacreError: the disk is full, the folder is read-only or the like; the old content is untouched. Or the path is
+            in a folder that this process has locked, and that was moved or removed.
     """
-    temporary = path.with_name(path.name + _LEFTOVER)
+    check_place(path)
+    temporary = temporary_name(path)
     try:
         try:
             with open(temporary, "wb") as file:
@@ -36,7 +45,78 @@ def write_atomically(path: Path, content: bytes | memoryview) -> None:
             raise
         sync_folder(path.parent)
     except OSError as error:
+        check_place(path)  # it may have been moved just now
         raise cannot("write", path, error) from error
+
+
+def append_durably(path: Path, content: bytes, *, is_new: bool) -> None:
+    """Adds to a file, and brings it to the disk. A kill in between leaves a part of the content.
+
+    `is_new`: whether the file may be missing. One that should be there is not made anew.
+
+    Raises:
+        NacreError: as :func:`write_atomically`, or the file is missing.
+    """
+    check_place(path)
+    try:
+        if not is_new and not path.exists():
+            raise FileNotFoundError(errno.ENOENT, "it was removed while the run wrote it")
+        with open(path, "ab") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if is_new:
+            sync_folder(path.parent)
+    except OSError as error:
+        check_place(path)
+        raise cannot("write", path, error) from error
+
+
+def temporary_name(path: Path) -> Path:
+    """Under which name :func:`write_atomically` writes the content."""
+    return path.with_name(path.name + _LEFTOVER)
+
+
+def reserve(path: Path) -> bool:
+    """Takes the name of a file that :func:`write_atomically` will write, before the work that goes into it.
+
+    What keeps others out is its temporary file. Give it back with :func:`release`.
+
+    Returns:
+        whether the name was free.
+
+    Raises:
+        OSError: the file could not be written.
+    """
+    try:
+        with open(temporary_name(path), "xb"):
+            pass
+    except FileExistsError:
+        return False
+    if path.exists():  # another process has written it in between
+        release(path)
+        return False
+    return True
+
+
+def release(path: Path) -> None:
+    """Gives a reserved name back, if it was not used."""
+    with contextlib.suppress(OSError):
+        temporary_name(path).unlink()
+
+
+def writable(path: Path) -> Path:
+    """The path of a file, after making its folder and before the minutes of work that go into it.
+
+    Raises:
+        NacreError: it cannot be written.
+    """
+    make_folder(path.parent)
+    if path.is_dir():
+        raise NacreError(f"{path} is a folder; allowed: the name of a file")
+    if not os.access(path.parent, os.W_OK):
+        raise NacreError(f"cannot write {path}: its folder is read-only")
+    return path
 
 
 def sync_folder(folder: Path) -> None:
@@ -54,6 +134,7 @@ def make_folder(folder: Path) -> None:
     Raises:
         NacreError: that is not possible.
     """
+    check_place(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -67,15 +148,70 @@ def remove(paths: list[Path]) -> None:
         NacreError: that is not possible.
     """
     for path in paths:
+        check_place(path)
         try:
             path.unlink(missing_ok=True)
         except OSError as error:
             raise cannot("remove", path, error) from error
 
 
+def set_aside(path: Path) -> Path:
+    """Gives a damaged file another name beside its own, and returns that.
+
+    Raises:
+        NacreError: that is not possible.
+    """
+    check_place(path)
+    aside, number = path.with_name(f"{path.name}.damaged"), 1
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.damaged-{number}")
+    try:
+        path.rename(aside)
+    except OSError as error:
+        raise cannot("rename", path, error) from error
+    return aside
+
+
 def leftovers(folder: Path) -> list[Path]:
     """Temporary files of a writer that was killed."""
     return list(folder.glob(f"*{_LEFTOVER}"))
+
+
+def read_text(path: Path, most: int = LARGEST_TEXT) -> str:
+    """A file of text, UTF-8. A byte-order mark is passed over.
+
+    Raises:
+        NacreError: the file is missing, cannot be read, is no text, or has more than `most` bytes.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+        if len(content) > most:
+            raise NacreError(f"{path} has more than {most} bytes; allowed: at most so many")
+        return content.decode("utf-8-sig")
+    except OSError as error:
+        raise cannot("read", path, error) from error
+    except UnicodeDecodeError:
+        raise NacreError(f"{path} is not text") from None
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The values of a JSON text.
+
+    Raises:
+        ValueError: it is no JSON, or Python has no room for it; the message goes on from its name.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not JSON: {error}") from None
+    except UnicodeDecodeError:
+        raise ValueError("is not text") from None
+    except ValueError:
+        raise ValueError("is not JSON: a number has too many digits") from None
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray], *, compress: bool = False) -> None:

@@ -14,37 +14,66 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Float32, Float64, Int32, Real
 
-from nacre.configuration import AlgorithmConfig
 from nacre.metrics import StepMetrics
 from nacre.nn.mlp import Precision
+from nacre.replay import ReplayBuffer
 from nacre.tasks.family import Sizes, TaskFamily, TaskSplit
 from nacre.types import Episode, Key, Metrics, Transition, Tree, Visit
 
 
 @runtime_checkable
 class Agent(Protocol):
-    """Task inference (`begin_*`, `observe`, `end_episode`) and control (`act`), as pure functions of N trials.
+    """Task inference (`begin_*`, `observe`, `end_episode`) and control (`act`), as pure functions of n trials.
 
-    An agent is a frozen, hashable dataclass of settings. Its parameters and beliefs are pytrees that it alone looks
-    into. Every leaf of a belief has a leading axis N. `keys` has a random key for each trial, and a trial's result may
-    depend on no other's key. `mask` says which trials a call concerns: the beliefs of the others come back unchanged.
+    An agent is a frozen, hashable dataclass of settings: the house compiles its methods once for each agent. A subclass
+    needs `begin_trial`, `act` and, if it infers anything, `observe`; the other methods change nothing.
+
+    The methods are called in this order, at the same time for all trials of a play:
+
+        begin_trial, begin_episode, then act and observe at each step, end_episode, begin_episode, act, observe, ...
+
+    Arguments that have the same meaning everywhere:
+
+        params: what `Learner.parameters` selected. It does not change within a trial.
+        belief: what the agent carries from one call to the next. It is any pytree, but every leaf has a leading axis n.
+        keys: a random key for each trial. What a trial draws may come from no other trial's key.
+        mask: the trials that the call concerns. The beliefs of the others have to come back unchanged: see
+            :func:`select`.
     """
 
-    sees_sparse_reward: bool
-    """Whether it reads the sparse reward of what it observes."""
-    sees_task: bool
-    """Whether it is given the true task. Only a reference that has nothing to infer is."""
+    @property
+    def sees_sparse_reward(self) -> bool:
+        """Whether `observe` reads the sparse reward of a transition. A loaded agent then asks its user for it."""
+        return False
+
+    @property
+    def sees_task(self) -> bool:
+        """Whether `begin_trial` is given the true tasks. Only a reference that has nothing to infer is."""
+        return False
 
     def begin_trial(self, params: Tree, keys: Key, tasks: Float32[Array, "n parameters"] | None) -> Tree:
-        """The beliefs of n agents that have seen nothing of their tasks; `tasks` is None unless `sees_task`."""
+        """Begins n trials.
+
+        Args:
+            params, keys: see above; `len(keys)` is n.
+            tasks: the true tasks if the agent `sees_task`, or None.
+
+        Returns:
+            The beliefs of agents that have seen nothing of their tasks.
+        """
         ...
 
     def begin_episode(self, params: Tree, belief: Tree, keys: Key, mask: Bool[Array, " n"]) -> Tree:
-        """At each reset."""
-        ...
+        """Begins an episode, of which nothing was observed yet: a hypothesis may be drawn here, a hidden state reset.
+
+        Returns:
+            The beliefs.
+        """
+        return belief
 
     def act(
         self,
@@ -55,16 +84,33 @@ class Agent(Protocol):
         mask: Bool[Array, " n"],
         deterministic: bool,
     ) -> tuple[Float[Array, "n action"], Tree]:
-        """Actions in [-1, 1], and the beliefs. Actions of trials outside the mask are not used."""
+        """Chooses actions.
+
+        Args:
+            params, belief, keys, mask: see above.
+            observation: what each trial is in now.
+            deterministic: whether to take the mode of the policy, and not a draw from it.
+
+        Returns:
+            Actions in [-1, 1], of which those outside the mask are not used; and the beliefs.
+        """
         ...
 
     def observe(self, params: Tree, belief: Tree, transition: Transition, mask: Bool[Array, " n"]) -> Tree:
-        """After each time step."""
-        ...
+        """Takes in what came of the latest actions: one transition for each trial, after each time step.
+
+        Returns:
+            The beliefs.
+        """
+        return belief
 
     def end_episode(self, params: Tree, belief: Tree, keys: Key, mask: Bool[Array, " n"]) -> Tree:
-        """When an episode has terminated or been truncated, after its last transition was observed."""
-        ...
+        """Ends an episode that has terminated or been truncated. Its last transition was observed before.
+
+        Returns:
+            The beliefs.
+        """
+        return belief
 
 
 MOST_ROWS = 32
@@ -135,30 +181,44 @@ several seeds share one simulator."""
 
 
 class LearnerState(NamedTuple):
-    """All that meta-training changes, in every algorithm."""
+    """All that meta-training changes, in every algorithm: it is what a checkpoint holds."""
 
     trained: Tree
-    """Has fields `networks` and `optimisers`. Everything else in it, such as target networks, is read and written
-    together with the networks."""
+    """A NamedTuple with the fields `networks` and `optimisers`. All else in it, such as target networks, follows the
+    networks: a warm start takes it from the other run together with them, while optimisers begin anew."""
     key: Key
+    """The source of what gradient steps draw. The house splits it before each step."""
     updates: Int32[Array, ""]
-    """Gradient steps done."""
+    """Gradient steps done. The house counts them."""
 
 
 class Phase(NamedTuple):
-    """A part of an iteration. Its name stands in the progress bar, in errors and in columns of time."""
+    """A part of an iteration: it collects, or it takes gradient steps.
+
+    Its name stands in the progress bar, in errors and in columns of time, and is the `phase` that the methods of a
+    learner are given.
+    """
 
     name: str
     steps: int = 0
     """Gradient steps, at most; 0: the phase collects."""
 
 
+@runtime_checkable
 class Memory(Protocol):
-    """What a learner keeps of the data that were collected. A replay keeps all, an on-policy method the latest."""
+    """What a learner keeps of the data that were collected. A replay (:class:`nacre.replay.ReplayBuffer`) keeps all; an
+    on-policy method may keep the latest alone.
+
+    No checkpoint holds it. A run that goes on makes an empty memory and adds all visits again, phase by phase as they
+    were made, so what it holds may depend on the visits alone.
+    """
 
     @property
     def arrays(self) -> Tree:
-        """What `Learner.draw` reads, on the device. Adding visits invalidates it: take it anew afterwards."""
+        """What `Learner.draw` reads: a pytree of arrays on the device.
+
+        Adding visits invalidates it: take it anew afterwards. Gradient steps are compiled anew if its shapes change.
+        """
         ...
 
     def add(self, visits: Iterable[Visit]) -> None:
@@ -170,35 +230,61 @@ class Memory(Protocol):
 class Learner(abc.ABC):
     """Meta-training of one algorithm on tasks of given sizes.
 
-    It is hashable and holds no arrays: what changes is in a :class:`LearnerState`. `phases` is its outline. The house
-    goes through the phases of an iteration in order and evaluates at the end; it can stop and go on between any two
-    gradient steps.
+    It is a frozen, hashable dataclass and holds no arrays: what changes is in a :class:`LearnerState`. `phases` is its
+    outline. In each iteration the house goes through the phases in order, and then evaluates:
+
+        a phase that collects      begin, collect; the memory adds what came of it
+        one of gradient steps      begin, derive, and then for each step: ended, draw, step
+        at the end                 evaluate
+
+    A run can be stopped between any two gradient steps, and is then continued exactly. The house does that, and trains
+    several seeds at once, if the methods below are pure: what they return follows from their arguments alone.
+    `draw`, `step` and `ended` are compiled by JAX; the others are plain Python. Before a run begins, `memory`, `derive`
+    and `draw` are also called without values, to estimate the memory that is needed.
     """
 
     config: Any  # an AlgorithmConfig: subclasses narrow the type
+    """The hyperparameters."""
     sizes: Sizes
+    """Of the task family: observation, action, horizon, task."""
     precision: Precision = "float32"
+    """Of the hidden layers' matrix products; networks are made with it."""
 
     @abc.abstractmethod
     def initial_state(self, key: Key) -> LearnerState:
-        """Fresh networks, targets equal to what they follow, and optimisers that have not moved."""
+        """Fresh networks, targets equal to what they follow, and optimisers that have not moved.
+
+        It is compiled too. No two leaves may be one array, as a gradient step is given their memory: copy networks to
+        make targets of them.
+        """
 
     @abc.abstractmethod
     def parameters(self, state: LearnerState) -> Tree:
-        """What agents act with. It selects parts of the state and computes nothing, so that a trained agent can be read
-        from a checkpoint without the rest."""
+        """What agents act with: their `params`. It selects parts of the state and computes nothing, so that a trained
+        agent can be read from a checkpoint without the rest."""
 
     @abc.abstractmethod
     def agent(self, capacity: int) -> Agent:
-        """The agent as it is meta-tested, for trials of at most `capacity` transitions."""
+        """The agent as it is meta-tested, for trials of at most `capacity` transitions.
 
-    @abc.abstractmethod
+        An agent that keeps the transitions of a trial has to make room for so many; another may ignore it.
+        """
+
     def memory(self, family: TaskFamily, tasks: Float64[np.ndarray, "n parameters"], iterations: int) -> Memory:
-        """An empty memory for the train tasks, with room for what so many iterations collect."""
+        """An empty memory for the train tasks: unless a subclass has another, a replay with room for the environment
+        steps that so many iterations collect."""
+        transitions = self.config.environment_steps(len(tasks), iterations)
+        return ReplayBuffer(
+            len(tasks),
+            self.sizes,
+            has_sparse_reward=family.has_sparse_reward,
+            transitions=transitions,
+            fullest_task=-(-transitions // len(tasks)),
+        )
 
     @abc.abstractmethod
     def phases(self, iteration: int) -> tuple[Phase, ...]:
-        """The phases of an iteration, in order. A name may occur several times."""
+        """The phases of an iteration, in order. A name may occur several times; iterations are counted from 0."""
 
     @abc.abstractmethod
     def collect(
@@ -210,47 +296,106 @@ class Learner(abc.ABC):
         tasks: Float64[np.ndarray, "n parameters"],
         seed: np.random.SeedSequence,
     ) -> Schedule[list[Visit]]:
-        """What a phase without gradient steps collects; `tasks` are the train tasks."""
+        """What a phase without gradient steps collects.
 
-    def begin(self, phase: str, state: LearnerState, memory: Memory) -> LearnerState:
-        """The state with which a phase of gradient steps begins: statistics of the data, or best weights so far.
+        It is a generator: it yields each :class:`Play` that it wants, and is sent the :class:`Played` that came of it.
 
-        It is called once for each phase, and not again if a run is resumed within it.
+        Args:
+            phase: its name.
+            state: what has been learnt; `self.parameters(state)` are the params of a play.
+            memory: what was collected before.
+            family: of the tasks.
+            tasks: the train tasks. `Visit.task` is an index into them.
+            seed: the source of everything random here; :func:`nacre.seeds.child` makes independent ones of it.
+
+        Returns:
+            The visits, in the order in which the memory takes them.
+        """
+
+    def begin(
+        self, phase: str, state: LearnerState, memory: Memory, tasks: Float64[np.ndarray, "n parameters"]
+    ) -> LearnerState:
+        """The state with which a phase begins, whether it collects or steps: statistics of the data, best weights.
+
+        It is called once for each phase, and not again if a run is resumed within it. Arguments are as in `collect`.
         """
         return state
 
-    def derive(self, phase: str, state: LearnerState, memory: Memory) -> Tree:
-        """What the steps of a phase read besides the memory and can be computed anew from it and the state.
+    def derive(
+        self, phase: str, state: LearnerState, memory: Memory, tasks: Float64[np.ndarray, "n parameters"]
+    ) -> Tree:
+        """What the gradient steps of a phase read besides the memory, such as the train tasks or statistics.
 
-        It is called whenever the gradient steps of a phase begin or go on, and its result is never saved. It may depend
-        on nothing that a step of this phase changes.
+        It is called whenever the gradient steps of a phase begin or go on, and its result is never saved. So it has to
+        be the same each time, and may depend on nothing that a step of this phase changes.
+
+        Args:
+            phase, state, memory: as in `collect`.
+            tasks: the train tasks.
+
+        Returns:
+            A pytree of arrays.
         """
         return None
 
     def draw(self, phase: str, arrays: Tree, derived: Tree, key: Key) -> Tree:
-        """The batch of a gradient step; `arrays` are the memory's."""
+        """The batch of a gradient step.
+
+        Args:
+            phase: its name.
+            arrays: those of the memory.
+            derived: what `derive` gave.
+            key: the source of everything random here.
+
+        Returns:
+            Any pytree of arrays, for `step` alone.
+        """
         raise NotImplementedError(f"{type(self).__name__} draws no batch in the phase {phase}")
 
     def step(self, phase: str, trained: Tree, batch: Tree, key: Key) -> tuple[Tree, StepMetrics]:
-        """One gradient step."""
+        """One gradient step.
+
+        Args:
+            phase: its name.
+            trained: `LearnerState.trained`.
+            batch: what `draw` gave.
+            key: the source of everything random here.
+
+        Returns:
+            The new `trained`, of the same shapes; and an OrderedDict of metrics by column of progress.csv, the same
+            columns in every step of the phase. See :mod:`nacre.metrics` for their kinds.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no gradient step in the phase {phase}")
 
     def ended(self, phase: str, trained: Tree) -> Bool[Array, ""] | bool:
         """Whether the phase needs no further steps: the rest are left out. False: it never stops early."""
         return False
 
-    @abc.abstractmethod
     def evaluate(
         self, state: LearnerState, memory: Memory, family: TaskFamily, split: TaskSplit, seed: np.random.SeedSequence
     ) -> Schedule[tuple[Metrics, int]]:
-        """Columns of progress.csv at the end of an iteration, and the environment steps that they took.
+        """Evaluates at the end of an iteration: unless a subclass adds to it, by the protocol of the configuration.
 
-        Among them is `nacre.evaluation.TEST_RETURN`, by which the best checkpoint is chosen.
+        Args:
+            state, memory, family, seed: as in `collect`.
+            split: train and test tasks.
+
+        Returns:
+            Columns of progress.csv, and the environment steps that they took. `nacre.protocol.TEST_RETURN` has to be
+            among them, as the best checkpoint is chosen by it.
         """
+        from nacre.evaluation import evaluate_split  # here, as it imports this module
+
+        protocol = self.config.protocol(self.sizes.horizon)
+        found = yield from evaluate_split(self.agent, self.parameters(state), family, split, protocol, seed)
+        return found.columns, found.steps
 
 
-def select(mask: Bool[Array, " n"], new: Tree, old: Tree) -> Tree:
-    """`new` for the trials of the mask and `old` for the others, leaf by leaf."""
-    import jax.numpy as jnp
+def select(mask: Bool[Array, " n"], chosen: Tree, others: Tree) -> Tree:
+    """The rows of `chosen` that are in the mask, and the other rows of `others`, leaf by leaf: what an agent needs to
+    leave the beliefs of resting trials unchanged."""
 
-    return jax.tree.map(lambda a, b: jnp.where(mask.reshape(-1, *(1,) * (a.ndim - 1)), a, b), new, old)
+    def rows(leaf: Array, other: Array) -> Array:
+        return jnp.where(mask.reshape(-1, *(1,) * (leaf.ndim - 1)), leaf, other)
+
+    return jax.tree.map(rows, chosen, others)

@@ -1,4 +1,4 @@
-"""Trained agents for one's own loop. Nothing of training is imported here."""
+"""TrainedRun agents for one's own loop."""
 
 from __future__ import annotations
 
@@ -6,71 +6,68 @@ import functools
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpy.typing
-from jaxtyping import Array, Bool, Float, Int32, Real
+from jaxtyping import Array, Bool
 
-from nacre.agents.interface import Agent
-from nacre.agents.pearl.agent import PearlAgent, evaluation_agent
-from nacre.agents.pearl.networks import ActingNetworks, initial_networks
-from nacre.checkpoint import latest_checkpoint, load_part
+from nacre import acting
+from nacre.checkpoint import latest_checkpoint, load_selected, read_progress
 from nacre.errors import NacreError
 from nacre.experiments import Experiment
 from nacre.experiments.experiment import nearest
-from nacre.run_folder import CHECKPOINTS, read_run
+from nacre.identity import check_stamp
+from nacre.interfaces import Agent, Learner, select
+from nacre.protocol import Protocol
+from nacre.run_folder import CHECKPOINTS, read_run, read_stamp
+from nacre.runtime import learner_for
 from nacre.tasks import make_family
 from nacre.tasks.family import TaskFamily, TaskSplit
-from nacre.types import Key, Transition, Tree
+from nacre.types import Transition, Tree
 
 Values = np.typing.ArrayLike | float | int | bool
 """Numbers or flags, in an array or not. (Spelt out for run-time type checks, to which no float is a complex number.)"""
 
-NETWORKS = ".trained.networks"
-"""Where in the state of a PEARL learner its networks are."""
-
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedRun:
     """What a run has learnt, as far as acting needs it."""
 
     experiment: Experiment
     family: TaskFamily
     split: TaskSplit
     checkpoint: Path
-    networks: ActingNetworks
+    learner: Learner
+    parameters: Tree
+    """What agents act with."""
 
-    def agent(self, capacity: int) -> PearlAgent:
-        """The agent as it is meta-tested, with room for `capacity` transitions of context in a trial."""
-        family = self.family
-        sizes = family.observation_size, family.action_size, family.horizon
-        return evaluation_agent(self.experiment.algorithm, *sizes, capacity)
+    def agent(self, capacity: int) -> Agent:
+        """The agent as it is meta-tested, for trials of at most `capacity` transitions."""
+        return self.learner.agent(capacity)
+
+    @property
+    def protocol(self) -> Protocol:
+        """How the run meta-tests its agent after each iteration."""
+        return self.experiment.algorithm.protocol(self.family.horizon)
 
 
-def read_trained(run: Path | str, checkpoint: Path | str = "latest") -> Trained:
-    """Reads the experiment and the networks of a run; see :func:`load` for `checkpoint`.
+def read_trained(run: Path | str, checkpoint: Path | str = "latest") -> TrainedRun:
+    """Reads the experiment of a run and what its agent acts with; see :func:`load` for `checkpoint`.
 
     Raises:
         NacreError: the folder is no run, or the checkpoint is missing, damaged or of another experiment.
     """
     experiment, split = read_run(Path(run))
     family = make_family(experiment.family)
+    learner = learner_for(experiment, family)
     path = find_checkpoint(Path(run), checkpoint)
-    shapes = jax.eval_shape(
-        lambda: (
-            initial_networks(
-                experiment.algorithm,
-                family.observation_size,
-                family.action_size,
-                key=jax.random.key(0),
-                precision=experiment.precision,
-            ).acting
-        )
-    )
-    return Trained(experiment, family, split, path, load_part(path, NETWORKS, shapes))
+    shapes = jax.eval_shape(learner.initial_state, jax.random.key(0))
+    parameters = load_selected(path, shapes, learner.parameters)
+    stamp = read_progress(path).get("run")
+    check_stamp(path, stamp, read_stamp(Path(run), experiment, split))
+    return TrainedRun(experiment, family, split, path, learner, parameters)
 
 
 def load(
@@ -99,10 +96,19 @@ def load(
     trained = read_trained(run, checkpoint)
     if capacity is None:
         horizon = trained.family.horizon
-        capacity = max(10 * horizon, trained.experiment.algorithm.evaluation_steps + horizon)
+        capacity = max(10 * horizon, trained.protocol.capacity(horizon))
     if capacity < 1:
         raise NacreError(f"capacity is {capacity}; allowed: at least 1")
     return LoadedAgent(trained, capacity, deterministic=deterministic, seed=seed)
+
+
+class _Acted(NamedTuple):
+    """What an agent did last."""
+
+    observation: Any
+    action: np.ndarray
+    belief: Tree
+    """That of before."""
 
 
 class LoadedAgent:
@@ -117,43 +123,53 @@ class LoadedAgent:
         experiment: the experiment it was trained in.
     """
 
-    def __init__(self, trained: Trained, capacity: int, *, deterministic: bool, seed: int):
+    def __init__(self, trained: TrainedRun, capacity: int, *, deterministic: bool, seed: int):
         """Use :func:`load`."""
         self.deterministic = deterministic
         self.checkpoint = trained.checkpoint
         self.experiment = trained.experiment
         self._family = trained.family
-        self._params = trained.networks
+        self._params = trained.parameters
         self._capacity = capacity
         self._agent: Agent = trained.agent(capacity)
         self._root = jax.random.key(seed)
         self._trials = 0
-        self._single = True
+        self._single, self._n = True, 1
         self._belief: Tree | None = None
-        self._acted: tuple[Any, Any] | None = None  # the observation and action that `observe` will complete
+        self._acted: _Acted | None = None  # what `observe` will complete
 
-    def begin_trial(self, n: int | None = None) -> None:
+    def begin_trial(self, n: int | None = None, *, task: Values | None = None) -> None:
         """Forgets the task: begins a new trial, or n new trials at once.
 
         Args:
             n: None: one trial, and arrays without a leading axis.
+            task: only for an agent that is given its task instead of inferring it: the parameters, shape (parameters,)
+                or (n, parameters).
 
         Raises:
-            ValueError: n is less than 1.
+            ValueError: n is less than 1; a task is missing, of another shape, or given to an agent that infers it.
+            NacreError: a task is not finite.
         """
         if n is not None and n < 1:
             raise ValueError(f"n is {n}; allowed: None or at least 1")
+        before = self._single, self._n
         self._single, self._n = n is None, n or 1
-        self._key = jax.random.fold_in(self._root, self._trials)
+        try:
+            tasks = self._tasks(task)
+        except (ValueError, NacreError):
+            self._single, self._n = before
+            raise
+        key = jax.random.fold_in(self._root, self._trials)
+        self._keys = _trial_keys(key, np.arange(self._n, dtype=np.int32))
         self._trials += 1
         self._time = 0  # calls of act and begin_episode in this trial
         self._seen = np.zeros(self._n, int)
         self._acted = None
-        self._belief = _begin_trial(self._agent, self._params, self._key, self._n)
+        self._belief = _begin(self._agent, self._params, self._keys, tasks)
 
     def begin_episode(self) -> None:
-        """Begins an episode without ending one: what the agent draws for an episode (PEARL: z, from the posterior) is
-        drawn anew, in all trials; what it has inferred stays.
+        """Begins an episode without ending one, in all trials: what the agent draws for an episode, such as a guess of
+        the task, is drawn anew; what it has inferred stays.
 
         `begin_trial` does this already, and so does `observe` where an episode has ended. It is for an episode that
         was broken off, and for looking at several draws of one belief.
@@ -165,7 +181,10 @@ class LoadedAgent:
             raise RuntimeError("begin_episode: no trial has begun; call begin_trial first")
         self._time += 1  # so that every draw has a key of its own
         self._acted = None
-        self._belief = _begin_episode(self._agent, self._params, self._belief, self._key, np.int32(self._time))
+        everywhere = np.ones(self._n, bool)
+        self._belief = _begin_episode(
+            self._agent, self._params, self._belief, self._keys, np.int32(self._time), everywhere
+        )
 
     def act(self, observation: Values) -> np.ndarray:
         """The action for an observation.
@@ -186,11 +205,19 @@ class LoadedAgent:
             raise RuntimeError("act: no trial has begun; call begin_trial first")
         rows = self._observations("observation", observation)
         self._time += 1
+        before = self._belief
         action, self._belief = _act(
-            self._agent, self._params, self._belief, rows, self._key, np.int32(self._time), self.deterministic
+            self._agent,
+            self._params,
+            before,
+            rows,
+            self._keys,
+            np.int32(self._time),
+            np.ones(self._n, bool),
+            deterministic=self.deterministic,
         )
-        self._acted = rows, np.array(action)
-        return self._acted[1][0].copy() if self._single else self._acted[1].copy()
+        self._acted = _Acted(rows, np.array(action), before)
+        return self._acted.action[0].copy() if self._single else self._acted.action.copy()
 
     def observe(
         self,
@@ -204,8 +231,8 @@ class LoadedAgent:
     ) -> None:
         """What came of the latest action.
 
-        Where an episode has ended, the belief is updated as the algorithm does it (PEARL: from all episodes of the
-        trial), and the next `act` there is the first of a new episode.
+        If an episode has ended in a trial, the belief is updated as the algorithm does it, and the next `act` there is
+        the first of a new episode.
 
         Args:
             next_observation: shaped like an `observation` of :meth:`act`.
@@ -223,31 +250,33 @@ class LoadedAgent:
         """
         if self._acted is None or self._belief is None:
             raise RuntimeError("observe: there is no action yet to observe the result of; call act first")
-        if sparse_reward is None and self.experiment.algorithm.sparse_reward_in_context:
+        if sparse_reward is None and self._agent.sees_sparse_reward:
             raise ValueError("sparse_reward is missing: this agent was trained with the sparse reward in its context")
         played = self._flags("active", True if active is None else active, may_be_scalar=active is None)
         rewards = self._rows("reward", reward)
         transition = Transition(
-            observation=self._acted[0],
-            action=self._acted[1],
+            observation=self._acted.observation,
+            action=self._acted.action,  # pyright: ignore[reportArgumentType]
             reward=rewards,
             sparse_reward=rewards if sparse_reward is None else self._rows("sparse_reward", sparse_reward),
             next_observation=self._observations("next_observation", next_observation),
             terminated=self._flags("terminated", terminated),
         )
         ended = played & (transition.terminated | self._flags("truncated", truncated))
+        if not played.all():  # there the action was not carried out, so that it changed no belief either
+            self._belief = _select(played, self._belief, self._acted.belief)
         self._acted = None
         self._belief = _observe(self._agent, self._params, self._belief, transition, played)
         self._warn_when_full(played)
         if ended.any():
-            self._belief = _end_episode(self._agent, self._params, self._belief, ended, self._key, np.int32(self._time))
+            time = np.int32(self._time)
+            self._belief = _end_episode(self._agent, self._params, self._belief, self._keys, time, ended, ended)
 
     @property
     def belief(self) -> Any:
         """A copy of what the agent believes, as the algorithm keeps it, in NumPy arrays.
 
-        PEARL's has among its fields `mean` and `variance` of the posterior over z, `latent` (the z in force) and
-        `episodes` (how many have ended). Without leading axis in a single trial.
+        Its fields are on the page of each algorithm. Arrays have no leading axis in a single trial.
 
         Raises:
             RuntimeError: no trial has begun.
@@ -255,6 +284,17 @@ class LoadedAgent:
         if self._belief is None:
             raise RuntimeError("belief: no trial has begun; call begin_trial first")
         return jax.tree.map(lambda leaf: np.array(leaf[0] if self._single else leaf), self._belief)
+
+    def _tasks(self, task: Values | None) -> Any:
+        sizes = self._family.sizes
+        if not self._agent.sees_task:
+            if task is not None:
+                raise ValueError("task is given; allowed for this agent: None, as it infers its task")
+            return np.zeros((self._n, sizes.task), np.float32)
+        if task is None:
+            names = ", ".join(self._family.task_parameters)
+            raise ValueError(f"task is missing: this agent does not infer its task but has to be given it ({names})")
+        return self._rows("task", task, (sizes.task,))
 
     def _observations(self, name: str, value: Values) -> Any:
         shape = self._family.observation_shape
@@ -315,48 +355,16 @@ def find_checkpoint(run: Path, checkpoint: Path | str) -> Path:
     raise NacreError(f"{run} has no checkpoint {str(checkpoint)!r}: {nearest(str(checkpoint), known)}")
 
 
-# Keys are made from the number of the time step, not from one another: what a trial draws does not depend on when the
-# episodes of other trials end.
+_begin = jax.jit(acting.begin, static_argnames="agent")
+_begin_episode = jax.jit(acting.begin_episode, static_argnames="agent")
+_act = jax.jit(acting.act, static_argnames=("agent", "deterministic"))
+_end_episode = jax.jit(acting.end_episode, static_argnames="agent")
+_trial_keys = jax.jit(acting.trial_keys)
 
 
-@functools.partial(jax.jit, static_argnames=("agent", "n"))
-def _begin_trial(agent: Agent, params: Tree, key: Key, n: int) -> Tree:
-    begin_key, episode_key = jax.random.split(jax.random.fold_in(key, 0))
-    belief = agent.begin_trial(params, begin_key, n)
-    return agent.begin_episode(params, belief, episode_key, jnp.ones(n, bool))
-
-
-@functools.partial(jax.jit, static_argnames="agent", donate_argnames="belief")
-def _begin_episode(agent: Agent, params: Tree, belief: Tree, key: Key, time: Int32[Array, ""]) -> Tree:
-    _, begin_key = jax.random.split(jax.random.fold_in(key, time))
-    return agent.begin_episode(params, belief, begin_key, jnp.ones(jax.tree.leaves(belief)[0].shape[0], bool))
-
-
-@functools.partial(jax.jit, static_argnames=("agent", "deterministic"), donate_argnames="belief")
-def _act(
-    agent: Agent,
-    params: Tree,
-    belief: Tree,
-    observation: Real[Array, "n *observation"],
-    key: Key,
-    time: Int32[Array, ""],
-    deterministic: bool,
-) -> tuple[Float[Array, "n action"], Tree]:
-    action_key, _ = jax.random.split(jax.random.fold_in(key, time))
-    return agent.act(params, belief, observation, action_key, deterministic)
-
-
-@functools.partial(jax.jit, static_argnames="agent", donate_argnames="belief")
+@functools.partial(jax.jit, static_argnames="agent")
 def _observe(agent: Agent, params: Tree, belief: Tree, transition: Transition, active: Bool[Array, " n"]) -> Tree:
     return agent.observe(params, belief, transition, active)
 
 
-@functools.partial(jax.jit, static_argnames="agent", donate_argnames="belief")
-def _end_episode(
-    agent: Agent, params: Tree, belief: Tree, ended: Bool[Array, " n"], key: Key, time: Int32[Array, ""]
-) -> Tree:
-    """Updates the beliefs of the trials whose episode ended, and begins their next episodes."""
-    _, ending_key = jax.random.split(jax.random.fold_in(key, time))
-    end_key, begin_key = jax.random.split(ending_key)
-    belief = agent.end_episode(params, belief, end_key, ended)
-    return agent.begin_episode(params, belief, begin_key, ended)
+_select = jax.jit(select)

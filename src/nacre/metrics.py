@@ -15,13 +15,16 @@ from jaxtyping import Array, Float, Int
 
 from nacre.types import Metrics
 
+Values = Array | np.ndarray
+"""On the device; on the host when a run takes them."""
+
 
 class PerTask(NamedTuple):
     """A quantity of each task of a step. The column is its mean; a value that is not finite names its task."""
 
-    tasks: Int[Array, "*steps tasks"]
+    tasks: Int[Values, "*steps tasks"]
     """Indices of train tasks."""
-    values: Float[Array, "*steps tasks"]
+    values: Float[Values, "*steps tasks"]
 
 
 class Summary(NamedTuple):
@@ -30,17 +33,17 @@ class Summary(NamedTuple):
     They become four columns, pooled over the steps of an iteration: `<name> Mean`, `Std`, `Max` and `Min`.
     """
 
-    mean: Float[Array, "*steps"]
-    mean_square: Float[Array, "*steps"]
-    maximum: Float[Array, "*steps"]
-    minimum: Float[Array, "*steps"]
+    mean: Float[Values, "*steps"]
+    mean_square: Float[Values, "*steps"]
+    maximum: Float[Values, "*steps"]
+    minimum: Float[Values, "*steps"]
 
 
 def summarise(values: Float[Array, "..."]) -> Summary:
     return Summary(values.mean(), (values**2).mean(), values.max(), values.min())
 
 
-StepMetrics = OrderedDict[str, Float[Array, "*steps"] | PerTask | Summary]
+StepMetrics = OrderedDict[str, Float[Values, "*steps"] | PerTask | Summary]
 """Metrics of one gradient step; with a leading axis, of several. (JAX would sort the keys of a plain dict.)"""
 
 Totals = dict[str, dict[str, float]]
@@ -61,10 +64,12 @@ def find_non_finite(metrics: StepMetrics) -> NonFinite | None:
     """The first step with a value that is not finite, and the first such value in the order of the columns."""
     first: NonFinite | None = None
     for name, value in metrics.items():
-        leaves = [value.values] if isinstance(value, PerTask) else list(value) if isinstance(value, Summary) else [value]
+        leaves = (
+            [value.values] if isinstance(value, PerTask) else list(value) if isinstance(value, Summary) else [value]
+        )
         for leaf in leaves:
             rows = np.asarray(leaf)
-            bad = np.flatnonzero(~np.isfinite(rows).reshape(len(rows), -1).all(axis=1))
+            bad = np.flatnonzero(~np.isfinite(rows).all(axis=tuple(range(1, rows.ndim))))
             if len(bad) and (first is None or bad[0] < first.step):
                 step, task = int(bad[0]), None
                 if isinstance(value, PerTask):
@@ -74,14 +79,15 @@ def find_non_finite(metrics: StepMetrics) -> NonFinite | None:
 
 
 def accumulate(totals: Totals | None, metrics: StepMetrics) -> Totals:
-    """Adds steps to the totals of an iteration; None begins an iteration."""
+    """Adds steps to the totals of an iteration; None begins an iteration. No steps still make their columns known."""
     totals = {name: dict(entry) for name, entry in (totals or {}).items()}
     for name, value in metrics.items():
         entry = totals.setdefault(name, {"steps": 0.0, "sum": 0.0})
         if isinstance(value, Summary):
             entry["squares"] = entry.get("squares", 0.0) + math.fsum(value.mean_square)
-            entry["maximum"] = max(entry.get("maximum", -math.inf), float(np.max(value.maximum)))
-            entry["minimum"] = min(entry.get("minimum", math.inf), float(np.min(value.minimum)))
+            if len(value.maximum):
+                entry["maximum"] = max(entry.get("maximum", -math.inf), float(np.max(value.maximum)))
+                entry["minimum"] = min(entry.get("minimum", math.inf), float(np.min(value.minimum)))
         means = value.mean if isinstance(value, Summary) else value
         means = value.values.mean(axis=1) if isinstance(value, PerTask) else means
         entry["steps"] += len(means)
@@ -90,16 +96,20 @@ def accumulate(totals: Totals | None, metrics: StepMetrics) -> Totals:
 
 
 def columns(totals: Totals) -> Metrics:
-    """The columns of an iteration: plain means first, and then the summaries."""
+    """The columns of an iteration: plain means first, and then the summaries. NaN: there were no steps."""
     row: dict[str, float] = {}
     for name, entry in totals.items():
         if "squares" not in entry:
-            row[name] = entry["sum"] / entry["steps"]
+            row[name] = _mean(entry, "sum")
     for name, entry in totals.items():
         if "squares" in entry:
-            mean = entry["sum"] / entry["steps"]
-            row[f"{name} Mean"] = mean
-            row[f"{name} Std"] = math.sqrt(max(entry["squares"] / entry["steps"] - mean**2, 0.0))
-            row[f"{name} Max"] = entry["maximum"]
-            row[f"{name} Min"] = entry["minimum"]
+            mean = row[f"{name} Mean"] = _mean(entry, "sum")
+            variance = _mean(entry, "squares") - mean**2
+            row[f"{name} Std"] = math.sqrt(0.0 if variance < 0 else variance)
+            row[f"{name} Max"] = entry.get("maximum", math.nan)
+            row[f"{name} Min"] = entry.get("minimum", math.nan)
     return row
+
+
+def _mean(entry: dict[str, float], total: str) -> float:
+    return entry[total] / entry["steps"] if entry["steps"] else math.nan

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+TEST_RETURN = "AverageReturn_all_test_tasks"
+"""The column that papers plot: mean return of the last episode of a trial over all test tasks."""
+TEST_SUCCESS = "AverageSuccess_all_test_tasks"
+"""The share of test trials whose last episode was a success."""
+
 
 @dataclass(frozen=True)
 class Protocol:
@@ -60,8 +65,8 @@ class Protocol:
         """The protocol in one sentence."""
         episodes = f"{self.minimum_episodes(horizon)}{' or more' if may_terminate else ''}"
         parts = [
-            f"{self.name}: {self.trials} trial(s) on each of {test_tasks} test tasks; a trial has {episodes} episodes of "
-            f"up to {horizon} steps"
+            f"{self.name}: {self.trials} trial(s) on each of {test_tasks} test tasks; a trial has {episodes} episodes "
+            f"of up to {horizon} steps"
         ]
         if self.explores:
             actions = " with stochastic actions" if self.stochastic_steps else ""

@@ -1,36 +1,41 @@
 """Replay: every transition of every task, once, on the device, and the draws from it.
 
-Transitions of a task are numbered by rank, in the order in which they were collected. A page table maps ranks to rows
-of shared arrays, as virtual memory does: a page of `PAGE` rows belongs to one task, so tasks grow independently
-without one row of padding per task and step. Observations are in an array of their own, an episode's `length + 1` one
-after another; a transition knows the row of its observation, and its next observation is in the row below. Pictures
-are stored once too, as uint8, and drawn in stacks, each with those before it in its episode.
+Transitions of a task are numbered by *rank*, in the order in which they were collected, so that those of an episode and
+those of a trial have consecutive ranks. A page table maps ranks to *rows*, as virtual memory does: a page of `PAGE`
+rows belongs to one task, so tasks grow independently. Windows, stacks, episodes and trials are all one gather: ranks
+with offsets, cut off at the first rank of the episode or of the trial.
 
-The context data of a task is a contiguous range of ranks: those of the latest visit's first episodes. The ranks at
-which episodes start are in a table of their own, for draws of whole episodes.
+A row holds an action, a reward and the *frame* of the observation. Observations lie in frames: an episode of L
+transitions has L + 1 of them, one after another, so that the next observation is in the frame after that. Pictures are
+stored once too, as uint8, and drawn in stacks.
+
+The context data of a task is a contiguous range of ranks: those of the latest visit's first episodes.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
-from typing import NamedTuple
+import math
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float32, Int32, Shaped, UInt8
 
-from nacre.tasks.family import ObservationSize
+from nacre.tasks.family import Sizes
 from nacre.types import Episode, Key, Stretch, Transition, Visit
 
 PAGE = 256
-BLOCK = 4096
+BLOCK_ROWS, BLOCK_BYTES = 4096, 4 * 2**20
+"""Rows are written in blocks of one size, of at most so many rows and bytes."""
+Buffer = TypeVar("Buffer", bound="ReplayBuffer")
 NO_EPISODE = np.iinfo(np.int32).max
 
 
 class Replay(NamedTuple):
-    """The arrays on the device. `rows` transitions and `observation_rows` observations fit.
+    """The arrays on the device.
 
     `sparse_rewards` has no rows in families without a sparse reward. A task without data has nothing to draw: the
     rewards of such draws are NaN, so that no loss hides the mistake.
@@ -40,26 +45,39 @@ class Replay(NamedTuple):
     also stands for those before it.
     """
 
-    observations: Float32[Array, "observation_rows observation"] | UInt8[Array, "observation_rows height width 3"]
-    observation_row: Int32[Array, " rows"]
+    observations: Float32[Array, "frames observation"] | UInt8[Array, "frames height width 3"]
     actions: Float32[Array, "rows action"]
     rewards: Float32[Array, " rows"]
     sparse_rewards: Float32[Array, " sparse_rows"]
     terminated: Bool[Array, " rows"]
+    episode: Int32[Array, " frames"]
+    """The number of the episode, over all tasks."""
+    first_rank: Int32[Array, " all_episodes"]
+    """The rank of the first transition of each episode."""
+    trial_first_rank: Int32[Array, " all_episodes"]
+    """The rank of the first transition of the trial that each episode is of."""
+    frame: Int32[Array, " rows"]
+    """The frame of each transition, by page and rank."""
     pages: Int32[Array, "tasks pages"]
     counts: Int32[Array, " tasks"]
     context_start: Int32[Array, " tasks"]
     context_count: Int32[Array, " tasks"]
     episode_starts: Int32[Array, "tasks episodes"]
-    """Ranks in ascending order, and then NO_EPISODE."""
+    """First ranks of the episodes of each task in ascending order, and then NO_EPISODE."""
 
     def draw(self, tasks: Int32[Array, " n"], size: int, key: Key, frames: int = 1) -> Transition:
         """`size` transitions of each task, uniformly and with replacement; leading axes (n, size)."""
-        return self._draw(tasks, jnp.zeros_like(tasks), self.counts[tasks], size, key, frames)
+        count = self.counts[tasks]
+        return self._read(tasks, self._draw_ranks(jnp.zeros_like(tasks), count, size, key), count, frames)
 
     def draw_context(self, tasks: Int32[Array, " n"], size: int, key: Key, frames: int = 1) -> Transition:
         """`size` transitions of each task's context data, uniformly and with replacement."""
-        return self._draw(tasks, self.context_start[tasks], self.context_count[tasks], size, key, frames)
+        start, count = self.context_start[tasks], self.context_count[tasks]
+        return self._read(tasks, self._draw_ranks(start, count, size, key), count, frames)
+
+    def draw_ranks(self, tasks: Int32[Array, " n"], size: int, key: Key) -> Int32[Array, "n size"]:
+        """The ranks of `size` transitions of each task, uniformly and with replacement."""
+        return self._draw_ranks(jnp.zeros_like(tasks), self.counts[tasks], size, key)
 
     def draw_episodes(self, tasks: Int32[Array, " n"], size: int, key: Key, frames: int = 1) -> Stretch:
         """An episode of each task, uniformly, and those that followed it, as many as fit into `size` as a whole.
@@ -72,17 +90,78 @@ class Replay(NamedTuple):
         """The same from each task's context data."""
         return self._draw_episodes(tasks, self.context_start[tasks], self.context_count[tasks], size, key, frames)
 
-    def _draw(
+    def read(self, tasks: Int32[Array, " n"], ranks: Int32[Array, "n *size"], frames: int = 1) -> Transition:
+        """The transitions of those ranks; leading axes (n, *size)."""
+        return self._read(tasks, ranks, self.counts[tasks], frames)
+
+    def frame_of(self, tasks: Int32[Array, " n"], ranks: Int32[Array, "n *size"]) -> Int32[Array, "n *size"]:
+        """The frames of the transitions of those ranks."""
+        return self.frame[self._rows(tasks, ranks)]
+
+    def by_age(self) -> ByAge:
+        """The transitions of all tasks in the order in which they were collected."""
+        capacity, ends = len(self.rewards), jnp.cumsum(self.counts)
+        numbers = jnp.arange(capacity)
+        tasks = jnp.minimum(jnp.searchsorted(ends, numbers, side="right"), len(ends) - 1).astype(jnp.int32)
+        ranks = numbers - (ends - self.counts)[tasks]
+        frames = jnp.where(numbers < ends[-1], self.frame_of(tasks, ranks), NO_EPISODE)
+        order = jnp.argsort(frames)
+        return ByAge(tasks[order], ranks[order], ends[-1])
+
+    def windows(
         self,
         tasks: Int32[Array, " n"],
-        start: Int32[Array, " n"],
-        count: Int32[Array, " n"],
-        size: int,
-        key: Key,
-        frames: int,
+        ranks: Int32[Array, "n size"],
+        length: int,
+        within: Literal["episode", "trial"],
+        frames: int = 1,
+    ) -> Stretch:
+        """The `length` transitions before each of those ranks, oldest first; leading axes (n, size, length).
+
+        The mask is False where there are fewer in the same episode, or in the same trial.
+        """
+        episode = self.episode[self.frame_of(tasks, ranks)]
+        first = (self.first_rank if within == "episode" else self.trial_first_rank)[episode][..., None]
+        wanted = ranks[..., None] + jnp.arange(-length, 0)[None, None]
+        count = self.counts[tasks]
+        return self._stretch(tasks, jnp.maximum(wanted, first), wanted >= first, count, frames)
+
+    def trials(self, tasks: Int32[Array, " n"], ranks: Int32[Array, " n"], size: int, frames: int = 1) -> Stretch:
+        """The first `size` transitions of the trials that those ranks are of; leading axes (n, size).
+
+        The mask is False where the trial is over.
+        """
+        first = self.trial_first_rank[self.episode[self.frame_of(tasks, ranks)]][:, None]
+        wanted = first + jnp.arange(size)[None]
+        within = jnp.minimum(wanted, self.counts[tasks][:, None] - 1)
+        same = self.trial_first_rank[self.episode[self.frame_of(tasks, within)]] == first
+        ranks = jnp.where(same, within, first)
+        return self._stretch(tasks, ranks, same & (wanted == within), self.counts[tasks], frames)
+
+    def _read(
+        self, tasks: Int32[Array, " n"], ranks: Int32[Array, "n *size"], count: Int32[Array, " n"], frames: int
     ) -> Transition:
-        ranks = start[:, None] + jax.random.randint(key, (len(tasks), size), 0, count[:, None])
-        return self._read(tasks, ranks, count, frames)
+        """The same of a draw from `count` transitions of each task."""
+        row = self._rows(tasks, ranks)
+        has_data = count.reshape(-1, *(1,) * (ranks.ndim - 1)) > 0
+        rewards = jnp.where(has_data, self.rewards[row], jnp.nan)
+        sparse_rewards = rewards
+        if self.sparse_rewards.size:
+            sparse_rewards = jnp.where(has_data, self.sparse_rewards[row], jnp.nan)
+        observation, next_observation = self._observations(self.frame[row], ranks, frames)
+        return Transition(
+            observation=observation,
+            action=self.actions[row],
+            reward=rewards,
+            sparse_reward=sparse_rewards,
+            next_observation=next_observation,
+            terminated=self.terminated[row],
+        )
+
+    def _draw_ranks(
+        self, start: Int32[Array, " n"], count: Int32[Array, " n"], size: int, key: Key
+    ) -> Int32[Array, "n size"]:
+        return start[:, None] + jax.random.randint(key, (len(start), size), 0, count[:, None])
 
     def _draw_episodes(
         self,
@@ -105,89 +184,129 @@ class Replay(NamedTuple):
         length = jnp.where(end <= begin + size, end, last_start) - begin
         length = jnp.maximum(length, 1)[:, None]  # of a task without data: one transition, whose reward is NaN
         steps = jnp.arange(size)[None]
-        ranks = begin[:, None] + steps % length
-        # Within an episode the observation rows are consecutive; between two is the last observation of the first.
-        observation_row = self.observation_row[self._rows(tasks, ranks)]
-        begins = jnp.pad(jnp.diff(observation_row, axis=1) != 1, ((0, 0), (1, 0)), constant_values=True)
-        return Stretch(self._read(tasks, ranks, count, frames), begins, mask=steps < length)
+        return self._stretch(tasks, begin[:, None] + steps % length, steps < length, count, frames)
 
-    def _rows(self, tasks: Int32[Array, " n"], ranks: Int32[Array, "n size"]) -> Int32[Array, "n size"]:
-        return self.pages[tasks[:, None], ranks // PAGE] * PAGE + ranks % PAGE
+    def _stretch(
+        self,
+        tasks: Int32[Array, " n"],
+        ranks: Int32[Array, "n *size"],
+        mask: Bool[Array, "n *size"],
+        count: Int32[Array, " n"],
+        frames: int,
+    ) -> Stretch:
+        begins = self.first_rank[self.episode[self.frame_of(tasks, ranks)]] == ranks
+        return Stretch(self._read(tasks, ranks, count, frames), begins, mask)
 
-    def _read(
-        self, tasks: Int32[Array, " n"], ranks: Int32[Array, "n size"], count: Int32[Array, " n"], frames: int
-    ) -> Transition:
-        rows = self._rows(tasks, ranks)
-        observation, next_observation = self._observations(tasks, ranks, self.observation_row[rows], frames)
-        rewards = jnp.where(count[:, None] > 0, self.rewards[rows], jnp.nan)
-        sparse_rewards = rewards
-        if self.sparse_rewards.size:
-            sparse_rewards = jnp.where(count[:, None] > 0, self.sparse_rewards[rows], jnp.nan)
-        return Transition(
-            observation=observation,
-            action=self.actions[rows],
-            reward=rewards,
-            sparse_reward=sparse_rewards,
-            next_observation=next_observation,
-            terminated=self.terminated[rows],
-        )
+    def _rows(self, tasks: Int32[Array, " n"], ranks: Int32[Array, "n *size"]) -> Int32[Array, "n *size"]:
+        tasks = tasks.reshape(-1, *(1,) * (ranks.ndim - 1))
+        return self.pages[tasks, ranks // PAGE] * PAGE + ranks % PAGE
 
     def _observations(
-        self, tasks: Int32[Array, " n"], ranks: Int32[Array, "n size"], row: Int32[Array, "n size"], frames: int
-    ) -> tuple[Shaped[Array, "n size *observation"], Shaped[Array, "n size *observation"]]:
-        """The observations in `row`, and those that follow them."""
+        self, frame: Int32[Array, "n *size"], ranks: Int32[Array, "n *size"], frames: int
+    ) -> tuple[Shaped[Array, "n *size_and_observation"], Shaped[Array, "n *size_and_observation"]]:
+        """The observations in those frames, and those that follow them."""
         if frames == 1:
-            return self.observations[row], self.observations[row + 1]
-        starts = self.episode_starts[tasks]
-        episode = jax.vmap(functools.partial(jnp.searchsorted, side="right"))(starts, ranks) - 1
-        first = row - (ranks - jnp.take_along_axis(starts, episode, axis=1))
-        stacked_rows = jnp.maximum(row[..., None] + jnp.arange(1 - frames, 2)[None, None], first[..., None])
-        pictures = jnp.moveaxis(self.observations[stacked_rows], 2, -2)  # (n, size, height, width, frames + 1, 3)
+            return self.observations[frame], self.observations[frame + 1]
+        first = frame - (ranks - self.first_rank[self.episode[frame]])
+        offsets = jnp.arange(1 - frames, 2).reshape(*(1,) * frame.ndim, -1)
+        pictures = self.observations[jnp.maximum(frame[..., None] + offsets, first[..., None])]
+        pictures = jnp.moveaxis(pictures, frame.ndim, -2)  # (n, *size, height, width, frames + 1, 3)
         shape = (*pictures.shape[:-2], -1)
         return pictures[..., :-1, :].reshape(shape), pictures[..., 1:, :].reshape(shape)
+
+
+class ByAge(NamedTuple):
+    """The transitions of all tasks, oldest first."""
+
+    tasks: Int32[Array, " capacity"]
+    ranks: Int32[Array, " capacity"]
+    """In their tasks. Beyond `count` neither means anything."""
+    count: Int32[Array, ""]
 
 
 class ReplayBuffer:
     """Fills a :class:`Replay`, and keeps the book of its pages on the host.
 
-    `transitions` and `episodes` are what room is made for at once; when more comes, the arrays grow by a quarter,
-    at the cost of a copy and a new compilation of what reads them.
+    Room is made at once for the numbers that are expected; if more comes, the arrays grow by a quarter, at the cost of
+    a copy and a new compilation of what reads them.
     """
 
-    def __init__(
-        self,
-        tasks: int,
-        observation_size: ObservationSize,
-        action_size: int,
-        *,
-        has_sparse_reward: bool,
-        transitions: int,
-        episodes: int,
-    ):
-        pages = -(-transitions // PAGE) + tasks
-        rows = pages * PAGE
+    def __init__(self, tasks: int, sizes: Sizes, *, has_sparse_reward: bool, transitions: int, fullest_task: int):
+        """
+        Args:
+            tasks: how many there are.
+            sizes: of the family.
+            has_sparse_reward: whether episodes have sparse rewards.
+            transitions: expected over all tasks.
+            fullest_task: expected in the task that is visited most.
+        """
+        episodes = -(-transitions // sizes.horizon)
+        frames, rows = transitions + episodes, (-(-transitions // PAGE) + tasks) * PAGE
         self._counts = np.zeros(tasks, np.int32)
         self._context_start = np.zeros(tasks, np.int32)
         self._context_count = np.zeros(tasks, np.int32)
-        self._episode_starts = np.full((tasks, episodes), NO_EPISODE, np.int32)
         self._episode_counts = np.zeros(tasks, np.int32)
-        self._page_table = np.zeros((tasks, pages), np.int32)
-        self._pages_used = 0
-        self._observations_used = 0
-        vectors = isinstance(observation_size, int)
-        shape, dtype = ((observation_size,), jnp.float32) if vectors else (observation_size, jnp.uint8)
+        self._most_episodes, self._most_pages = -(-fullest_task // sizes.horizon), -(-fullest_task // PAGE)
+        self._pages_used = self._frames_used = self._episodes_used = 0
+        vectors = isinstance(sizes.observation, int)
         self._arrays = Replay(
-            observations=jnp.zeros((transitions + episodes, *shape), dtype),
-            observation_row=jnp.zeros(rows, jnp.int32),
-            actions=jnp.zeros((rows, action_size)),
+            observations=jnp.zeros((frames, *sizes.observation_shape), jnp.float32 if vectors else jnp.uint8),
+            actions=jnp.zeros((rows, sizes.action)),
             rewards=jnp.zeros(rows),
             sparse_rewards=jnp.zeros(rows if has_sparse_reward else 0),
             terminated=jnp.zeros(rows, bool),
-            pages=jnp.asarray(self._page_table),
-            counts=jnp.asarray(self._counts),
-            context_start=jnp.asarray(self._context_start),
-            context_count=jnp.asarray(self._context_count),
-            episode_starts=jnp.asarray(self._episode_starts),
+            episode=jnp.zeros(frames, jnp.int32),
+            first_rank=jnp.zeros(episodes, jnp.int32),
+            trial_first_rank=jnp.zeros(episodes, jnp.int32),
+            frame=jnp.zeros(rows, jnp.int32),
+            pages=jnp.zeros((tasks, self._most_pages), jnp.int32),
+            counts=jnp.zeros(tasks, jnp.int32),
+            context_start=jnp.zeros(tasks, jnp.int32),
+            context_count=jnp.zeros(tasks, jnp.int32),
+            episode_starts=jnp.full((tasks, self._most_episodes), NO_EPISODE, jnp.int32),
+        )
+
+    # The tables of the book are made when something is written, so that the sizes alone can be asked for.
+
+    @functools.cached_property
+    def _episode_starts(self) -> np.ndarray:
+        return np.full((len(self._counts), self._most_episodes), NO_EPISODE, np.int32)
+
+    @functools.cached_property
+    def _page_table(self) -> np.ndarray:
+        return np.zeros((len(self._counts), self._most_pages), np.int32)
+
+    @classmethod
+    def for_visits(
+        cls: type[Buffer],
+        tasks: int,
+        sizes: Sizes,
+        *,
+        has_sparse_reward: bool,
+        initial_steps: int,
+        visits: int,
+        visit_steps: Sequence[int],
+    ) -> Buffer:
+        """With room for what is collected as long as episodes end at the horizon.
+
+        Args:
+            tasks, sizes, has_sparse_reward: as above.
+            initial_steps: at first, in every task.
+            visits: of tasks that are drawn with replacement.
+            visit_steps: of the parts of a visit, each of which ends with a whole episode.
+        """
+
+        def whole_episodes(steps: int) -> int:
+            return -(-steps // sizes.horizon) * sizes.horizon
+
+        initial, visit, mean = whole_episodes(initial_steps), sum(map(whole_episodes, visit_steps)), visits / tasks
+        fullest = min(visits, math.ceil(mean + 5 * math.sqrt(mean) + 5))  # nearly always
+        return cls(
+            tasks,
+            sizes,
+            has_sparse_reward=has_sparse_reward,
+            transitions=tasks * initial + visits * visit,
+            fullest_task=initial + fullest * visit,
         )
 
     @property
@@ -209,18 +328,23 @@ class ReplayBuffer:
         visits = list(visits)
         for visit in visits:
             self._check(visit)
-        episodes, rows = [], []
+        episodes: list[Episode] = []
+        first_ranks: list[int] = []
+        trial_first_ranks: list[int] = []
+        rows: list[np.ndarray] = []
         for visit in visits:
-            context_count = sum(len(episode) for episode in visit.episodes[: visit.context_episodes])
+            trial_start = int(self._counts[visit.task])
             if visit.context_episodes:
-                self._context_start[visit.task] = self._counts[visit.task]
-                self._context_count[visit.task] = context_count
+                self._context_start[visit.task] = trial_start
+                self._context_count[visit.task] = sum(map(len, visit.episodes[: visit.context_episodes]))
             for episode in visit.episodes:
                 episodes.append(episode)
+                first_ranks.append(int(self._counts[visit.task]))
+                trial_first_ranks.append(trial_start)
                 self._note_start(visit.task)
                 rows.append(self._allocate(visit.task, len(episode)))
         if episodes:
-            self._write(episodes, np.concatenate(rows))
+            self._write(episodes, np.array(first_ranks, np.int32), np.array(trial_first_ranks, np.int32), rows)
         self._arrays = self._arrays._replace(
             pages=jnp.asarray(self._page_table.copy()),
             counts=jnp.asarray(self._counts.copy()),
@@ -248,46 +372,61 @@ class ReplayBuffer:
 
     def _allocate(self, task: int, length: int) -> np.ndarray:
         """Rows for the next `length` transitions of a task, on its last page and then on new ones."""
-        ranks = self._counts[task] + np.arange(length)
-        held, needed = -(-self._counts[task] // PAGE), -(-(self._counts[task] + length) // PAGE)
-        while self._pages_used + needed - held > self._page_table.shape[1]:
-            self._page_table = np.pad(self._page_table, ((0, 0), (0, self._page_table.shape[1] // 4 + 1)))
+        count = int(self._counts[task])
+        ranks = count + np.arange(length)
+        held, needed = -(-count // PAGE), -(-(count + length) // PAGE)
+        columns = self._page_table.shape[1]
+        if needed > columns:
+            self._page_table = np.pad(self._page_table, ((0, 0), (0, max(needed - columns, columns // 4 + 1))))
         self._page_table[task, held:needed] = np.arange(self._pages_used, self._pages_used + needed - held)
         self._pages_used += needed - held
         self._counts[task] += length
         return self._page_table[task, ranks // PAGE] * PAGE + ranks % PAGE
 
-    def _write(self, episodes: list[Episode], rows: np.ndarray) -> None:
+    def _write(
+        self, episodes: list[Episode], first_ranks: np.ndarray, trial_first_ranks: np.ndarray, rows: list[np.ndarray]
+    ) -> None:
         lengths = np.array([len(episode) for episode in episodes])
-        starts = self._observations_used + np.cumsum(lengths + 1) - lengths - 1
-        self._observations_used += int(lengths.sum()) + len(episodes)
+        starts = self._frames_used + np.cumsum(lengths + 1) - lengths - 1
+        frames = np.arange(self._frames_used, self._frames_used + lengths.sum() + len(episodes))
+        numbers = np.arange(self._episodes_used, self._episodes_used + len(episodes))
+        self._frames_used += len(frames)
+        self._episodes_used += len(episodes)
         self._grow()
-        arrays = self._arrays
-        last = np.zeros(lengths.sum(), bool)
-        last[np.cumsum(lengths) - 1] = [episode.terminated for episode in episodes]
-        observation_row = [start + np.arange(length) for start, length in zip(starts, lengths, strict=True)]
-        observations = [episode.observations for episode in episodes]
-        observation_rows = np.arange(starts[0], self._observations_used)
-        self._arrays = arrays._replace(
-            observations=_scatter(arrays.observations, observation_rows, observations),
-            observation_row=_scatter(arrays.observation_row, rows, observation_row),
-            actions=_scatter(arrays.actions, rows, [episode.actions for episode in episodes]),
-            rewards=_scatter(arrays.rewards, rows, [episode.rewards for episode in episodes]),
-            terminated=_scatter(arrays.terminated, rows, [last]),
-        )
-        if arrays.sparse_rewards.size:
+        terminated = np.zeros(lengths.sum(), bool)
+        terminated[np.cumsum(lengths) - 1] = [episode.terminated for episode in episodes]
+        places = np.concatenate(rows)
+        written = {
+            "observations": (frames, [episode.observations for episode in episodes]),
+            "actions": (places, [episode.actions for episode in episodes]),
+            "rewards": (places, [episode.rewards for episode in episodes]),
+            "terminated": (places, [terminated]),
+            "episode": (frames, [np.repeat(numbers, lengths + 1)]),
+            "first_rank": (numbers, [first_ranks]),
+            "trial_first_rank": (numbers, [trial_first_ranks]),
+            "frame": (places, [start + np.arange(length) for start, length in zip(starts, lengths, strict=True)]),
+        }
+        if self._arrays.sparse_rewards.size:
             sparse_rewards = [episode.sparse_rewards for episode in episodes if episode.sparse_rewards is not None]
-            self._arrays = self._arrays._replace(sparse_rewards=_scatter(arrays.sparse_rewards, rows, sparse_rewards))
+            written["sparse_rewards"] = (places, sparse_rewards)
+        for name, (where, parts) in written.items():
+            array = _scatter(getattr(self._arrays, name), where, np.concatenate(parts))
+            self._arrays = self._arrays._replace(**{name: array})
 
     def _grow(self) -> None:
-        arrays, rows = self._arrays, self._page_table.shape[1] * PAGE
+        arrays = self._arrays
         grown = {}
-        if rows > len(arrays.rewards):
-            per_row = ("observation_row", "actions", "rewards", "terminated")
-            names = (*per_row, "sparse_rewards") if arrays.sparse_rewards.size else per_row
-            grown = {name: _extend(getattr(arrays, name), rows) for name in names}
-        if self._observations_used > len(arrays.observations):
-            grown["observations"] = _extend(arrays.observations, self._observations_used * 5 // 4)
+        if self._frames_used > len(arrays.observations):
+            length = self._frames_used * 5 // 4
+            grown |= {name: _extend(getattr(arrays, name), length) for name in ("observations", "episode")}
+        if self._episodes_used > len(arrays.first_rank):
+            length = self._episodes_used * 5 // 4
+            grown |= {name: _extend(getattr(arrays, name), length) for name in ("first_rank", "trial_first_rank")}
+        if self._pages_used * PAGE > len(arrays.frame):
+            names = ["frame", "actions", "rewards", "terminated"]
+            names += ["sparse_rewards"] if arrays.sparse_rewards.size else []
+            length = self._pages_used * 5 // 4 * PAGE
+            grown |= {name: _extend(getattr(arrays, name), length) for name in names}
         self._arrays = arrays._replace(**grown)
 
 
@@ -295,19 +434,20 @@ def _extend(array: Array, length: int) -> Array:
     return jnp.pad(array, ((0, length - len(array)), *((0, 0),) * (array.ndim - 1)))
 
 
-def _scatter(array: Array, rows: np.ndarray, parts: list[np.ndarray]) -> Array:
-    """Writes in blocks of one size, so that nothing is compiled twice; the last is padded with rows out of range."""
-    values = np.concatenate(parts)
-    for start in range(0, len(rows), BLOCK):
-        part = slice(start, start + BLOCK)
-        block_rows = np.full(BLOCK, len(array), np.int32)
-        block_values = np.zeros((BLOCK, *array.shape[1:]), array.dtype)
-        block_rows[: len(rows[part])] = rows[part]
-        block_values[: len(rows[part])] = values[part]
-        array = _set_rows(array, block_rows, block_values)
+def _scatter(array: Array, places: np.ndarray, values: np.ndarray) -> Array:
+    """Writes in blocks of one size, so that nothing is compiled twice; the last is padded with places out of range."""
+    row_bytes = max(1, int(np.prod(array.shape[1:])) * array.dtype.itemsize)
+    block = max(1, min(BLOCK_ROWS, BLOCK_BYTES // row_bytes))
+    for start in range(0, len(places), block):
+        part = slice(start, start + block)
+        block_places = np.full(block, len(array), np.int32)
+        block_values = np.zeros((block, *array.shape[1:]), array.dtype)
+        block_places[: len(places[part])] = places[part]
+        block_values[: len(places[part])] = values[part]
+        array = _set_rows(array, block_places, block_values)
     return array
 
 
 @functools.partial(jax.jit, donate_argnums=0)
-def _set_rows(array: Array, rows: Int32[Array, " block"], values: Array) -> Array:
-    return array.at[rows].set(values, mode="drop")
+def _set_rows(array: Array, places: Int32[Array, " block"], values: Shaped[Array, "block *row"]) -> Array:
+    return array.at[places].set(values, mode="drop")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,16 +16,16 @@ import numpy as np
 from jaxtyping import Float64
 from numpy.typing import ArrayLike
 
-from nacre.errors import NacreError
-from nacre.evaluation import Evaluation, Protocol, evaluate_agent
-from nacre.experiments import Experiment
-from nacre.files import make_folder, write_atomically
-from nacre.loading import Trained, read_trained
+from nacre.collect import play_together, run_schedules
+from nacre.errors import NacreError, printable, shown
+from nacre.evaluation import Evaluation, MetaTest, meta_test
+from nacre.files import cannot, make_folder, release, reserve, writable, write_atomically
+from nacre.loading import TrainedRun, read_trained
+from nacre.protocol import Protocol
 from nacre.run_folder import versions
-from nacre.runtime import Stream, prepare_jax, seed_of, training_protocol
-from nacre.tasks.family import TaskFamily
-from nacre.tasks.simulator import Simulator, check_tasks
-from nacre.types import Episode, Tree
+from nacre.runtime import Stream, prepare_jax, seed_of
+from nacre.tasks.family import check_tasks
+from nacre.tasks.simulator import Simulator
 from nacre.video import HEIGHT, WIDTH, RecordingSimulator, write_videos
 
 EVALUATIONS = "evaluations"
@@ -39,8 +42,11 @@ def evaluate(
     checkpoint: Path | str = "latest",
     seed: int | None = None,
     video: bool = False,
+    out: Path | str | None = None,
 ) -> Evaluation:
-    """Meta-tests a run and writes the result into its `evaluations` folder.
+    """Meta-tests a run and writes the result into its `evaluations` folder, or into a file of your choice.
+
+    If the run is read-only and no file is named, it warns and writes nothing.
 
     Without further arguments the protocol is that of the run's own evaluation while training. With other episodes or
     stochastic actions it is recorded under the name "custom".
@@ -54,6 +60,7 @@ def evaluate(
         checkpoint: as in :func:`nacre.load`.
         seed: of resets, z and actions, at least 0; None: the experiment's.
         video: whether to draw the first trial of each task into an MP4 file as well, in a folder beside the result.
+        out: the file of the result, which ends in .json and is replaced if it is there; None: a new one in the run.
 
     Raises:
         NacreError: the run or its checkpoint cannot be read, the result cannot be written, an argument is impossible;
@@ -68,12 +75,13 @@ def evaluate(
         deterministic=deterministic,
         seed=seed,
         video=video,
+        out=None if out is None else Path(out),
     )
     return evaluation
 
 
 def evaluate_run(
-    trained: Trained,
+    trained: TrainedRun,
     run: Path,
     tasks: Any,  # of which check_tasks says what is wrong with it
     *,
@@ -82,20 +90,22 @@ def evaluate_run(
     deterministic: bool,
     seed: int | None,
     video: bool,
-) -> tuple[Evaluation, Path]:
-    """Does what :func:`evaluate` says, and also returns the path of the JSON file.
+    out: Path | None = None,
+    show: Callable[[Evaluation], object] = lambda evaluation: None,
+) -> tuple[Evaluation, Path | None]:
+    """Does what :func:`evaluate` says, and also returns the path of the JSON file; None: none was written.
 
-    The videos are in a folder of the same name without the suffix, and the file names those that are complete.
+    `show` is called with the result when all is played, before anything is written. The videos are in a
+    folder of the file's name without the suffix, and the file names those that are complete.
     """
     task_set, parameters = _choose_tasks(trained, tasks)
-    protocol = _choose_protocol(trained.experiment, trained.family, trials, episodes, deterministic)
+    protocol = _choose_protocol(trained.protocol, trials, episodes, deterministic)
     experiment = trained.experiment if seed is None else dataclasses.replace(trained.experiment, seed=seed)
     if not 0 <= experiment.seed < 2**32:
-        raise NacreError(f"seed is {seed}; allowed: at least 0 and less than 2**32")
-    folder = run / EVALUATIONS
-    make_folder(folder)  # now, and not after minutes of simulation
-    path = _free_name(folder, f"{trained.checkpoint.stem}-{task_set}-{protocol.name}")
+        raise NacreError(f"seed is {shown(seed)}; allowed: at least 0 and less than 2**32")
     with contextlib.ExitStack() as stack:
+        name = f"{trained.checkpoint.stem}-{task_set}-{protocol.name}"
+        path = stack.enter_context(_result_file(run / EVALUATIONS, name, out, needed=video))
         simulator = renderer = None
         if video:
             n_slots = len(parameters) * protocol.trials
@@ -103,6 +113,9 @@ def evaluate_run(
             stack.enter_context(contextlib.closing(simulator))
             renderer = stack.enter_context(contextlib.closing(simulator.make_renderer(WIDTH, HEIGHT)))
         evaluation, played, _ = play_trials(trained, parameters, protocol, experiment.seed, simulator)
+        show(evaluation)
+        if path is None:
+            return evaluation, None
         content = {
             "checkpoint": trained.checkpoint.stem,
             "task_set": task_set,
@@ -116,10 +129,10 @@ def evaluate_run(
         _write_json(path, content)
         if simulator is not None and renderer is not None:
             videos = path.with_suffix("")
-            print(f"Written to {path}. Now drawing into {videos}{os.sep}", flush=True)
+            print(printable(f"Written to {path}. Now drawing into {videos}{os.sep}"), flush=True)
 
             def written(task: int, file: Path) -> None:
-                content["tasks"][task]["video"] = str(file.relative_to(folder))
+                content["tasks"][task]["video"] = str(file.relative_to(path.parent))
                 _write_json(path, content)
 
             write_videos(videos, simulator, renderer, evaluation, played, written)
@@ -127,20 +140,17 @@ def evaluate_run(
 
 
 def play_trials(
-    trained: Trained,
+    trained: TrainedRun,
     tasks: Float64[np.ndarray, "n parameters"],
     protocol: Protocol,
     seed: int,
     simulator: Simulator | None = None,
-) -> tuple[Evaluation, list[list[list[Episode]]], Tree]:
+) -> MetaTest:
     """Lets a trained agent adapt to tasks; with the experiment's seed this is what `nacre evaluate RUN` plays.
 
     Args:
         seed: of resets, z and actions.
         simulator: with a slot for each trial; None: one is made and closed.
-
-    Returns:
-        what :func:`nacre.evaluation.evaluate_agent` does.
     """
     experiment = dataclasses.replace(trained.experiment, seed=seed)
     if simulator is None:
@@ -150,42 +160,42 @@ def play_trials(
         closing = contextlib.nullcontext(simulator)
     with prepare_jax(None), closing as chosen:
         source = seed_of(experiment, Stream.COMMAND_EVALUATION)
-        return evaluate_agent(trained.agent, trained.networks, lambda n_slots: chosen, tasks, protocol, source)
+        schedule = meta_test(trained.agent, trained.parameters, trained.family, tasks, protocol, source)
+        return run_schedules([schedule], lambda plays: play_together(plays, chosen))[0]
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     write_atomically(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
 
 
-def _choose_tasks(trained: Trained, tasks: Any) -> tuple[TaskSet, Float64[np.ndarray, "n parameters"]]:
+def _choose_tasks(trained: TrainedRun, tasks: Any) -> tuple[TaskSet, Float64[np.ndarray, "n parameters"]]:
     if isinstance(tasks, str):
         if tasks == "test":
             return "test", trained.split.test
         if tasks == "train":
             return "train", trained.split.train
-        raise NacreError(f"tasks is {tasks!r}; allowed: 'test', 'train' or task parameters")
+        raise NacreError(f"tasks is {shown(tasks)}; allowed: 'test', 'train' or task parameters")
     parameters = check_tasks(trained.family, tasks)
     if not len(parameters):
         raise NacreError("tasks is empty; allowed: at least one task")
     return "own", parameters
 
 
-def _choose_protocol(
-    experiment: Experiment, family: TaskFamily, trials: int | None, episodes: int | None, deterministic: bool
-) -> Protocol:
-    own = training_protocol(experiment, family)
+def _choose_protocol(own: Protocol, trials: int | None, episodes: int | None, deterministic: bool) -> Protocol:
     protocol = own
     if trials is not None:
         if trials < 1:
-            raise NacreError(f"trials is {trials}; allowed: at least 1")
+            raise NacreError(f"trials is {shown(trials)}; allowed: at least 1")
         protocol = dataclasses.replace(protocol, trials=trials)
     if episodes is not None:
         exploration = own.exploration_episodes
         if episodes <= exploration:
-            raise NacreError(
-                f"episodes is {episodes}; allowed: at least {exploration + 1}, as the first {exploration} of a trial "
-                "explore, and only later ones show what adaptation brings"
+            reason = (
+                f", as the first {exploration} of a trial explore, and only later ones show what adaptation brings"
+                if own.explores
+                else ""
             )
+            raise NacreError(f"episodes is {shown(episodes)}; allowed: at least {exploration + 1}{reason}")
         explored = exploration if own.stochastic_steps else 0
         protocol = dataclasses.replace(protocol, steps=0, episodes=episodes - explored)
     if not deterministic:
@@ -195,10 +205,46 @@ def _choose_protocol(
     return protocol
 
 
-def _free_name(folder: Path, name: str) -> Path:
+@contextlib.contextmanager
+def _result_file(folder: Path, name: str, out: Path | None, needed: bool) -> Iterator[Path | None]:
+    """The file of a result, `out` or a new one in the folder, found out to be writable before anything is played.
+
+    It yields None, after a warning, if the folder is read-only, unless the file is `needed`.
+    """
+    if out is not None:
+        if out.suffix != ".json":
+            raise NacreError(f"out is {str(out)!r}; allowed: the name of a file that ends in .json")
+        yield writable(out)
+        return
+    try:
+        make_folder(folder)
+        path = _reserve_free_name(folder, name)
+    except NacreError as error:
+        refused = isinstance(error.__cause__, OSError) and error.__cause__.errno in (
+            errno.EROFS,
+            errno.EACCES,
+            errno.EPERM,
+        )
+        if not refused:
+            raise
+        if needed:
+            raise NacreError(f"{error}; --out FILE.json writes elsewhere") from None
+        warnings.warn(f"{error}; the result is only shown (--out FILE.json writes elsewhere)", stacklevel=4)
+        yield None
+        return
+    try:
+        yield path
+    finally:
+        release(path)
+
+
+def _reserve_free_name(folder: Path, name: str) -> Path:
     """`name.json`, or with a number: no result replaces another, nor its videos."""
     path, number = folder / f"{name}.json", 1
-    while path.exists() or path.with_suffix("").exists():
-        number += 1
-        path = folder / f"{name}-{number}.json"
+    try:
+        while path.exists() or path.with_suffix("").exists() or not reserve(path):
+            number += 1
+            path = folder / f"{name}-{number}.json"
+    except OSError as error:
+        raise cannot("write", path, error) from error
     return path

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
-from nacre.agents.pearl.learner import PearlLearner
+from nacre.agents import algorithm_of
+from nacre.collect import play_together
 from nacre.errors import NacreError
-from nacre.evaluation import Protocol
 from nacre.experiments import Experiment
+from nacre.interfaces import Learner, Play, Played
 from nacre.tasks.family import TaskFamily
 from nacre.tasks.simulator import Simulator
 
@@ -23,17 +25,14 @@ class Stream(enum.IntEnum):
     """Independent sources of randomness, all from the experiment's one seed. Values are part of what a seed means."""
 
     NETWORKS = 1
-    INITIAL_COLLECTION = 2
     COLLECTION = 3
-    TEST_EVALUATION = 4
-    OFFLINE_EVALUATION = 5
-    EVALUATION_TASKS = 6
+    EVALUATION = 4
     COMMAND_EVALUATION = 7
 
 
-def seed_of(experiment: Experiment, stream: Stream, iteration: int = 0) -> np.random.SeedSequence:
-    """The seed of one purpose in one iteration, independent of all others."""
-    return np.random.SeedSequence([experiment.seed, stream, iteration])
+def seed_of(experiment: Experiment, stream: Stream, *numbers: int) -> np.random.SeedSequence:
+    """The seed of one purpose, in one iteration and phase if they are given, independent of all others."""
+    return np.random.SeedSequence([experiment.seed, stream, *numbers])
 
 
 @contextlib.contextmanager
@@ -58,7 +57,7 @@ def prepare_jax(device: str | None) -> Iterator[None]:
         present = ", ".join(sorted({found.platform for found in jax.devices()}))
         raise NacreError(
             f"device {device!r} was asked for, and JAX finds only: {present}"
-            + (" (pip install 'nacre[cuda]' brings NVIDIA support)" if device == "gpu" else "")
+            + (" (pip install '.[cuda]' in a clone brings NVIDIA support)" if device == "gpu" else "")
         ) from None
     with jax.default_device(chosen):
         yield
@@ -76,29 +75,57 @@ class SimulatorPool:
             self._simulators[n_slots] = Simulator(self._family, n_slots, self._threads)
         return self._simulators[n_slots]
 
+    def play(self, plays: Sequence[Play]) -> list[Played]:
+        """Plays what several seeds ask for; see :func:`nacre.collect.play_together`."""
+        return play_together(plays, self(sum(len(play.tasks) for play in plays)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What worlds remember across episodes, by number of slots, as JSON values; empty if no world offers any.
+
+        Raises:
+            NacreError: a world remembers something else than numbers, text, lists, dictionaries and NumPy arrays.
+        """
+        states = {n_slots: simulator.state_dict() for n_slots, simulator in self._simulators.items()}
+        return {str(n_slots): _to_json(self._family.name, state) for n_slots, state in states.items() if state}
+
+    def load_state_dict(self, states: dict[str, Any]) -> None:
+        """Makes the simulators that :meth:`state_dict` knew, and gives their worlds back what they remembered."""
+        for n_slots, state in states.items():
+            self(int(n_slots)).load_state_dict(_from_json(state))
+
     def close(self) -> None:
         for simulator in self._simulators.values():
             simulator.close()
         self._simulators.clear()
 
 
-def learner_for(experiment: Experiment, family: TaskFamily) -> PearlLearner:
+def learner_for(experiment: Experiment, family: TaskFamily) -> Learner:
     """The learner of an experiment's algorithm, in the family's sizes."""
-    return PearlLearner(
-        experiment.algorithm, family.observation_size, family.action_size, family.horizon, experiment.precision
+    return algorithm_of(experiment.algorithm).learner_class()(experiment.algorithm, family.sizes, experiment.precision)
+
+
+def _to_json(name: str, value: Any) -> Any:
+    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        return {"dtype": str(value.dtype), "values": value.tolist()}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _to_json(name, entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_json(name, entry) for entry in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise NacreError(
+        f"the state_dict of an environment of {name} holds a {type(value).__name__}; allowed: numbers, text, lists, "
+        "dictionaries with names as keys, and NumPy arrays of numbers"
     )
 
 
-def training_protocol(experiment: Experiment, family: TaskFamily) -> Protocol:
-    """How the experiment is meta-tested after each iteration (spec 2.5 and 8)."""
-    config = experiment.algorithm
-    stochastic = config.test_context == "stochastic"
-    return Protocol(
-        name=f"{config.test_context}-context",
-        trials=config.evaluation_trials,
-        steps=0 if stochastic else config.evaluation_steps,
-        episodes=1,
-        exploration_episodes=config.exploration_episodes,
-        stochastic_steps=config.exploration_episodes * family.horizon if stochastic else 0,
-        sparse_returns=config.sparse_reward_in_context,
-    )
+def _from_json(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_from_json(entry) for entry in value]
+    if isinstance(value, dict):
+        if value.keys() == {"dtype", "values"}:
+            return np.array(value["values"], value["dtype"])
+        return {key: _from_json(entry) for key, entry in value.items()}
+    return value

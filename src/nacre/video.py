@@ -31,11 +31,11 @@ WIDTH, HEIGHT = 400, 300
 CAPTION_HEIGHT = 72
 """Of the text above it. Video in H.264 has even sizes."""
 MOST_FRAMES_PER_SECOND = 50
-"""A faster world is shown in every second or third of its steps, in its own time all the same."""
+"""Of a faster world every second or third step is shown, still in its own time."""
 PAUSE = 0.5
 """Seconds for which the last picture of an episode stays."""
 MOST_PARAMETERS = 6
-"""A task of more parameters is shown by its number alone; the file of the evaluation has them all."""
+"""Of a task with more parameters the number alone is shown; the file of the evaluation has them all."""
 
 
 class RecordingSimulator(Simulator):
@@ -86,7 +86,7 @@ def write_videos(
         simulator: the one that the evaluation was played in.
         renderer: draws its configurations, in WIDTH and HEIGHT.
         evaluation: its results.
-        episodes: what was played, by task and trial, as `evaluate_agent` returns it.
+        episodes: what was played, by task and trial, as `play_trials` returns it.
         written: is called with the number of a task and the file of its video when that is complete.
 
     Raises:
@@ -122,19 +122,19 @@ def shots_of(simulator: RecordingSimulator, evaluation: Evaluation, task: int, t
     """The pictures of the first trial of a task, of which `trial` has the episodes."""
     family, protocol = simulator.family, evaluation.protocol
     signs = signs_of(family, evaluation.tasks[task])
-    name = _task_in_words(family, task, evaluation.tasks[task])
+    name = _caption_of(family, task, evaluation.tasks[task])
     every, rate = _pace(simulator)
     shots = []
     recorded = simulator.recordings[task * protocol.trials]
     for index, (episode, configurations) in enumerate(zip(trial, recorded, strict=True)):
-        doing = "explores" if index < protocol.exploration_episodes else "has adapted"
+        activity = protocol.activity(index)
         rewards = episode.sparse_rewards if protocol.sparse_returns else None
         rewards = episode.rewards if rewards is None else rewards
         steps = len(episode)
         for step in [*range(0, steps, every), steps]:
             lines = (
                 name,
-                f"episode {index + 1} of {len(trial)}: {doing}",
+                f"episode {index + 1} of {len(trial)}" + (f": {activity}" if activity else ""),
                 f"step {step} of {family.horizon} · return {math.fsum(rewards[:step]):.2f}",
             )
             frames = 1 + round(PAUSE * rate) if step == steps else 1
@@ -181,7 +181,7 @@ def _pace(simulator: Simulator) -> tuple[int, Fraction]:
     return every, Fraction(simulator.frames_per_second / every).limit_denominator(1000)
 
 
-def _task_in_words(family: TaskFamily, number: int, task: Float64[np.ndarray, " parameters"]) -> str:
+def _caption_of(family: TaskFamily, number: int, task: Float64[np.ndarray, " parameters"]) -> str:
     if len(task) > MOST_PARAMETERS:
         return f"task {number}"
     values = [f"{name} {value:.3f}" for name, value in zip(family.task_parameters, task, strict=True)]

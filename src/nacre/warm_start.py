@@ -1,7 +1,7 @@
-"""Warm starts: a new run that takes over the networks of another one, or of the original PEARL code, and nothing else.
+"""Warm starts: a new run that takes the networks of another one, or of an old code base, and nothing else.
 
-The value network and its target are each taken over as they are. (The original code read the target into the value
-network, and left the target random: spec pearl 7, B4.)
+Networks and their targets are each taken as they are. Of what a learner has trained, all but the `optimisers` counts as
+networks.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from nacre.agents.pearl.learner import PearlLearner
-from nacre.agents.pearl.losses import Trained
 from nacre.checkpoint import read_part
 from nacre.errors import NacreError
 from nacre.experiments import Experiment
+from nacre.interfaces import Learner
 from nacre.loading import find_checkpoint
-from nacre.old_networks import FILES, read_old_networks
+from nacre.original import NETWORK_FILES, has_networks, read_networks
 from nacre.run_folder import EXPERIMENT
+from nacre.types import Tree
 
 
-def settle_warm_start(experiment: Experiment, learner: PearlLearner) -> Experiment:
-    """The experiment, whose `warm_start` names the very checkpoint or old folder, with its full path.
+def resolve_warm_start(experiment: Experiment, learner: Learner) -> Experiment:
+    """The experiment, with `warm_start` as the full path of the checkpoint or of the old folder.
 
     Raises:
         NacreError: it is neither, it is damaged, or its networks do not fit the learner's; the message names the first.
@@ -38,11 +38,11 @@ def settle_warm_start(experiment: Experiment, learner: PearlLearner) -> Experime
     return dataclasses.replace(experiment, warm_start=str(source))
 
 
-def take_networks(trained: Trained, experiment: Experiment) -> Trained:
+def take_networks(trained: Tree, experiment: Experiment) -> Tree:
     """What is trained, with the networks that `warm_start` names in place of its own; the optimisers' moments stay.
 
     Raises:
-        NacreError: as :func:`settle_warm_start`.
+        NacreError: as :func:`resolve_warm_start`.
     """
     if experiment.warm_start is None:
         return trained
@@ -55,27 +55,26 @@ def take_networks(trained: Trained, experiment: Experiment) -> Trained:
     return taken._replace(optimisers=trained.optimisers)
 
 
-def _without_optimisers(trained: Trained) -> Trained:
-    return trained._replace(optimisers=None)  # pyright: ignore[reportArgumentType]
+def _without_optimisers(trained: Tree) -> Tree:
+    return trained._replace(optimisers=None)
 
 
 def _find_networks(source: Path) -> Path:
-    """The checkpoint or the folder of the original code that holds the networks."""
+    """The checkpoint or the folder of an old code base that holds the networks."""
     if (source / EXPERIMENT).exists():
         return find_checkpoint(source, "latest")
-    if source.is_file() or any((source / file).exists() for file in FILES.values()):
+    if source.is_file() or has_networks(source):
         return source
     if not source.exists():
         raise NacreError(f"warm_start is {str(source)!r}, which does not exist")
     raise NacreError(
-        f"warm_start is {str(source)!r}; allowed: a run folder, one of its checkpoints, or a folder of the original "
-        f"PEARL code with {', '.join(FILES.values())}"
+        f"warm_start is {str(source)!r}; allowed: a run folder, one of its checkpoints, or {NETWORK_FILES}"
     )
 
 
 def _read(source: Path) -> dict[str, np.ndarray]:
-    """The arrays of the networks, by where they are in :class:`Trained`."""
-    arrays = read_old_networks(source) if source.is_dir() else read_part(source, ".trained")
+    """The arrays of the networks, by where they are in what a learner has trained."""
+    arrays = read_networks(source) if source.is_dir() else read_part(source, ".trained")
     arrays = {leaf: array for leaf, array in arrays.items() if not leaf.startswith(".optimisers")}
     for leaf, array in arrays.items():
         if not np.isfinite(array).all():
@@ -83,7 +82,7 @@ def _read(source: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _check_fit(source: Path, arrays: Mapping[str, np.ndarray], trained: Trained, experiment: Experiment) -> None:
+def _check_fit(source: Path, arrays: Mapping[str, np.ndarray], trained: Tree, experiment: Experiment) -> None:
     """Raises NacreError, naming the first network of the source that cannot take the place of the experiment's."""
     leaves = jax.tree_util.tree_leaves_with_path(_without_optimisers(trained))
     wanted = {jax.tree_util.keystr(path): leaf.shape for path, leaf in leaves}

@@ -4,9 +4,12 @@ JAX."""
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from nacre.agents.blind.config import BlindConfig
+from nacre.agents.cemrl.config import CemrlConfig
+from nacre.agents.oracle.config import OracleConfig
 from nacre.agents.pearl.config import PearlConfig
 from nacre.configuration import AlgorithmConfig
 from nacre.errors import NacreError
@@ -49,6 +52,25 @@ ALGORITHMS: dict[str, Algorithm] = {
             experiments="nacre.experiments.pearl",
             report="nacre.agents.pearl.report",
         ),
+        Algorithm(
+            "cemrl",
+            CemrlConfig,
+            learner="nacre.agents.cemrl.learner:CemrlLearner",
+            experiments="nacre.experiments.cemrl",
+            report="nacre.agents.cemrl.report",
+        ),
+        Algorithm(
+            "oracle",
+            OracleConfig,
+            learner="nacre.agents.multitask.learner:MultitaskLearner",
+            experiments="nacre.experiments.oracle",
+        ),
+        Algorithm(
+            "blind",
+            BlindConfig,
+            learner="nacre.agents.multitask.learner:MultitaskLearner",
+            experiments="nacre.experiments.blind",
+        ),
     )
 }
 """Every algorithm by name."""
@@ -73,11 +95,37 @@ def register_algorithm(algorithm: Algorithm) -> None:
     """Makes an algorithm of one's own known: to experiments, files, flags and run folders.
 
     Raises:
-        NacreError: the name or the configuration class is taken by another algorithm.
+        NacreError: the name or the configuration class is taken by another algorithm, or a field of the configuration
+            has a name that every experiment has.
     """
-    known = ALGORITHMS.setdefault(algorithm.name, algorithm)
+    known = ALGORITHMS.get(algorithm.name, algorithm)
     if known != algorithm:
         raise NacreError(f"there is an algorithm {algorithm.name!r} already; choose another name")
     for other in ALGORITHMS.values():
-        if other is not algorithm and other.config is algorithm.config:
+        if other != algorithm and other.config is algorithm.config:
             raise NacreError(f"{algorithm.config.__name__} is the configuration of {other.name!r} already")
+    taken = sorted({field.name for field in fields(algorithm.config)} & _taken_names())
+    if taken:
+        raise NacreError(
+            f"{algorithm.config.__name__} has a field {taken[0]!r}; allowed: other names than those that flags and "
+            f"files of every experiment have, which are {', '.join(sorted(_taken_names()))}"
+        )
+    ALGORITHMS[algorithm.name] = algorithm
+
+
+def _taken_names() -> set[str]:
+    from nacre.experiments.experiment import Experiment  # here, as it imports this module
+
+    flags = {
+        "config",
+        "dry_run",
+        "experiment",
+        "experiment_name",
+        "help",
+        "ignore_unknown",
+        "import",
+        "kind",
+        "out",
+        "seeds",
+    }
+    return flags | {field.name for field in fields(Experiment)}

@@ -1,33 +1,69 @@
-"""Named, complete, typed configurations; their JSON; their limits; and the old code's configuration files."""
+"""Named, complete, typed configurations; their JSON; their limits; and files of configurations."""
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
-from nacre.errors import NacreError
-from nacre.experiments import pearl
-from nacre.experiments.experiment import Experiment, from_json, nearest, override, to_json
+from nacre.agents import ALGORITHMS, algorithm_of
+from nacre.errors import NacreError, nearest
+from nacre.experiments.experiment import Experiment, NamedExperiment, from_json, override, to_json
 from nacre.experiments.limits import validate
 
-EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in pearl.EXPERIMENTS}
-"""The named experiments."""
+_REGISTERED: dict[str, NamedExperiment] = {}
 
-DESCRIPTIONS: dict[str, str] = pearl.DESCRIPTIONS
-"""One line about each named experiment."""
+
+def named_experiments() -> dict[str, NamedExperiment]:
+    """The named experiments with their descriptions: those of every algorithm, in order, and those registered."""
+    modules = [
+        importlib.import_module(algorithm.experiments) for algorithm in ALGORITHMS.values() if algorithm.experiments
+    ]
+    entries = [NamedExperiment(*entry) for module in modules for entry in module.EXPERIMENTS]
+    return {entry.experiment.name: entry for entry in entries} | _REGISTERED
+
+
+def register_experiment(experiment: Experiment, description: str) -> None:
+    """Gives an experiment of one's own a place among the named ones: in `make_experiment` and on the command line.
+
+    Args:
+        experiment: its `name` is the name.
+        description: one line for `nacre list`.
+
+    Raises:
+        NacreError: the name is taken by another experiment, or its algorithm is not registered.
+    """
+    algorithm_of(experiment.algorithm)
+    entry = NamedExperiment(experiment, description)
+    if named_experiments().get(experiment.name, entry) != entry:
+        raise NacreError(f"there is an experiment {experiment.name!r} already; choose another name")
+    _REGISTERED[experiment.name] = entry
 
 
 def make_experiment(name: str, /, **overrides: Any) -> Experiment:
     """The experiment called `name`, with some fields replaced.
 
-    `overrides` may name any field of :class:`Experiment` or of its algorithm's configuration, for example
-    `make_experiment("pearl/cheetah-vel", seed=1, iterations=60, kl_weight=0.5)`.
+    `overrides` may name any field of :class:`Experiment` or of its algorithm's configuration, for example `seed=1,
+    iterations=60`.
 
     Raises:
         NacreError: there is no such experiment or field, or a value is not of the field's type.
     """
-    if name not in EXPERIMENTS:
-        raise NacreError(f"unknown experiment {name!r}: {nearest(name, EXPERIMENTS)}")
-    return override(EXPERIMENTS[name], overrides)
+    named = named_experiments()
+    if name not in named:
+        raise NacreError(
+            f"unknown experiment {name!r} (one of your own is registered first: nacre.register_experiment, or nacre "
+            f"--import MODULE): {nearest(name, named)}"
+        )
+    return override(named[name].experiment, overrides)
 
 
-__all__ = ["DESCRIPTIONS", "EXPERIMENTS", "Experiment", "from_json", "make_experiment", "to_json", "validate"]
+__all__ = [
+    "Experiment",
+    "NamedExperiment",
+    "from_json",
+    "make_experiment",
+    "named_experiments",
+    "register_experiment",
+    "to_json",
+    "validate",
+]

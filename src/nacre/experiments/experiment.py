@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import sys
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeGuard, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, TypeGuard, Union, get_args, get_origin, get_type_hints
 
-from nacre.agents.pearl.config import PearlConfig
-from nacre.errors import NacreError
+import numpy as np
+
+from nacre.agents import ALGORITHMS, algorithm_of
+from nacre.configuration import AlgorithmConfig, Bounds, Count, plain_numbers
+from nacre.errors import NacreError, nearest, shown
 from nacre.tasks.family import TaskList
 
-ALGORITHMS: dict[str, type] = {"pearl": PearlConfig}
-"""Configuration class by the name that stands for it in JSON and in the first half of an experiment's name."""
+ADDED_LATER: dict[str, Any] = {"warm_start": None}
+"""Fields of an experiment that files of earlier versions lack, with what these versions did. Those of an algorithm are
+in its configuration."""
 
-ADDED_LATER: dict[str, Any] = {
-    "algorithm.encoder": "mlp",
-    "algorithm.rl_batch": "transitions",
-    "algorithm.context_source": "recent",
-    "algorithm.frame_stack": 3,
-    "algorithm.picture_filters": 32,
-    "algorithm.picture_features": 50,
-    "warm_start": None,
-}
-"""Fields that files of earlier versions lack, with what these versions did."""
+Tasks = Annotated[int, Bounds(1, 100_000)]
+"""A number of tasks. The replay has an index of its own for each."""
 
 
 @dataclass(frozen=True)
@@ -35,45 +30,59 @@ class Experiment:
     repeated to the bit."""
 
     name: str
-    """Algorithm and task, such as pearl/cheetah-vel; also where runs are written below runs/."""
+    """Algorithm and task, <algorithm>/<task>; also where runs are written below runs/."""
     family: str
     """Name of the task family."""
-    algorithm: PearlConfig
+    algorithm: AlgorithmConfig
     """Hyperparameters of the algorithm."""
-    train_tasks: int
+    train_tasks: Tasks
     """Tasks that are learned on."""
-    test_tasks: int
+    test_tasks: Tasks
     """Held-out tasks that are only adapted to."""
     task_list: TaskList = "published"
     """published: the tasks the original code trained and tested on. seeded: disjoint train and test tasks drawn
     from the seed. shared: train tasks drawn from the seed, which are the test tasks too."""
-    iterations: int = 500
+    iterations: Count = 500
     """Iterations of collecting, updating and evaluating."""
-    seed: int = 0
+    seed: Annotated[int, Bounds(0, 2**32 - 1)] = 0
     """The one root of all randomness: tasks, resets, actions, networks and batches."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Operands of the hidden layers' matrix products. With bfloat16, sums, parameters, losses, optimisers and the first
     and last layers stay float32."""
-    update_chunk: int = 100
+    update_chunk: Count = 100
     """Gradient steps per compiled call: progress shows, and Ctrl-C works, between two calls."""
-    checkpoint_every: int = 1
+    checkpoint_every: Count = 1
     """Iterations between two checkpoints."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: Count = 2
     """How many of the latest checkpoints are kept, besides the best one."""
-    threads: int | None = None
+    threads: Annotated[int, Bounds(1, 1024)] | None = None
     """Threads of the simulator; None: as many as there are physical cores."""
     device: Literal["cpu", "gpu"] | None = None
     """Where to learn; None: on a GPU if there is one."""
     warm_start: str | None = None
     """Whose networks to begin with: a run folder, of which the latest checkpoint is taken, a checkpoint, or a folder of
-    the original PEARL code. Nothing but networks is taken over, and it is not read again. None: fresh networks."""
+    an old code base. Nothing but networks is taken over, and it is not read again. None: fresh networks."""
+
+    def __post_init__(self) -> None:
+        plain_numbers(self)
 
     @property
     def environment_steps(self) -> int:
-        """Environment steps of all iterations, where every episode is as long as the horizon."""
-        config = self.algorithm
-        visit = config.prior_steps + config.posterior_steps + config.extra_posterior_steps
-        return self.train_tasks * config.initial_steps + self.iterations * config.tasks_per_iteration * visit
+        """Environment steps of all iterations, if every episode is as long as the horizon."""
+        return self.algorithm.environment_steps(self.train_tasks, self.iterations)
+
+    @property
+    def gradient_steps(self) -> int:
+        """Gradient steps of all iterations, of all phases, if none stops early."""
+        return self.algorithm.gradient_steps(self.iterations)
+
+
+class NamedExperiment(NamedTuple):
+    """An entry in the table of named experiments."""
+
+    experiment: Experiment
+    description: str
+    """One line."""
 
 
 def override(experiment: Experiment, overrides: Mapping[str, Any]) -> Experiment:
@@ -82,11 +91,11 @@ def override(experiment: Experiment, overrides: Mapping[str, Any]) -> Experiment
     Raises:
         NacreError: a name is not a field, or a value is not of the field's type.
     """
-    own = _field_types(Experiment)
-    algorithm = _field_types(type(experiment.algorithm))
+    own = field_types(Experiment)
+    algorithm = field_types(type(experiment.algorithm))
     for field in overrides:
         if field not in own and field not in algorithm:
-            raise NacreError(f"unknown field {field!r}: {nearest(field, [*own, *algorithm])}")
+            raise NacreError(f"unknown field {shown(field)}: {nearest(field, [*own, *algorithm])}")
     changes = {field: check_type(field, value, own[field]) for field, value in overrides.items() if field in own}
     algorithm_changes = {
         field: check_type(field, value, algorithm[field]) for field, value in overrides.items() if field in algorithm
@@ -97,7 +106,7 @@ def override(experiment: Experiment, overrides: Mapping[str, Any]) -> Experiment
 
 def to_json(experiment: Experiment) -> dict[str, Any]:
     """The experiment as JSON values; `algorithm` is an object whose `kind` says which algorithm it configures."""
-    kind = next(kind for kind, config in ALGORITHMS.items() if type(experiment.algorithm) is config)
+    kind = algorithm_of(experiment.algorithm).name
     values = dataclasses.asdict(experiment)
     return values | {"algorithm": {"kind": kind} | values["algorithm"]}
 
@@ -105,7 +114,7 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
 def from_json(values: Any) -> Experiment:
     """The experiment that :func:`to_json` wrote.
 
-    Every field has to be there, but for those that the writer did not know (`ADDED_LATER`): a file that leaves some to
+    Every field has to be there, but for those that the writer did not know (`added_later`): a file that leaves some to
     the defaults would change its meaning with them.
 
     Raises:
@@ -113,23 +122,36 @@ def from_json(values: Any) -> Experiment:
     """
     values = dict(_expect_object("experiment", values))
     algorithm = dict(_expect_object("algorithm", values.get("algorithm", {})))
-    kind = algorithm.pop("kind", None)
+    config = config_of_kind(algorithm.pop("kind", None))
+    values["algorithm"] = _from_fields(config, algorithm, "algorithm.", config.added_later)
+    return _from_fields(Experiment, values, "", ADDED_LATER)
+
+
+def config_of_kind(kind: Any) -> type[AlgorithmConfig]:
+    """The configuration class that `algorithm.kind` names in JSON.
+
+    Raises:
+        NacreError: there is no such algorithm here.
+    """
     if not isinstance(kind, str) or kind not in ALGORITHMS:
-        raise NacreError(f"algorithm.kind is {kind!r}; allowed: {', '.join(map(repr, ALGORITHMS))}")
-    values["algorithm"] = _from_fields(ALGORITHMS[kind], algorithm, "algorithm.")
-    return _from_fields(Experiment, values, "")
+        raise NacreError(
+            f"algorithm.kind is {shown(kind)}; allowed: {', '.join(map(repr, ALGORITHMS))}, or an algorithm of your "
+            "own, made known with nacre.register_algorithm or nacre --import MODULE"
+        )
+    return ALGORITHMS[kind].config
 
 
 def check_type(field: str, value: Any, annotation: Any) -> Any:
     """`value` as the type that `annotation` names (a class, a Literal, or a union of these).
 
-    An integer may be given as a float without a fraction, and a float as an integer; nothing else is converted.
+    NumPy's numbers are numbers. An integer may be given as a float without a fraction, and a float as an integer;
+    nothing else is converted.
 
     Raises:
         NacreError: it is of another type, or not a finite number.
     """
-    options = get_args(annotation) if get_origin(annotation) in (Union, types.UnionType) else (annotation,)
-    for option in options:
+    value = value.item() if isinstance(value, np.generic) else value
+    for option in _options(annotation):
         if get_origin(option) is Literal:
             if isinstance(value, str) and value in get_args(option):
                 return value
@@ -139,40 +161,29 @@ def check_type(field: str, value: Any, annotation: Any) -> Any:
         elif option is float:
             if _is_number(value) and abs(value) <= sys.float_info.max:  # which NaN is not
                 return float(value)
-        elif isinstance(value, option):
+        elif isinstance(value, get_origin(option) or option):
             return value
-    raise NacreError(f"{field} is {value!r}; allowed: {' or '.join(_describe(option) for option in options)}")
+    raise NacreError(f"{field} is {shown(value)}; allowed: {' or '.join(map(_describe, _options(annotation)))}")
 
 
-def check_types(config: Any, prefix: str = "") -> None:
-    """Checks every field of a configuration against its annotation.
-
-    Raises:
-        NacreError: from the first field whose value is of another type, or not a finite number.
-    """
-    for field, annotation in _field_types(type(config)).items():
-        check_type(prefix + field, getattr(config, field), annotation)
+def bounds_of(annotation: Any) -> Bounds | None:
+    """The bounds in an annotation such as `Count` or `Count | None`."""
+    parts = [part for option in (annotation, *get_args(annotation)) for part in getattr(option, "__metadata__", ())]
+    return next((part for part in parts if isinstance(part, Bounds)), None)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The end of an error message: the names nearest to a mistaken one, or all where none is near."""
-    known = sorted(set(known))
-    near = difflib.get_close_matches(name, known, cutoff=0.5)
-    return f"did you mean {' or '.join(near)}?" if near else f"allowed: {', '.join(known)}"
-
-
-def _field_types(config: type) -> dict[str, Any]:
-    hints = get_type_hints(config)
+def field_types(config: type) -> dict[str, Any]:
+    """The annotation of each field of a dataclass, with bounds."""
+    hints = get_type_hints(config, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(config)}
 
 
-def _from_fields(config: type, values: Mapping[str, Any], prefix: str) -> Any:
-    annotations = _field_types(config)
-    added = {field: ADDED_LATER[prefix + field] for field in annotations if prefix + field in ADDED_LATER}
-    values = {**added, **values}
+def _from_fields(config: type, values: Mapping[str, Any], prefix: str, added_later: Mapping[str, Any]) -> Any:
+    annotations = field_types(config)
+    values = {**added_later, **values}
     for key in values:
         if key not in annotations:
-            raise NacreError(f"unknown field {prefix + key!r}: {nearest(key, annotations)}")
+            raise NacreError(f"unknown field {shown(prefix + key)}: {nearest(key, annotations)}")
     for field in annotations:
         if field not in values:
             raise NacreError(f"the field {prefix + field!r} is missing")
@@ -181,8 +192,17 @@ def _from_fields(config: type, values: Mapping[str, Any], prefix: str) -> Any:
 
 def _expect_object(field: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise NacreError(f"{field} is {value!r}; allowed: a JSON object")
+        raise NacreError(f"{field} is {shown(value)}; allowed: a JSON object")
     return value
+
+
+def _options(annotation: Any) -> list[Any]:
+    """The members of a union, or the annotation alone; without bounds."""
+    if get_origin(annotation) is Annotated:
+        return _options(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [option for member in get_args(annotation) for option in _options(member)]
+    return [annotation]
 
 
 def _is_number(value: Any) -> TypeGuard[int | float]:
@@ -192,5 +212,12 @@ def _is_number(value: Any) -> TypeGuard[int | float]:
 def _describe(option: Any) -> str:
     if get_origin(option) is Literal:
         return " or ".join(map(repr, get_args(option)))
-    names = {int: "a whole number", float: "a finite number", bool: "true or false", str: "text", type(None): "None"}
+    names = {
+        int: "a whole number",
+        float: "a finite number",
+        bool: "true or false",
+        str: "text",
+        type(None): "None",
+        AlgorithmConfig: "the configuration of an algorithm",
+    }
     return names.get(option, getattr(option, "__name__", str(option)))

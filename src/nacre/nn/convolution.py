@@ -13,10 +13,26 @@ from jaxtyping import Array, Float32, UInt8
 from nacre.nn.mlp import Precision, matmul
 from nacre.types import Key
 
-LAYERS = ((4, 4), (3, 2), (3, 2))
-"""Size and stride of each convolution; none pads. Pictures of 64 × 64 become 16 × 16, 7 × 7 and 3 × 3."""
-SMALLEST_PICTURE = 28
-"""Height and width of which one position is left."""
+Layers = tuple[tuple[int, int], ...]
+"""Size and stride of each convolution; none pads."""
+LAYERS: Layers = ((4, 4), (3, 2), (3, 2))
+"""Pictures of 64 × 64 become 16 × 16, 7 × 7 and 3 × 3."""
+
+
+def positions(length: int, size: int, stride: int) -> int:
+    """How often a patch of `size` fits in, moved by `stride`."""
+    return (length - size) // stride + 1
+
+
+def smallest_picture(layers: Layers) -> int:
+    """Height and width of which one position is left after `layers`."""
+    length = 1
+    for size, stride in reversed(layers):
+        length = (length - 1) * stride + size
+    return length
+
+
+SMALLEST_PICTURE = smallest_picture(LAYERS)
 
 
 class Convolution(eqx.Module):
@@ -53,7 +69,7 @@ class Convolution(eqx.Module):
 
 
 class ConvolutionalTrunk(eqx.Module):
-    """Three convolutions with ReLU, a linear layer, layer normalisation and tanh: a few features of a picture.
+    """Convolutions with ReLU, a linear layer, layer normalisation and tanh: a few features of a picture.
 
     Bounded features of one scale are what keeps critics on a trunk of their own training stable (Yarats et al. 2021,
     *Improving sample efficiency in model-free reinforcement learning from images*). As in :class:`nacre.nn.mlp.MLP`
@@ -64,14 +80,35 @@ class ConvolutionalTrunk(eqx.Module):
     weight: Float32[Array, "fan_in features"]
     bias: Float32[Array, " features"]
 
-    def __init__(self, shape: tuple[int, int, int], filters: int, features: int, *, key: Key, precision: Precision):
-        """`shape` is that of a picture: height and width, each at least SMALLEST_PICTURE, and channels."""
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        filters: int,
+        features: int,
+        *,
+        key: Key,
+        precision: Precision,
+        layers: Layers = LAYERS,
+    ):
+        """A fresh trunk.
+
+        Args:
+            shape: Of a picture: height and width, each at least `smallest_picture(layers)`, and channels.
+            filters: Of each convolution.
+            features: Of a picture.
+            key: Draws the weights.
+            precision: Of the products of all convolutions but the first.
+            layers: Size and stride of each convolution, at least one.
+
+        Raises:
+            ValueError: The convolutions leave nothing of a picture.
+        """
         *lengths, channels = shape
-        if min(lengths) < SMALLEST_PICTURE:
+        if min(lengths) < smallest_picture(layers):
             raise ValueError(f"a picture of {lengths} pixels leaves nothing after the convolutions")
-        *keys, linear_key = jax.random.split(key, len(LAYERS) + 1)
+        *keys, linear_key = jax.random.split(key, len(layers) + 1)
         convolutions = []
-        for (size, stride), layer_key in zip(LAYERS, keys, strict=True):
+        for (size, stride), layer_key in zip(layers, keys, strict=True):
             first: Precision = precision if convolutions else "float32"
             convolutions.append(Convolution(channels, filters, size, stride, key=layer_key, precision=first))
             lengths, channels = [positions(length, size, stride) for length in lengths], filters
@@ -90,8 +127,3 @@ class ConvolutionalTrunk(eqx.Module):
             hidden = jax.nn.relu(convolution(hidden))
         features = matmul(hidden.reshape(len(hidden), -1), self.weight, "float32") + self.bias[None]
         return jnp.tanh(jax.nn.standardize(features)).reshape(*batch, -1)
-
-
-def positions(length: int, size: int, stride: int) -> int:
-    """How often a patch of `size` fits in, moved by `stride`."""
-    return (length - size) // stride + 1

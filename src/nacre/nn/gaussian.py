@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from nacre.types import Key
+
 MINIMUM_VARIANCE = 1e-7
 
 
@@ -36,3 +38,15 @@ def kl_to_standard_normal(
 ) -> Float[Array, "*batch"]:
     """KL( N(mean, variance) || N(0, 1) ), summed over dimensions, in nats."""
     return 0.5 * (variance + mean**2 - 1 - jnp.log(variance)).sum(axis=-1)
+
+
+def draw_normal(
+    mean: Float[Array, "*batch latent"], variance: Float[Array, "*batch latent"], noise: Float[Array, "*batch latent"]
+) -> Float[Array, "*batch latent"]:
+    """Reparameterised draw from N(mean, variance), of standard normal noise."""
+    return mean + jnp.sqrt(variance) * noise
+
+
+def noise_of_trials(keys: Key, size: int) -> Float[Array, "n size"]:
+    """Standard normal noise, each row from the key of its trial."""
+    return jax.vmap(lambda key: jax.random.normal(key, (size,)))(keys)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,31 +11,35 @@ import numpy as np
 from jaxtyping import Float64
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
-from nacre.errors import NacreError
+from nacre.errors import NacreError, shown
 from nacre.experiments import Experiment
+from nacre.files import writable
 from nacre.report.curves import (
     EPOCH,
     FIRST_EPISODE,
+    FIRST_SUCCESS,
     LAST_EPISODE,
+    LAST_SUCCESS,
     STEPS,
     Curves,
     cut_to_shortest,
     distinguishing_names,
     episode_columns,
     group_by_configuration,
+    have_success,
     read_runs,
 )
 from nacre.report.figures import draw_references, tidy
-from nacre.report.html import Picture, Table, number, picture, writable, write_page
+from nacre.report.html import Picture, Table, number, percent, picture, write_page
 from nacre.report.intervals import FEWEST_RUNS, Interval, difference_interval, interquartile_mean, interval
-from nacre.report.references import REFERENCES
-from nacre.report.run_report import protocol_in_words
+from nacre.report.references import gap_of, references_of
+from nacre.report.trials import protocol_in_words
 from nacre.run_folder import read_run, runs_in
 
 COMPARISON = "compare.html"
-# Okabe and Ito's colours, which people with any of the common kinds of colour blindness tell apart.
+# Okabe and Ito's colours: people with any of the common kinds of colour blindness can distinguish them.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", ":")
 
@@ -54,18 +58,22 @@ class Group:
         """Environment steps after each iteration, a mean over seeds."""
         return np.mean([run[STEPS] for run in self.curves.values()], axis=0)
 
-    def returns(self, column: str) -> Float64[np.ndarray, "seeds iterations"]:
+    def values(self, column: str) -> Float64[np.ndarray, "seeds iterations"]:
         return np.stack([run[column] for run in self.curves.values()])
 
+    def final(self, column: str) -> Float64[np.ndarray, " seeds"]:
+        """The values after the last iteration."""
+        return self.values(column)[:, -1]
+
     def returns_at(self, steps: float) -> Float64[np.ndarray, " seeds"]:
-        """Test returns of the last episode after so many environment steps, between two iterations by a line."""
+        """Test returns of the last episode after a number of environment steps, between two iterations by a line."""
         return np.array([np.interp(steps, run[STEPS], run[LAST_EPISODE]) for run in self.curves.values()])
 
 
 def parse_groups(arguments: Sequence[str]) -> dict[str, list[Path]]:
     """Groups of runs by name, from `NAME=RUN,RUN,…` or plain run folders.
 
-    Plain ones are grouped by their configuration apart from the seed, and named by their experiment. A folder that
+    Plain folders are grouped by their configuration apart from the seed, and named by their experiment. A folder that
     holds the runs of several seeds stands for all of them.
 
     Raises:
@@ -76,13 +84,13 @@ def parse_groups(arguments: Sequence[str]) -> dict[str, list[Path]]:
     places: dict[str | Path, int] = {}  # groups come in the order of their first mention: the first is compared with
     for place, argument in enumerate(arguments):
         name, equals, runs = argument.partition("=")
-        if not equals or Path(argument).exists():
+        if not equals or _exists(Path(argument)):
             found = runs_in([Path(argument)])
             plain += found
             places.update((run, place) for run in found if run not in places)
             continue
         if not name or not all(runs.split(",")):
-            raise NacreError(f"RUN_OR_GROUP is {argument!r}; allowed: a run folder, or NAME=RUN,RUN,…")
+            raise NacreError(f"RUN_OR_GROUP is {shown(argument)}; allowed: a run folder, or NAME=RUN,RUN,…")
         if name in named:
             raise NacreError(f"the group {name!r} is given twice")
         named[name] = runs_in(map(Path, runs.split(",")))
@@ -96,9 +104,16 @@ def parse_groups(arguments: Sequence[str]) -> dict[str, list[Path]]:
     return dict(sorted(named.items(), key=lambda item: places[item[0]]))
 
 
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a list of runs that is longer than a name may be
+        return False
+
+
 def write_comparison(groups: Mapping[str, Sequence[Path | str]], out: Path | str = COMPARISON) -> Path:
     """Writes one HTML page that compares groups of seeds: learning curves, returns of each episode of a trial, final
-    returns; all are interquartile means with 95 % bootstrap intervals.
+    returns, and successes if all runs have recorded them. All are interquartile means with 95 % bootstrap intervals.
 
     Args:
         groups: run folders by the name of their group. The runs of a group differ in nothing but the seed.
@@ -127,9 +142,9 @@ def write_comparison(groups: Mapping[str, Sequence[Path | str]], out: Path | str
         title=" vs ".join(group.name for group in read) if len(read) <= 3 else f"{len(read)} groups",
         family=read[0].experiment.family,
         notes=_notes(read),
-        tables=[_final_returns(read), *_at_common_steps(read)],
+        tables=[_final_returns(read), *_final_successes(read), *_gap_closed(read), *_at_common_steps(read)],
         pictures=[_curve_picture(read), _episode_picture(read)],
-        references=REFERENCES.get(read[0].experiment.family, ()),
+        references=references_of(read[0].experiment.family),
         groups=read,
         protocols={group.name: protocol_in_words(group.experiment) for group in read},
     )
@@ -138,24 +153,30 @@ def write_comparison(groups: Mapping[str, Sequence[Path | str]], out: Path | str
 
 def compared_curves(axes: Axes, groups: Sequence[Group]) -> None:
     """Draws the test return of the last episode against environment steps: interquartile mean over the seeds of each
-    group, and 95 % bootstrap intervals where there are enough seeds."""
+    group, and 95 % bootstrap intervals if there are enough seeds."""
     for group, style in zip(groups, _styles(len(groups)), strict=True):
-        _draw(axes, group.steps, group.returns(LAST_EPISODE), *style, label=_legend(group))
-    draw_references(axes, REFERENCES.get(groups[0].experiment.family, ()), max(group.steps[-1] for group in groups))
+        _draw(axes, group.steps, group.values(LAST_EPISODE), *style, label=_legend(group))
+    draw_references(axes, references_of(groups[0].experiment.family), max(group.steps[-1] for group in groups))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set(xlabel="environment steps", ylabel="test return of the last episode")
     tidy(axes)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, alignment="left", borderaxespad=0.2)
 
 
-def compared_episodes(axes: Axes, groups: Sequence[Group]) -> None:
-    """Draws the test return of each episode of a trial after the last iteration, in the same way."""
+def compared_episodes(axes: Axes, groups: Sequence[Group], first: str = FIRST_EPISODE) -> None:
+    """Draws the test return of each episode of a trial after the last iteration, in the same way.
+
+    `first`: the column of episode 1; with `FIRST_SUCCESS` successes are drawn.
+    """
     for group, style in zip(groups, _styles(len(groups)), strict=True):
-        columns = episode_columns(next(iter(group.curves.values())))
-        returns = np.stack([group.returns(column)[:, -1] for column in columns], axis=1)
-        _draw(axes, np.arange(1, 1 + len(columns)), returns, *style, marker="o", markersize=4)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        columns = episode_columns(next(iter(group.curves.values())), first)
+        values = np.stack([group.final(column) for column in columns], axis=1)
+        _draw(axes, np.arange(1, 1 + len(columns)), values, *style, marker="o", markersize=4)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.set(xlabel="episode of a trial", ylabel="test return")
+    if first == FIRST_SUCCESS:
+        axes.set(ylabel="success", ylim=(-0.05, 1.05))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
     tidy(axes)
 
 
@@ -193,37 +214,48 @@ def _curve_picture(groups: Sequence[Group]) -> Picture:
     figure = Figure(figsize=(9, 4.4 + 0.22 * len(groups)), layout="constrained")
     compared_curves(figure.subplots(), groups)
     ends = "; ".join(
-        f"{group.name} ends at {number(interquartile_mean(group.returns(LAST_EPISODE)[:, -1]).item())} after "
-        f"{number(group.steps[-1], 0)} environment steps"
+        f"{group.name} ends at {_middle(group, LAST_EPISODE)} after {number(group.steps[-1], 0)} environment steps"
         for group in groups
     )
     return picture(
         figure,
         f"Learning curves of {len(groups)} group(s): {ends}.",
         "Test return of the last episode of a trial against environment steps: interquartile mean over seeds, with "
-        f"pointwise 95 % bootstrap intervals where a group has {FEWEST_RUNS} seeds or more.",
+        f"pointwise 95 % bootstrap intervals if a group has {FEWEST_RUNS} seeds or more.",
     )
 
 
 def _episode_picture(groups: Sequence[Group]) -> Picture:
+    columns = [FIRST_EPISODE, *([FIRST_SUCCESS] if _have_success(groups) else [])]
     figure = Figure(figsize=(9, 3.4), layout="constrained")
-    compared_episodes(figure.subplots(), groups)
+    for axes, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
+        compared_episodes(axes, groups, column)
     ends = "; ".join(
-        f"{group.name} goes from {number(interquartile_mean(group.returns(FIRST_EPISODE)[:, -1]).item())} in episode 1 "
-        f"to {number(interquartile_mean(group.returns(LAST_EPISODE)[:, -1]).item())} in the last"
+        f"{group.name} goes from {_middle(group, FIRST_EPISODE)} in episode 1 to {_middle(group, LAST_EPISODE)} in the "
+        "last"
         for group in groups
     )
+    what = "Test return and success" if len(columns) > 1 else "Test return"
     return picture(
         figure,
         f"Returns of the episodes of a trial: {ends}.",
-        "Test return of each episode of a trial after the last iteration, with the same colours and intervals.",
+        f"{what} of each episode of a trial after the last iteration, with the same colours and intervals.",
     )
+
+
+def _middle(group: Group, column: str) -> str:
+    """The interquartile mean after the last iteration."""
+    return number(interquartile_mean(group.final(column)).item())
+
+
+def _have_success(groups: Sequence[Group]) -> bool:
+    return all(have_success(group.curves) for group in groups)
 
 
 def _final_returns(groups: Sequence[Group]) -> Table:
     rows = []
     for group in groups:
-        first, last = (group.returns(column)[:, -1] for column in (FIRST_EPISODE, LAST_EPISODE))
+        first, last = group.final(FIRST_EPISODE), group.final(LAST_EPISODE)
         rows.append(
             [
                 group.name,
@@ -238,8 +270,28 @@ def _final_returns(groups: Sequence[Group]) -> Table:
     return Table("Test returns after the last iteration: interquartile mean [95 % interval]", head, rows, numeric=True)
 
 
+def _final_successes(groups: Sequence[Group]) -> list[Table]:
+    """A table if all runs have recorded successes."""
+    if not _have_success(groups):
+        return []
+    rows = []
+    for group in groups:
+        values = [group.final(column) for column in (FIRST_SUCCESS, LAST_SUCCESS)]
+        rows.append([group.name, *(_estimate(interquartile_mean(each), interval(each), percent) for each in values)])
+    return [Table("Success on test tasks after the last iteration", ["group", "episode 1", "last episode"], rows, True)]
+
+
+def _gap_closed(groups: Sequence[Group]) -> list[Table]:
+    """A table if both reference curves of the task family are known."""
+    gap = gap_of(groups[0].experiment.family)
+    if gap is None:
+        return []
+    rows = [[group.name, percent(gap.closed(interquartile_mean(group.final(LAST_EPISODE)).item()))] for group in groups]
+    return [Table(f"Share {gap.words} that the last episode closes", ["group", "share"], rows, numeric=True)]
+
+
 def _at_common_steps(groups: Sequence[Group]) -> list[Table]:
-    """The groups after as many environment steps as all have come to, if there are such; at most one table."""
+    """One table: the groups after the most environment steps that all of them have done. Empty if there is none."""
     first = max(run[STEPS][0] for group in groups for run in group.curves.values())
     common = min(run[STEPS][-1] for group in groups for run in group.curves.values())
     if len(groups) < 2 or common < first:
@@ -255,13 +307,13 @@ def _at_common_steps(groups: Sequence[Group]) -> list[Table]:
                 _estimate(difference, difference_interval(values, returns[0])),
             ]
         )
-    caption = f"Test returns after {number(common, 0)} environment steps, as far as all seeds have come"
-    return [Table(caption, ["group", "last episode", f"less that of {groups[0].name}"], rows, numeric=True)]
+    caption = f"Test returns after {number(common, 0)} environment steps, which all seeds have done"
+    return [Table(caption, ["group", "last episode", f"difference to {groups[0].name}"], rows, numeric=True)]
 
 
-def _estimate(value: np.ndarray | np.float64, interval: Interval | None) -> str:
-    told = "" if interval is None else f" [{number(interval.low.item())}, {number(interval.high.item())}]"
-    return number(value.item()) + told
+def _estimate(value: np.ndarray | np.float64, interval: Interval | None, words: Callable[[float], str] = number) -> str:
+    ends = "" if interval is None else f" [{words(interval.low.item())}, {words(interval.high.item())}]"
+    return words(value.item()) + ends
 
 
 def _notes(groups: Sequence[Group]) -> list[str]:

@@ -14,7 +14,8 @@ import numpy as np
 from nacre.errors import NacreError
 from nacre.experiments import Experiment
 from nacre.files import write_atomically
-from nacre.logs import CSV, TEST_RETURN, read_progress_csv
+from nacre.logs import CSV, read_progress_csv
+from nacre.protocol import TEST_RETURN, TEST_SUCCESS
 from nacre.run_folder import read_run
 
 EPOCH = "Epoch"
@@ -23,14 +24,18 @@ UPDATES = "Number of train steps total"
 SECONDS = "Total Train Time (s)"
 FIRST_EPISODE = "AverageReturn_test_episode_1"
 LAST_EPISODE = TEST_RETURN
+FIRST_SUCCESS = "AverageSuccess_test_episode_1"
+LAST_SUCCESS = TEST_SUCCESS
+"""Only in task families that say what a success is."""
 
 Curves = Mapping[int, Mapping[str, np.ndarray]]
 """By seed, columns of a run's progress.csv: float64 arrays with one value per iteration."""
 
 
-def episode_columns(columns: Mapping[str, np.ndarray]) -> list[str]:
-    """The columns with the test return of episode 1, 2, ... of a trial, in that order."""
-    prefix = FIRST_EPISODE.removesuffix("1")
+def episode_columns(columns: Mapping[str, np.ndarray], first: str = FIRST_EPISODE) -> list[str]:
+    """The columns with the test return of episode 1, 2, ... of a trial, in that order; `first` may name another
+    quantity's column of episode 1."""
+    prefix = first.removesuffix("1")
     found = [column for column in columns if column.startswith(prefix)]
     return sorted(found, key=lambda column: int(column.removeprefix(prefix)))
 
@@ -59,6 +64,11 @@ def read_runs(runs: Sequence[Path]) -> tuple[list[Experiment], Curves]:
         experiments.append(experiment)
         curves[experiment.seed] = columns
     return sorted(experiments, key=lambda experiment: experiment.seed), dict(sorted(curves.items()))
+
+
+def have_success(curves: Curves) -> bool:
+    """Whether all runs have recorded successes."""
+    return all({FIRST_SUCCESS, LAST_SUCCESS} <= run.keys() for run in curves.values())
 
 
 def cut_to_shortest(curves: Curves) -> Curves:
@@ -99,14 +109,14 @@ def group_by_configuration(runs: Sequence[Path]) -> list[list[Path]]:
 
 
 def distinguishing_names(experiments: Sequence[Experiment]) -> list[str]:
-    """The names of experiments; where several have the same name, with the fields that tell them apart."""
+    """The names of experiments. If several have the same name, the fields in which they differ are added."""
     fields = [flat_fields(comparable(experiment)) for experiment in experiments]
     names: list[str] = []
     for own in fields:
         namesakes = [other for other in fields if other["name"] == own["name"]]
         details = [field for field in own if any(other.get(field) != own[field] for other in namesakes)]
-        told = ", ".join(f"{field} {own[field]}" for field in details)
-        names.append(f"{own['name']} ({told})" if told else own["name"])
+        listed = ", ".join(f"{field} {own[field]}" for field in details)
+        names.append(f"{own['name']} ({listed})" if listed else own["name"])
     return names
 
 
@@ -118,13 +128,16 @@ def flat_fields(experiment: Experiment) -> dict[str, Any]:
 
 def write_curves(path: Path, curves: Curves) -> None:
     """Writes curve.csv: one row per seed and iteration, with the seed, the iteration, the environment steps and every
-    column of returns, under their names in progress.csv.
+    column of returns and successes, under their names in progress.csv.
 
     Raises:
         NacreError: the file cannot be written.
     """
     first = next(iter(curves.values()))
-    columns = [EPOCH, STEPS, *(column for column in first if "Return" in column)]
+    results = [column for column in first if "Return" in column]
+    if have_success(curves):
+        results += [column for column in first if "Success" in column]
+    columns = [EPOCH, STEPS, *results]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["seed", *columns])

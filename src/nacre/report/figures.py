@@ -11,27 +11,36 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter
 
-from nacre.report.curves import FIRST_EPISODE, LAST_EPISODE, STEPS, Curves, cut_to_shortest
-from nacre.report.references import Level, PublishedCurve
+from nacre.protocol import Protocol
+from nacre.report.curves import FIRST_EPISODE, LAST_EPISODE, STEPS, Curves, cut_to_shortest, episode_columns
+from nacre.report.references import Level, PublishedCurve, Reference, ReferenceCurve
 from nacre.types import Episode
 
-# Blue and vermilion are told apart by people with any of the common kinds of colour blindness (Okabe and Ito).
+# People with any of the common kinds of colour blindness can distinguish blue and vermilion (Okabe and Ito).
 BEFORE, AFTER, GOAL, REFERENCE = "#D55E00", "#0072B2", "#CC2255", "0.35"
 
 
-def learning_curve(axes: Axes, curves: Curves, references: Sequence[PublishedCurve | Level] = ()) -> None:
-    """Draws return on test tasks against environment steps: of episode 1 of a trial, played on a guess, and of the
-    last episode, played on what was inferred.
+def learning_curve(
+    axes: Axes, curves: Curves, references: Sequence[Reference] = (), protocol: Protocol | None = None
+) -> None:
+    """Draws return on test tasks against environment steps: of the last episode of a trial and, if it has several, of
+    episode 1.
 
-    A line is the mean over seeds, the band about it goes from the worst to the best seed. The lines end with the
-    shortest run; published curves are shown so far, or at least with the first point of the earliest.
+    A line is the mean over seeds. The band about it goes from the worst to the best seed. The lines end with the
+    shortest run. Other curves are shown so far, or at least with the first point of the earliest published one.
+
+    Args:
+        axes: what is drawn on.
+        curves: of the seeds.
+        references: what is drawn beside them.
+        protocol: of the evaluations; it names the episodes. None: "last episode" and "episode 1".
     """
     curves = cut_to_shortest(curves)
     steps = np.mean([run[STEPS] for run in curves.values()], axis=0)
-    for column, label, colour in (
-        (LAST_EPISODE, "last episode, task inferred", AFTER),
-        (FIRST_EPISODE, "episode 1, task unknown", BEFORE),
-    ):
+    lines = [(LAST_EPISODE, protocol.last_label if protocol else "last episode", AFTER)]
+    if len(episode_columns(next(iter(curves.values())))) > 1:
+        lines.append((FIRST_EPISODE, protocol.first_label if protocol else "episode 1", BEFORE))
+    for column, label, colour in lines:
         returns = np.stack([run[column] for run in curves.values()])
         axes.plot(steps, returns.mean(axis=0), color=colour, linewidth=2, marker=".", markersize=4, label=label)
         if len(curves) > 1:
@@ -54,9 +63,12 @@ def tidy(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def draw_references(axes: Axes, references: Sequence[PublishedCurve | Level], last_step: float) -> None:
-    """Draws published curves up to `last_step` environment steps, or at least the first point of the earliest, and
-    levels as lines from side to side, named at the right."""
+def draw_references(axes: Axes, references: Sequence[Reference], last_step: float) -> None:
+    """Draws curves up to `last_step` environment steps, or at least the first point of the earliest published one, and
+    levels as lines from side to side, named at the right.
+
+    Published curves have markers, reference curves have none.
+    """
     published = [reference for reference in references if isinstance(reference, PublishedCurve)]
     right_end = max(last_step, min((curve.points[0][0] for curve in published), default=0))
     for curve, marker in zip(published, "sD^v", strict=False):
@@ -64,6 +76,12 @@ def draw_references(axes: Axes, references: Sequence[PublishedCurve | Level], la
         if len(points):
             style = {"marker": marker, "markersize": 6, "linestyle": ":", "linewidth": 1}
             axes.plot(*points.T, color=REFERENCE, label=curve.label, **style)
+    for curve in references:
+        if isinstance(curve, ReferenceCurve):
+            points = np.array([point for point in curve.points if point[0] <= right_end])
+            if len(points):
+                dashes = (0, (6, 1.5, 1, 1.5)) if curve.bound == "upper" else (0, (1, 1))
+                axes.plot(*points.T, color=REFERENCE, label=curve.label, linewidth=1.6, linestyle=dashes, zorder=1)
     for level in references:
         if isinstance(level, Level):
             axes.axhline(level.value, color=REFERENCE, linewidth=1, linestyle=(0, (5, 4)), zorder=0)

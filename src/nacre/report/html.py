@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,9 +16,9 @@ import jinja2
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-from nacre.errors import NacreError
-from nacre.files import make_folder, write_atomically
+from nacre.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,9 @@ class Table:
 def picture(figure: Figure, alt: str, caption: str) -> Picture:
     """The figure as an SVG image inside the page. The same figure gives the same text."""
     text = io.BytesIO()
+    for words in figure.findobj(Text):
+        if isinstance(words, Text) and "$" in words.get_text() and "\\math" not in words.get_text():
+            words.set_parse_math(False)  # the name of somebody's task or group, and no formula
     with rc_context({"svg.hashsalt": "nacre"}):
         figure.savefig(text, format="svg", metadata={"Date": None})
     return Picture("data:image/svg+xml;base64," + base64.b64encode(text.getvalue()).decode(), alt, caption)
@@ -60,24 +62,15 @@ def number(value: float | int, decimals: int = 1) -> str:
     return text.replace(",", "\N{NARROW NO-BREAK SPACE}").replace("-", "\N{MINUS SIGN}")
 
 
+def percent(share: float) -> str:
+    """A share for people."""
+    return f"{number(100 * share, 0)}\N{NARROW NO-BREAK SPACE}%" if math.isfinite(share) else number(share)
+
+
 def span(values: Sequence[float] | np.ndarray, decimals: int = 1) -> str:
     """The mean of numbers, and their range if they differ."""
     mean, low, high = (number(float(each), decimals) for each in (np.mean(values), np.min(values), np.max(values)))
     return mean if low == high else f"{mean} ({low} to {high})"
-
-
-def writable(page: Path) -> Path:
-    """The path of a page, after making its folder and before the minutes of work that go into it.
-
-    Raises:
-        NacreError: it cannot be written.
-    """
-    make_folder(page.parent)
-    if page.is_dir():
-        raise NacreError(f"{page} is a folder; allowed: the name of a file")
-    if not os.access(page.parent, os.W_OK):
-        raise NacreError(f"cannot write {page}: its folder is read-only")
-    return page
 
 
 def write_page(page: Path, template: str, **content: Any) -> None:
@@ -96,4 +89,4 @@ def write_page(page: Path, template: str, **content: Any) -> None:
     text = environment.get_template(template).render(
         version=version("nacre"), written=f"{datetime.now():%Y-%m-%d %H:%M}", **content
     )
-    write_atomically(page, text.encode())
+    write_atomically(page, text.encode(errors="backslashreplace"))  # a path may not be UTF-8

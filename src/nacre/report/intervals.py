@@ -42,7 +42,7 @@ def interval(values: Float64[np.ndarray, "runs *columns"]) -> Interval | None:
 
 
 def difference_interval(one: Float64[np.ndarray, " runs"], other: Float64[np.ndarray, " others"]) -> Interval | None:
-    """The same for the interquartile mean of `one` less that of `other`, with the two as strata."""
+    """The same for the interquartile mean of `one` minus that of `other`, with the two as strata."""
     if min(len(one), len(other)) < FEWEST_RUNS:
         return None
     return _bootstrap((one, other), lambda x, y, axis: interquartile_mean(x, axis) - interquartile_mean(y, axis))

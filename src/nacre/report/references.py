@@ -1,8 +1,20 @@
-"""Numbers of others, and of agents that learn nothing, to put beside our own curves (spec sections 6.2 and 6.3)."""
+"""Numbers to put beside our own curves: what others published, levels that need no training, and reference curves.
+
+They are data: `published.json` is written by hand (spec sections 6.2 and 6.3), and `reference_curves.json` by
+benchmarks/reference_curves.py from what is in results/.
+"""
 
 from __future__ import annotations
 
+import functools
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Literal
+
+Bound = Literal["lower", "upper"]
+"""lower: what is possible without knowing the task. upper: what is possible with knowing it."""
 
 
 @dataclass(frozen=True)
@@ -14,95 +26,110 @@ class PublishedCurve:
     """Where the numbers are from and how far to trust them."""
     points: tuple[tuple[float, float], ...]
     """Environment steps and return, in order."""
+    algorithm: str = ""
+    """The algorithm that it is of, by its name here."""
+
+
+@dataclass(frozen=True)
+class ReferenceCurve:
+    """Returns of an agent of this package that infers nothing: it is given the task, or does without it."""
+
+    label: str
+    source: str
+    points: tuple[tuple[float, float], ...]
+    """Environment steps and return, in order."""
+    bound: Bound
+
+    @property
+    def final(self) -> float:
+        """The last return."""
+        return self.points[-1][1]
 
 
 @dataclass(frozen=True)
 class Level:
-    """A return that no training changes: what is possible without knowing the task, or with knowing it."""
+    """A return that no training changes."""
 
     label: str
     source: str
     value: float
+    bound: Bound | None = None
+    """Whether it stands for what is possible without the task, or with it; None: for neither."""
 
 
-_META_RL = (
-    "TensorBoard log of the reimplementation x35f/meta_rl (tuned entropy weight), one seed; "
-    "the paper has curves but no table of numbers"
-)
-_CRL = "read by eye off a plot in the repository ZiyiLiubird/CRL"
-_STANDING = "the reward for surviving, in 200 steps"
-_POINT = "computed from the family: mean over starts and goals that are uniform in the square"
+Reference = PublishedCurve | ReferenceCurve | Level
+
+
+def references_of(family: str) -> tuple[Reference, ...]:
+    """All that is drawn beside the curves of a task family.
+
+    The last value of a reference curve takes the place of a level that stands for the same, if it has come near it.
+    """
+    curves = reference_curves().get(family, ())
+    arrived = [curve for curve in curves if _has_arrived(family, curve)]
+    measured = {curve.bound for curve in arrived}
+    return (
+        *(it for it in REFERENCES.get(family, ()) if not (isinstance(it, Level) and it.bound in measured)),
+        *curves,
+        *(Level(f"{it.label}, at its end", "the last value of that curve", it.final, it.bound) for it in arrived),
+    )
+
+
+def _has_arrived(family: str, curve: ReferenceCurve) -> bool:
+    """Whether a reference curve has come within a tenth of what was computed to be possible, if anything was."""
+    levels = [it for it in REFERENCES.get(family, ()) if isinstance(it, Level) and it.bound == curve.bound]
+    return all(curve.final >= level.value - 0.1 * abs(level.value) for level in levels)
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What lies between an agent without the task and one that is given it."""
+
+    lower: ReferenceCurve
+    upper: ReferenceCurve
+
+    def closed(self, value: float) -> float:
+        """The share of the gap that a return closes: 0 at the lower reference, 1 at the upper one."""
+        return (value - self.lower.final) / (self.upper.final - self.lower.final)
+
+    @property
+    def words(self) -> str:
+        return f"of the gap between “{self.lower.label}” and “{self.upper.label}”"
+
+
+def gap_of(family: str) -> Gap | None:
+    """The gap between the two reference curves of a task family; None: one is missing or was trained too little, or the
+    upper is not higher."""
+    found = {curve.bound: curve for curve in reference_curves().get(family, ()) if _has_arrived(family, curve)}
+    if len(found) < 2 or found["upper"].final <= found["lower"].final:
+        return None
+    return Gap(found["lower"], found["upper"])
+
+
+@functools.cache
+def reference_curves() -> dict[str, tuple[ReferenceCurve, ...]]:
+    """The reference curves, by task family: at most one of each bound."""
+    return {
+        family: tuple(ReferenceCurve(**{**curve, "points": _points(curve["points"])}) for curve in curves)
+        for family, curves in _read("reference_curves.json").items()
+    }
+
+
+def _published(entry: dict[str, Any]) -> PublishedCurve | Level:
+    if "value" in entry:
+        return Level(**entry)
+    return PublishedCurve(**{**entry, "points": _points(entry["points"])})
+
+
+def _points(rows: Iterable[Sequence[float | int]]) -> tuple[tuple[float, float], ...]:
+    return tuple((float(steps), float(value)) for steps, value in rows)
+
+
+def _read(name: str) -> dict[str, list[dict[str, Any]]]:
+    return json.loads(files("nacre.report").joinpath(name).read_text(encoding="utf-8"))
+
 
 REFERENCES: dict[str, tuple[PublishedCurve | Level, ...]] = {
-    "cheetah-vel": (
-        PublishedCurve(
-            "x35f/meta_rl, one seed",
-            _META_RL,
-            ((205e3, -281.0), (300e3, -57.0), (400e3, -40.0), (500e3, -39.0), (750e3, -40.0)),
-        ),
-        Level("best without the task", "always 1.27 m/s, without costs; computed for the published test tasks", -160.2),
-        Level("standing still", "computed for the published test tasks", -283.5),
-    ),
-    "cheetah-dir": (
-        PublishedCurve(
-            "x35f/meta_rl, one seed",
-            _META_RL,
-            ((200e3, 693.0), (500e3, 1053.0), (700e3, 1365.0), (1000e3, 1504.0), (1450e3, 1664.0)),
-        ),
-        PublishedCurve(
-            "PEARL baseline of CRL",
-            _CRL,
-            ((500e3, 1050.0), (1000e3, 1280.0), (1500e3, 1430.0), (2000e3, 1500.0)),
-        ),
-        Level("best without the task", "either direction, averaged over both tasks", 0.0),
-    ),
-    "ant-dir": (
-        PublishedCurve(
-            "x35f/meta_rl, one seed",
-            f"{_META_RL}; forward and backward or two random directions: not known",
-            ((200e3, 296.0), (500e3, 681.0), (1000e3, 877.0), (1500e3, 984.0), (2000e3, 1048.0)),
-        ),
-        PublishedCurve(
-            "PEARL baseline of CRL", _CRL, ((250e3, 400.0), (500e3, 680.0), (750e3, 790.0), (1000e3, 870.0))
-        ),
-        Level("standing, if it survives", _STANDING, 200.0),
-    ),
-    "ant-goal": (
-        PublishedCurve("the original code, a user's best", "issue 28 of its repository", ((2800e3, -440.0),)),
-        PublishedCurve("the paper's figure", "as a user reads it in issue 28 of the repository", ((10e6, -200.0),)),
-        Level("standing still", "computed: the mean of |x| + |y| over the disc is 8 / pi", -509.3),
-    ),
-    "humanoid-dir": (
-        PublishedCurve(
-            "the original code, one seed",
-            "run log in the repository ZiyiLiubird/CRL, whose configuration is the published one",
-            ((500e3, 363.0), (750e3, 173.0), (1000e3, 760.0), (1250e3, 995.0), (1500e3, 1004.0), (1670e3, 1007.0)),
-        ),
-        Level("standing, if it survives", _STANDING, 1000.0),
-    ),
-    "walker-rand-params": (
-        PublishedCurve(
-            "x35f/meta_rl, one seed", _META_RL, ((300e3, 272.0), (500e3, 462.0), (800e3, 626.0), (1090e3, 730.0))
-        ),
-        PublishedCurve("PEARL baseline of CRL", _CRL, ((500e3, 370.0), (1000e3, 460.0), (2000e3, 550.0))),
-        Level("policies of one task each", "about, in the words of VariBAD's authors (issue 13)", 1300.0),
-        Level("best without the task", "just over, in the words of VariBAD's authors (issue 13)", 1000.0),
-        Level("standing, if it survives", _STANDING, 200.0),
-    ),
-    "hopper-rand-params": (Level("standing, if it survives", _STANDING, 200.0),),
-    "point-robot": (
-        Level("straight to the known goal", _POINT, -5.2),
-        Level("best without the task", f"straight to the middle of the square; {_POINT}", -15.9),
-        Level("standing still", _POINT, -20.9),
-    ),
-    "sparse-point-robot": (
-        Level("straight to the known goal", "computed from the family: mean over goals on the half circle", 13.4),
-    ),
+    family: tuple(_published(entry) for entry in entries) for family, entries in _read("published.json").items()
 }
-"""What there is to compare with, by task family. Nobody published numbers for the point robots."""
-
-# The same tasks and rewards, seen in pictures. Nobody's curves are of these.
-REFERENCES |= {
-    f"{family}-pixels": tuple(level for level in REFERENCES[family] if isinstance(level, Level))
-    for family in ("point-robot", "cheetah-vel")
-}
+"""What others published and what can be computed, by task family. There are no published numbers for point robots."""

@@ -2,52 +2,52 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from nacre.agents import algorithm_of
 from nacre.errors import NacreError
-from nacre.evaluation import Evaluation
-from nacre.experiments import EXPERIMENTS, Experiment
+from nacre.experiments import Experiment, named_experiments
+from nacre.files import writable
 from nacre.report.curves import (
     EPOCH,
     FIRST_EPISODE,
     LAST_EPISODE,
+    LAST_SUCCESS,
     SECONDS,
     STEPS,
     UPDATES,
     Curves,
     cut_to_shortest,
     distinguishing_names,
+    episode_columns,
     flat_fields,
     group_by_configuration,
+    have_success,
     read_runs,
 )
 from nacre.report.figures import learning_curve
-from nacre.report.html import Picture, Table, number, picture, span, writable, write_page
-from nacre.report.meta_test import MetaTest, meta_test
-from nacre.report.references import REFERENCES, Level, PublishedCurve
+from nacre.report.html import Picture, Table, number, percent, picture, span, write_page
+from nacre.report.references import Reference, gap_of, references_of
 from nacre.report.trial_figures import (
     COLUMNS,
-    posterior_panels,
-    posterior_widths,
+    in_words,
     returns_by_episode,
     returns_by_task,
     reward_panels,
-    shown_parameters,
     spread,
+    success_of_episodes,
     trajectory_figure,
     trajectory_panels,
 )
-from nacre.run_folder import EXPERIMENT, read_run, runs_in
-from nacre.runtime import training_protocol
-from nacre.tasks import make_family
-from nacre.tasks.family import TaskFamily
+from nacre.report.trials import RunTest, play_test_trials, protocol_in_words, protocol_of
+from nacre.run_folder import read_run, read_versions, runs_in
 from nacre.tasks.point import PointRobot, SparsePointRobot
 
 REPORT = "report.html"
@@ -74,7 +74,7 @@ class Section:
     highlights: Sequence[tuple[str, str]]
     """Numbers to see first, and what they are."""
     curve: Picture
-    references: Sequence[PublishedCurve | Level]
+    references: Sequence[Reference]
     tables: Sequence[Table]
     seeds: Sequence[SeedPart]
 
@@ -88,8 +88,8 @@ def write_report(
 ) -> Path:
     """Writes one HTML page about runs: how they learnt, and how their agents adapt to the test tasks.
 
-    Runs that differ in nothing but the seed are drawn together. The trials are played anew, and as `nacre evaluate RUN`
-    would play them.
+    Runs that differ in nothing but the seed are drawn together. The trials are played anew, as `nacre evaluate RUN`
+    plays them.
 
     Args:
         runs: run folders, which may still be in training, or folders that hold the runs of several seeds.
@@ -111,27 +111,12 @@ def write_report(
     page = writable(Path(runs[0]) / REPORT if out is None else Path(out))
     names = distinguishing_names([experiments[0] for experiments, _ in learnt])
     sections = [
-        _section(name, experiments, curves, group, [meta_test(run, checkpoint, say) for run in group])
+        _section(name, experiments, curves, group, [play_test_trials(run, checkpoint, say) for run in group])
         for name, group, (experiments, curves) in zip(names, groups, learnt, strict=True)
     ]
     title = names[0] if len(names) == 1 else f"{len(names)} experiments"
     write_page(page, "report.html", title=title, sections=sections)
     return page
-
-
-def protocol_in_words(experiment: Experiment) -> str:
-    """How the experiment is meta-tested, in one sentence."""
-    family = make_family(experiment.family)
-    protocol = training_protocol(experiment, family)
-    more = "" if type(family).terminated is TaskFamily.terminated else " or more"
-    return (
-        f"{protocol.name}: {protocol.trials} trial(s) on each of {experiment.test_tasks} test tasks; a trial has "
-        f"{protocol.minimum_episodes(family.horizon)}{more} episodes of up to {family.horizon} steps, the first "
-        f"{protocol.exploration_episodes} with z from the prior"
-        + (" and stochastic actions" if protocol.stochastic_steps else "")
-        + ", the others with z from the posterior"
-        + ("; returns are sums of the sparse reward" if protocol.sparse_returns else "")
-    )
 
 
 def curve_in_words(curves: Curves) -> str:
@@ -148,23 +133,15 @@ def curve_in_words(curves: Curves) -> str:
 
 
 def _section(
-    name: str, experiments: Sequence[Experiment], curves: Curves, runs: Sequence[Path], tests: Sequence[MetaTest]
+    name: str, experiments: Sequence[Experiment], curves: Curves, runs: Sequence[Path], tests: Sequence[RunTest]
 ) -> Section:
-    references = REFERENCES.get(experiments[0].family, ())
+    references = references_of(experiments[0].family)
     figure = Figure(figsize=(9, 4.6), layout="constrained")
-    learning_curve(figure.subplots(), curves, references)
+    learning_curve(figure.subplots(), curves, references, protocol_of(experiments[0]))
     bands = " Lines are means over seeds; bands go from the lowest to the highest seed." if len(curves) > 1 else ""
-    last, first, steps = (
-        float(np.mean([run[column][-1] for run in curves.values()])) for column in (LAST_EPISODE, FIRST_EPISODE, STEPS)
-    )
     return Section(
         name=name,
-        highlights=[
-            (number(last), "return of the last episode of a trial: task inferred"),
-            (number(first), "return of episode 1: task unknown"),
-            (number(steps, 0), "environment steps"),
-            (str(len(curves)), f"{'seed' if len(curves) == 1 else 'seeds'}: {', '.join(map(str, curves))}"),
-        ],
+        highlights=_highlights(experiments[0], curves),
         curve=picture(
             figure,
             curve_in_words(curves),
@@ -173,7 +150,7 @@ def _section(
         references=references,
         tables=[
             _facts(experiments, curves),
-            _versions(list(curves), [_recorded_versions(run) for run in runs]),
+            _versions(list(curves), [read_versions(run) for run in runs]),
             _configuration(experiments[0]),
         ],
         seeds=[
@@ -183,74 +160,74 @@ def _section(
     )
 
 
-def _seed_part(seed: int, run: Path, test: MetaTest) -> SeedPart:
-    config = test.trained.experiment.algorithm
+def _highlights(experiment: Experiment, curves: Curves) -> list[tuple[str, str]]:
+    """Means over seeds after the last iteration."""
+
+    def final(column: str) -> float:
+        return float(np.mean([run[column][-1] for run in curves.values()]))
+
+    protocol, last = protocol_of(experiment), final(LAST_EPISODE)
+    found = [(number(last), f"return of the {protocol.last_label}")]
+    if have_success(curves):
+        found.append((percent(final(LAST_SUCCESS)), f"success in the {protocol.last_label}"))
+    if len(episode_columns(next(iter(curves.values())))) > 1:
+        found.append((number(final(FIRST_EPISODE)), f"return of {protocol.first_label}"))
+    gap = gap_of(experiment.family)
+    if gap is not None:
+        found.append((percent(gap.closed(last)), f"{gap.words}, closed by the last episode"))
+    seeds = f"{'seed' if len(curves) == 1 else 'seeds'}: {', '.join(map(str, curves))}"
+    return [*found, (number(final(STEPS), 0), "environment steps"), (str(len(curves)), seeds)]
+
+
+def _seed_part(seed: int, run: Path, test: RunTest) -> SeedPart:
     return SeedPart(
         seed=seed,
         run=str(run),
         checkpoint=test.trained.checkpoint.stem,
-        pictures=[
-            _adaptation_picture(test),
-            _posterior_picture(test),
-            *([_width_picture(test)] if config.probabilistic_context else []),
-            _episodes_picture(test),
-        ],
-        returns=_returns_table(test.evaluation, test.trained.family.task_parameters),
+        pictures=pictures_of(test, algorithm_of(test.trained.experiment.algorithm).report_module()),
+        returns=_returns_table(test),
     )
 
 
-def _adaptation_picture(test: MetaTest) -> Picture:
+def pictures_of(test: RunTest, algorithm: Any | None) -> list[Picture]:
+    """What is drawn of a meta-test.
+
+    `algorithm`: the module that draws beliefs, by `belief_pictures`; None: there is nothing to draw.
+    """
+    beliefs = [] if algorithm is None else algorithm.belief_pictures(test)
+    return [_adaptation_picture(test), *beliefs, _episodes_picture(test)]
+
+
+def _adaptation_picture(test: RunTest) -> Picture:
     evaluation, names = test.evaluation, test.trained.family.task_parameters
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    returns_by_episode(left, evaluation, names)
-    returns_by_task(right, evaluation, names)
-    means = ", ".join(number(value) for value in evaluation.returns_by_episode.mean(axis=0))
-    better = (evaluation.returns_by_episode[:, -1] > evaluation.returns_by_episode[:, 0]).sum()
-    return picture(
-        figure,
-        f"Mean return over test tasks of each episode of a trial: {means}. In {better} of {len(evaluation.tasks)} "
-        "tasks the last episode is better than episode 1.",
-        "Return of each episode of a trial. Left: a line for each test task, a mean over its trials. "
-        "Right: the first and the last episode on each test task.",
-    )
+    returns, success = evaluation.returns_by_episode, evaluation.successes_by_episode
+    rows, heights = [["returns", "tasks"]], [3.6]
+    if success is not None:
+        rows, heights = [*rows, ["success", "success"]], [*heights, 2.2]
+    figure = Figure(figsize=(9, sum(heights)), layout="constrained")
+    panels: dict[str, Axes] = figure.subplot_mosaic(rows, height_ratios=heights)  # pyright: ignore
+    returns_by_episode(panels["returns"], evaluation, names)
+    returns_by_task(panels["tasks"], evaluation, names)
+    words = [f"Mean return over test tasks of each episode of a trial: {_listed(returns)}."]
+    caption = "Return of each episode of a trial. Left: a line for each test task, a mean over its trials. "
+    if returns.shape[1] > 1:
+        better = (returns[:, -1] > returns[:, 0]).sum()
+        words.append(f"In {better} of {len(returns)} tasks the last episode is better than episode 1.")
+        caption += "Right: the first and the last episode on each test task."
+    else:
+        caption += "Right: the return on each test task."
+    if success is not None:
+        success_of_episodes(panels["success"], evaluation, success, names)
+        words.append(f"Success in each episode: {', '.join(percent(share) for share in success.mean(axis=0))}.")
+        caption += " Below: the share of trials that are a success in each episode."
+    return picture(figure, " ".join(words), caption)
 
 
-def _posterior_picture(test: MetaTest) -> Picture:
-    tasks = np.repeat(test.evaluation.tasks, test.evaluation.protocol.trials, axis=0)
-    names = test.trained.family.task_parameters
-    shown = shown_parameters(test.snapshots.mean[-1], tasks)
-    figure = Figure(figsize=(9, 0.5 + 2.3 * len(shown)), layout="constrained")
-    posterior_panels(figure, test.snapshots, test.moments, tasks, names)
-    parameters = " and ".join(names[index].replace("_", " ") for index in shown)
-    chosen = " (of all parameters the two that the posterior tells most about)" if len(names) > len(shown) else ""
-    return picture(
-        figure,
-        f"Posteriors over z of {len(tasks)} trials, {', '.join(test.moments)}, coloured by {parameters}.",
-        "The posterior over z as a trial goes on, from its first transitions: mean and one standard deviation, one for "
-        f"each trial, coloured by the true {parameters} of the trial’s task{chosen}. The dashed ring is the prior. "
-        "Shown are the dimensions of z that differ most between trials. "
-        "Where colours separate, the agent has told tasks apart.",
-    )
+def _listed(values: np.ndarray) -> str:
+    return ", ".join(number(value) for value in values.mean(axis=0))
 
 
-def _width_picture(test: MetaTest) -> Picture:
-    figure = Figure(figsize=(9, 3), layout="constrained")
-    context_size = test.trained.experiment.algorithm.context_size
-    posterior_widths(figure.subplots(), test.course, context_size)
-    widths = np.sqrt(test.course.variance[-1]).mean(axis=0).tolist()
-    listed = ", ".join(f"z{dimension} {number(width, 3)}" for dimension, width in enumerate(widths, start=1))
-    return picture(
-        figure,
-        f"Standard deviations of the posterior at the end of a trial, means over trials: {listed}.",
-        "How sure the agent is: standard deviation of each dimension of the posterior, a mean over trials. The dotted "
-        f"line is at the {context_size} transitions that a posterior comes from in training. A product of factors, one "
-        "for each transition, narrows as one over the root of their number whatever they say: a dimension that meets "
-        "the prior’s 1 at the dotted line carries nothing about the task.",
-    )
-
-
-def _episodes_picture(test: MetaTest) -> Picture:
+def _episodes_picture(test: RunTest) -> Picture:
     evaluation, family = test.evaluation, test.trained.family
     drawn = spread(evaluation.tasks, DRAWN_TASKS)
     trials, tasks = [test.episodes[index][0] for index in drawn], evaluation.tasks[drawn]
@@ -263,7 +240,7 @@ def _episodes_picture(test: MetaTest) -> Picture:
             "Sample trajectories: one trial on each of some test tasks. Earlier episodes are darker.",
         )
     figure = Figure(figsize=(9, 0.8 + 2.1 * -(-len(drawn) // COLUMNS)), layout="constrained")
-    titles = [_task_in_words(family.task_parameters, task) for task in tasks]
+    titles = [_title_of(family.task_parameters, task) for task in tasks]
     reward_panels(figure, trials, titles, evaluation.protocol.sparse_returns)
     return picture(
         figure,
@@ -272,29 +249,37 @@ def _episodes_picture(test: MetaTest) -> Picture:
     )
 
 
-def _task_in_words(names: Sequence[str], task: np.ndarray) -> str:
-    words = [f"{name.replace('_', ' ')} {number(value, 2)}" for name, value in zip(names, task, strict=True)]
+def _title_of(names: Sequence[str], task: np.ndarray) -> str:
+    words = [f"{in_words(name)} {number(value, 2)}" for name, value in zip(names, task, strict=True)]
     return ", ".join(words if len(words) <= 2 else [words[0], "…"])
 
 
-def _returns_table(evaluation: Evaluation, names: Sequence[str]) -> Table:
-    returns = evaluation.returns_by_episode
+def _returns_table(test: RunTest) -> Table:
+    """A row per task, with the returns of its episodes and, if the family says what a success is, their successes."""
+    evaluation, names = test.evaluation, test.trained.family.task_parameters
+    returns, success = evaluation.returns_by_episode, evaluation.successes_by_episode
+    episodes = range(1, 1 + returns.shape[1])
     shown = names[:4]  # of dozens of physical parameters, enough to tell tasks apart
-    rows = [
-        [str(index), *(number(value, 3) for value in task[: len(shown)]), *(number(value) for value in row)]
-        for index, (task, row) in enumerate(zip(evaluation.tasks, returns, strict=True), start=1)
+    columns = [[number(value) for value in [*values, values.mean()]] for values in returns.T]
+    head = [f"ep. {episode}" for episode in episodes]
+    if success is not None:
+        columns += [[percent(share) for share in [*shares, shares.mean()]] for shares in success.T]
+        head += [f"success {episode}" for episode in episodes]
+    tasks = [
+        [str(index), *(number(value, 3) for value in task[: len(shown)])]
+        for index, task in enumerate(evaluation.tasks, start=1)
     ]
-    rows.append(["mean", *[""] * len(shown), *(number(value) for value in returns.mean(axis=0))])
+    tasks.append(["mean", *[""] * len(shown)])
     return Table(
-        "Return of each episode on each test task, mean over trials",
-        ["task", *(name.replace("_", " ") for name in shown), *(f"ep. {1 + e}" for e in range(returns.shape[1]))],
-        rows,
+        f"Return{'' if success is None else ' and success'} of each episode on each test task, mean over trials",
+        ["task", *(in_words(name) for name in shown), *head],
+        [[*task, *values] for task, values in zip(tasks, zip(*columns, strict=True), strict=True)],
         numeric=True,
     )
 
 
 def _facts(experiments: Sequence[Experiment], curves: Curves) -> Table:
-    """How the numbers came about."""
+    """What the numbers come from."""
     experiment = experiments[0]
 
     def each(values: Sequence[float | int], decimals: int = 0) -> str:
@@ -324,33 +309,29 @@ def _facts(experiments: Sequence[Experiment], curves: Curves) -> Table:
 
 
 def _versions(seeds: Sequence[int], recorded: Sequence[dict[str, Any]]) -> Table:
-    """What the runs ran on; a row that is the same for all seeds has one cell."""
+    """The machine and the versions of the runs. A value that all seeds share is named once."""
     rows: list[list[str]] = []
     for name in dict.fromkeys(name for versions in recorded for name in versions):
         values = [str(versions.get(name) or "not recorded") for versions in recorded]
-        told = [f"{value} (seed {seed})" for seed, value in zip(seeds, values, strict=True)]
-        rows.append([name.replace("_", " "), values[0] if len(set(values)) == 1 else "; ".join(told)])
+        by_seed = [f"{value} (seed {seed})" for seed, value in zip(seeds, values, strict=True)]
+        rows.append([in_words(name), values[0] if len(set(values)) == 1 else "; ".join(by_seed)])
     return Table("Machine, versions and git commit", [], rows)
 
 
 def _configuration(experiment: Experiment) -> Table:
-    """Every field, beside that of the named experiment where it differs."""
-    named = EXPERIMENTS.get(experiment.name)
+    """Every field, and that of the named experiment if it differs."""
+    entry = named_experiments().get(experiment.name)
+    named = entry.experiment if entry else None
     theirs = flat_fields(named) if named else {}
     rows = [
         [field, str(value), str(theirs[field]) if field in theirs and theirs[field] != value else ""]
         for field, value in flat_fields(experiment).items()
     ]
     if named and any(other for _, _, other in rows):
-        return Table("Configuration", ["field", "here", f"in {named.name}, where it differs"], rows)
-    told = f", which is that of {named.name}" if named else ""
-    return Table(f"Configuration{told}", ["field", "value"], [row[:2] for row in rows])
+        return Table("Configuration", ["field", "here", f"in {named.name}, if it differs"], rows)
+    which = f", which is that of {named.name}" if named else ""
+    return Table(f"Configuration{which}", ["field", "value"], [row[:2] for row in rows])
 
 
 def _seed(run: Path) -> int:
     return read_run(run)[0].seed
-
-
-def _recorded_versions(run: Path) -> dict[str, Any]:
-    versions = json.loads((run / EXPERIMENT).read_text(encoding="utf-8")).get("versions")
-    return versions if isinstance(versions, dict) else {}

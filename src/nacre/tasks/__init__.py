@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 
-from nacre.errors import NacreError
-from nacre.tasks.ant import AntDir, AntGoal, AntGoalWithoutForces, AntRandomDir
+from nacre.errors import NacreError, nearest
+from nacre.tasks.ant import (
+    AntDir,
+    AntDirWithoutForces,
+    AntGoal,
+    AntGoalWithoutForces,
+    AntRandomDir,
+    AntRandomDirWithoutForces,
+)
+from nacre.tasks.checks import call
 from nacre.tasks.cheetah import CheetahDir, CheetahVel
-from nacre.tasks.family import TaskFamily, TaskList, TaskSplit, World, split_tasks
-from nacre.tasks.gymnasium import GymnasiumFamily
-from nacre.tasks.humanoid import HumanoidDir
+from nacre.tasks.family import TaskFamily, TaskList, TaskSplit, World, check_family, split_tasks
+from nacre.tasks.humanoid import HumanoidDir, HumanoidDirWithoutForces
+from nacre.tasks.own_environment import GymnasiumFamily
 from nacre.tasks.pixels import CheetahVelPixels, PointRobotPixels
 from nacre.tasks.point import PointRobot, SparsePointRobot
 from nacre.tasks.rand_params import HopperRandParams, WalkerRandParams
@@ -40,8 +47,11 @@ FAMILIES: dict[str, Callable[[], TaskFamily]] = {
         AntDir,
         AntRandomDir,
         AntGoal,
+        AntDirWithoutForces,
+        AntRandomDirWithoutForces,
         AntGoalWithoutForces,
         HumanoidDir,
+        HumanoidDirWithoutForces,
         WalkerRandParams,
         HopperRandParams,
         PointRobotPixels,
@@ -60,12 +70,17 @@ def make_family(name: str) -> TaskFamily:
     """The task family of that name.
 
     Raises:
-        NacreError: there is none; the message has the nearest names.
+        NacreError: there is none; the message has the nearest names, and says where others come from. Or its sizes are
+            impossible.
     """
     if name not in FAMILIES:
-        near = difflib.get_close_matches(name, FAMILIES) or list_families()
-        raise NacreError(f"There is no task family {name!r}; did you mean {' or '.join(near)}?")
-    return FAMILIES[name]()
+        raise NacreError(
+            f"unknown task family {name!r} (one of your own is registered first: nacre.register_family, or nacre "
+            f"--import MODULE): {nearest(name, FAMILIES)}"
+        )
+    family = call(FAMILIES[name])
+    check_family(family)
+    return family
 
 
 def register_family(name: str, factory: Callable[[], TaskFamily]) -> None:

@@ -30,8 +30,8 @@ class _Ant(TaskFamily):
     horizon = 200
     clip: tuple[int, float] | None = None
     """As in MujocoBody."""
-    contact_forces: bool = True
-    """As in MujocoBody; without, they are 0."""
+    feels_contacts: bool = True
+    """Whether contact forces are computed; without, they are 0."""
 
     def make_world(self, n_slots: int, threads: int) -> World:
         # Imported here, so that naming a family does not load MuJoCo.
@@ -43,7 +43,7 @@ class _Ant(TaskFamily):
             _start,
             self.observe,
             _reward_state,
-            contact_forces=self.contact_forces,
+            contact_forces=self.feels_contacts,
             clip=self.clip,
         )
         return MujocoWorld(body, n_slots, threads)
@@ -120,7 +120,8 @@ class AntGoal(_Ant):
     name = "ant-goal"
     observation_size = 113
     task_parameters = ("goal_x", "goal_y")
-    clip = (29, 1.0)  # the forces, after qpos and qvel
+    contact_forces = (29, 113)  # after qpos and qvel
+    clip = (29, 1.0)
 
     def sample_tasks(self, generator: np.random.Generator, n: int) -> Float64[np.ndarray, "n 2"]:
         angles = generator.uniform(0.0, 2 * np.pi, n)
@@ -136,8 +137,22 @@ class AntGoal(_Ant):
         return [data.qpos, data.qvel, data.cfrc_ext.reshape(-1)]
 
 
+class AntDirWithoutForces(AntDir):
+    """Ant-dir as those saw it whose MuJoCo was 2.0 or later: contacts cost nothing."""
+
+    name = "ant-dir-without-forces"
+    feels_contacts = False
+
+
+class AntRandomDirWithoutForces(AntRandomDir):
+    """Ant-random-dir as those saw it whose MuJoCo was 2.0 or later: contacts cost nothing."""
+
+    name = "ant-random-dir-without-forces"
+    feels_contacts = False
+
+
 class AntGoalWithoutForces(AntGoal):
     """Ant-goal as those saw it whose MuJoCo was 2.0 or later: contact forces are observed as 0, and cost nothing."""
 
     name = "ant-goal-without-forces"
-    contact_forces = False
+    feels_contacts = False

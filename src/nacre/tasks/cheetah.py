@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float64
 
-from nacre.tasks.family import TaskFamily, World
+from nacre.tasks.family import PUBLISHED_SEED, TaskFamily, World
 
 if TYPE_CHECKING:
     import mujoco
@@ -16,7 +16,8 @@ FRAME_SKIP = 5
 CONTROL_STEP = 0.05
 """Seconds between two actions: FRAME_SKIP steps of 0.01 s."""
 CONTROL_COST = 0.05
-PUBLISHED_SEED = 1337
+SUCCESS_TOLERANCE = 0.3
+"""How near to the target velocity is a success, in m/s (spec meld)."""
 
 
 class _HalfCheetah(TaskFamily):
@@ -56,10 +57,15 @@ def _control_cost(action: Any) -> Any:
 
 
 class CheetahVel(_HalfCheetah):
-    """Run forward at a target velocity, uniform in [0, 3] m/s."""
+    """Run forward at a target velocity, uniform in [0, 3] m/s.
+
+    An episode is a success if its last velocity is less than 0.3 m/s from the target.
+    """
 
     name = "cheetah-vel"
     task_parameters = ("target_velocity",)
+    has_success = True
+    success_at = "end"
 
     def sample_tasks(self, generator: np.random.Generator, n: int) -> Float64[np.ndarray, "n 1"]:
         return generator.uniform(0.0, 3.0, (n, 1))
@@ -69,6 +75,9 @@ class CheetahVel(_HalfCheetah):
 
     def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
         return -abs(_velocity(previous, following) - task[..., 0]) - _control_cost(action)
+
+    def success(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        return abs(_velocity(previous, following) - task[..., 0]) < SUCCESS_TOLERANCE
 
 
 class CheetahDir(_HalfCheetah):

@@ -32,6 +32,9 @@ class HumanoidDir(TaskFamily):
     action_size = 17
     horizon = 200
     task_parameters = ("direction_x", "direction_y")
+    contact_forces = (292, 376)
+    feels_contacts: bool = True
+    """Whether contact forces are computed; without, they are 0."""
 
     def sample_tasks(self, generator: np.random.Generator, n: int) -> Float64[np.ndarray, "n 2"]:
         angles = generator.uniform(0.0, 2 * np.pi, n)
@@ -52,8 +55,17 @@ class HumanoidDir(TaskFamily):
         # Imported here, so that naming a family does not load MuJoCo.
         from nacre.tasks.mujoco import MujocoBody, MujocoWorld
 
-        body = MujocoBody("humanoid.xml", FRAME_SKIP, _start, _observe, _reward_state, contact_forces=True)
+        body = MujocoBody(
+            "humanoid.xml", FRAME_SKIP, _start, _observe, _reward_state, contact_forces=self.feels_contacts
+        )
         return MujocoWorld(body, n_slots, threads)
+
+
+class HumanoidDirWithoutForces(HumanoidDir):
+    """Humanoid-dir as those saw it whose MuJoCo was 2.0 or later: contact forces are seen as 0, and cost nothing."""
+
+    name = "humanoid-dir-without-forces"
+    feels_contacts = False
 
 
 def _start(model: mujoco.MjModel, data: mujoco.MjData, generator: np.random.Generator) -> None:

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64, Int
 
-from nacre.tasks.family import TaskFamily, World
+from nacre.tasks.family import PUBLISHED_SEED, TaskFamily, World
 from nacre.tasks.rendering import PointRenderer
 
 STEP_SIZE = 0.1
 """Distance that a full action moves the point along each axis."""
-PUBLISHED_SEED = 1337
 
 
 class PointWorld:
@@ -64,13 +63,19 @@ def _distance(position: Any, goal: Any) -> Any:
 
 
 class PointRobot(TaskFamily):
-    """Goals uniform in the square [-1, 1] x [-1, 1], starts too; the reward is minus the distance after the move."""
+    """Goals uniform in the square [-1, 1] x [-1, 1], starts too; the reward is minus the distance after the move.
+
+    An episode is a success if it ends within `goal_radius` of the goal.
+    """
 
     name = "point-robot"
     observation_size = 2
     action_size = 2
     horizon = 20
     task_parameters = ("goal_x", "goal_y")
+    has_success = True
+    success_at = "end"
+    goal_radius = 0.2
 
     def sample_tasks(self, generator: np.random.Generator, n: int) -> Float64[np.ndarray, "n 2"]:
         return generator.uniform(-1.0, 1.0, (n, 2))
@@ -81,6 +86,9 @@ class PointRobot(TaskFamily):
     def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
         return -_distance(following, task)
 
+    def success(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        return _distance(following, task) <= self.goal_radius
+
     def make_world(self, n_slots: int, threads: int) -> World:
         return PointWorld(n_slots, start_range=1.0, goal_radius=0.1)
 
@@ -89,7 +97,7 @@ class SparsePointRobot(TaskFamily):
     """Goals on the upper unit half circle, starts at the origin.
 
     The reward is dense, as in `PointRobot`; the sparse reward is (1 - distance) within `goal_radius` of the goal and
-    0 elsewhere, so inside the disc it lies in [0.8, 1].
+    0 elsewhere, so inside the disc it lies in [0.8, 1]. An episode is a success if it was ever inside the disc.
     """
 
     name = "sparse-point-robot"
@@ -98,6 +106,8 @@ class SparsePointRobot(TaskFamily):
     horizon = 20
     task_parameters = ("goal_x", "goal_y")
     has_sparse_reward = True
+    has_success = True
+    success_at = "any"
     goal_radius = 0.2
 
     def sample_tasks(self, generator: np.random.Generator, n: int) -> Float64[np.ndarray, "n 2"]:
@@ -117,6 +127,9 @@ class SparsePointRobot(TaskFamily):
     def sparse_reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
         distance = _distance(following, task)
         return (1.0 - distance) * (distance <= self.goal_radius).astype(distance.dtype)
+
+    def success(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        return _distance(following, task) <= self.goal_radius
 
     def make_world(self, n_slots: int, threads: int) -> World:
         return PointWorld(n_slots, start_range=0.0, goal_radius=self.goal_radius)

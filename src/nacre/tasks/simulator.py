@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +14,8 @@ from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float, Float64, Real
 
 from nacre.errors import NacreError, SimulationError
-from nacre.tasks.family import TaskFamily
+from nacre.tasks.checks import LARGEST, call, name_of, numbers, several, shortened, truths
+from nacre.tasks.family import RememberingWorld, TaskFamily, World, check_family, check_tasks
 from nacre.tasks.rendering import Renderer, check_drawable
 
 
@@ -26,8 +27,10 @@ class Simulator(VectorEnv):
     on its task, seed and actions, not on the other slots nor on the number of threads.
 
     Raises (`reset` and `step`):
-        SimulationError: an observation, reward or action is not finite.
-        NacreError: tasks of the wrong shape, or not finite.
+        SimulationError: an observation, reward or reward state is not finite or larger than 1e9, or an action is not
+            finite.
+        NacreError: tasks of the wrong shape, or not finite; the family or its world returned something else than it
+            should, or raised an error.
         ValueError, TypeError: misuse of the interface.
     """
 
@@ -37,8 +40,9 @@ class Simulator(VectorEnv):
         """`threads` step the slots, the calling one included; None means as many as there are physical cores.
 
         Raises:
-            NacreError: no slots or no threads.
+            NacreError: no slots or no threads; the family has impossible sizes.
         """
+        check_family(family)
         if n_slots < 1:
             raise NacreError(f"A simulator needs at least 1 slot, and {n_slots} were asked for.")
         if threads is not None and threads < 1:
@@ -50,7 +54,12 @@ class Simulator(VectorEnv):
         self.observation_space = batch_space(self.single_observation_space, n_slots)
         self.action_space = batch_space(self.single_action_space, n_slots)
 
-        self._world = family.make_world(n_slots, physical_cores() if threads is None else threads)
+        self._world = call(family.make_world, n_slots, physical_cores() if threads is None else threads)
+        if not isinstance(self._world, World):
+            raise NacreError(
+                f"{name_of(family.make_world)} returned {shortened(self._world)}; allowed: a world, with the methods "
+                "reset, step and close."
+            )
         self._all_slots = np.arange(n_slots)
         self._started = False
         self._tasks = np.full((n_slots, len(family.task_parameters)), np.nan)
@@ -84,8 +93,9 @@ class Simulator(VectorEnv):
         self._set_seeds(seed, slots)
 
         generators = [self._generators[slot] for slot in slots]
-        observations, reward_states = self._world.reset(slots, self._tasks[slots], generators)
-        self._check_finite("observation", observations, slots)
+        returned = call(self._world.reset, slots, self._tasks[slots], generators)
+        observations, reward_states = self._read_world(self._world.reset, returned, slots)
+        self._check_size("reward state", reward_states, slots)
         if not self._started:
             self._reward_states = np.zeros((self.num_envs, reward_states.shape[-1]))
             self._started = True
@@ -108,7 +118,7 @@ class Simulator(VectorEnv):
         """Advances every slot whose episode is running by one control step.
 
         Returns observations, rewards, terminations, truncations (only where not terminated) and infos: `active`,
-        the slots that were stepped, and `sparse_reward` where the family has one, each of shape (N,).
+        the slots that were stepped, and if the family has them `sparse_reward` and `success`, each of shape (N,).
         """
         self._check_open()
         if not self._started:
@@ -123,15 +133,18 @@ class Simulator(VectorEnv):
         if active.all():
             # Nothing is gathered or scattered in the usual case: with 20 slots of cheap physics that would show.
             results = self._step_slots(self._all_slots, actions, self._tasks, self._reward_states)
-            self._observations, self._reward_states, rewards, self._terminations, sparse_rewards = results
+            self._observations, self._reward_states, rewards, self._terminations, sparse_rewards, successes = results
             self._ages += 1
             self._truncations = (self._ages >= self.family.horizon) & ~self._terminations
         else:
             rewards, sparse_rewards = np.zeros(self.num_envs), np.zeros(self.num_envs)
+            successes = np.zeros(self.num_envs, bool)
             slots = np.flatnonzero(active)
             if slots.size:
                 results = self._step_slots(slots, actions[slots], self._tasks[slots], self._reward_states[slots])
-                observations, reward_states, rewards[slots], terminated, sparse_rewards[slots] = results
+                observations, reward_states, rewards[slots], terminated, sparse_rewards[slots], successes[slots] = (
+                    results
+                )
                 self._observations[slots] = observations
                 self._reward_states[slots] = reward_states
                 self._ages[slots] += 1
@@ -139,7 +152,19 @@ class Simulator(VectorEnv):
                 self._truncations[slots] = (self._ages[slots] >= self.family.horizon) & ~terminated
         if self.family.has_sparse_reward:
             infos["sparse_reward"] = sparse_rewards
+        if self.family.has_success:
+            infos["success"] = successes
         return self._observations.copy(), rewards, self._terminations.copy(), self._truncations.copy(), infos
+
+    @property
+    def reward_states(self) -> Float64[np.ndarray, "n reward_state"]:
+        """What rewards are computed from, as the last reset or step left it."""
+        return self._reward_states.copy()
+
+    @property
+    def tasks(self) -> Float64[np.ndarray, "n parameters"]:
+        """The task of each slot."""
+        return self._tasks.copy()
 
     def configurations(self) -> Float64[np.ndarray, "n configuration"]:
         """All that a picture of each slot depends on, for a renderer that :meth:`make_renderer` made.
@@ -166,55 +191,81 @@ class Simulator(VectorEnv):
         """
         return check_drawable(self.family, self._world).frames_per_second
 
+    def state_dict(self) -> Any:
+        """What the world remembers across episodes, if it offers `state_dict`; None for any other, which has to
+        remember nothing. Only own environments can: see :class:`nacre.tasks.GymnasiumFamily`."""
+        return call(self._world.state_dict) if isinstance(self._world, RememberingWorld) else None
+
+    def load_state_dict(self, state: Any) -> None:
+        """Gives the world back what :meth:`state_dict` of a simulator with as many slots returned."""
+        if state is not None and isinstance(self._world, RememberingWorld):
+            call(self._world.load_state_dict, state)
+
     def close_extras(self, **kwargs: Any) -> None:
         self._world.close()
 
     def _step_slots(
         self, slots: np.ndarray, actions: np.ndarray, tasks: np.ndarray, previous: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Steps `slots`; returns observations, reward states, rewards, terminations and sparse rewards of those.
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Observations, reward states, rewards, terminations, sparse rewards and successes of stepping `slots`.
 
-        Sparse rewards are the rewards in a family that has no others.
+        Sparse rewards are the rewards in a family that has no others; without successes there are none.
         """
         family = self.family
         # One reduction answers in the usual case whether actions are in range and finite; no comparison holds for NaN.
         if not abs(actions).max() <= 1.0:
-            self._check_finite("action", actions, slots)
+            self._check_size("action", actions, slots, float(np.finfo(np.float32).max))
             actions = actions.clip(-1.0, 1.0)
         actions = actions.astype(np.float64)
-        observations, following = self._world.step(slots, actions)
-        # Copies: a world may hand out its own arrays, and a reward may be a view of a reward state.
-        observations, following = np.array(observations, family.observation_dtype), np.array(following, np.float64)
-        self._check_finite("observation", observations, slots)
-        rewards = np.array(family.reward(previous, actions, following, tasks), np.float64)
-        self._check_rewards("reward", rewards, slots)
+        returned = call(self._world.step, slots, actions)
+        observations, following = self._read_world(self._world.step, returned, slots)
+        transition = previous, actions, following, tasks
+        rewards = numbers(family.reward, "rewards", call(family.reward, *transition), len(slots))
+        rewards = rewards.astype(np.float64)  # a copy: a reward may be a view of a reward state
+        self._check_size("reward", rewards, slots)
         sparse_rewards = rewards
         if family.has_sparse_reward:
-            sparse_rewards = np.array(family.sparse_reward(previous, actions, following, tasks), np.float64)
-            self._check_rewards("sparse reward", sparse_rewards, slots)
-        terminated = np.array(family.terminated(previous, actions, following, tasks), bool)
-        return observations, following, rewards, terminated, sparse_rewards
+            sparse_rewards = call(family.sparse_reward, *transition)
+            sparse_rewards = numbers(family.sparse_reward, "sparse rewards", sparse_rewards, len(slots))
+            sparse_rewards = sparse_rewards.astype(np.float64)
+            self._check_size("sparse reward", sparse_rewards, slots)
+        self._check_size("reward state", following, slots)
+        terminated = truths(family.terminated, call(family.terminated, *transition), len(slots))
+        successes = np.zeros(len(slots), bool)
+        if family.has_success:
+            successes = truths(family.success, call(family.success, *transition), len(slots))
+        return observations, following, rewards, terminated, sparse_rewards, successes
+
+    def _read_world(
+        self, source: Callable[..., Any], returned: Any, slots: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Observations and reward states that the world returned, checked: copies, as a world may keep its arrays."""
+        family, n = self.family, len(slots)
+        observations, reward_states = several(source, returned, "observations", "reward states")
+        observations = numbers(source, "observations", observations, n, *family.observation_shape)
+        width = self._reward_states.shape[-1] if self._started else "reward_state"
+        reward_states = numbers(source, "reward states", reward_states, n, width)
+        if family.observation_dtype == np.uint8:
+            if observations.dtype != np.uint8:
+                raise NacreError(f"{name_of(source)} returned pictures of {observations.dtype}; allowed: uint8.")
+        else:
+            self._check_size("observation", observations, slots)
+        return observations.astype(family.observation_dtype), reward_states.astype(np.float64)
 
     def _check_open(self) -> None:
         if self.closed:
             raise gymnasium.error.ClosedEnvironmentError("The simulator has been closed.")
 
-    def _check_finite(self, quantity: str, rows: np.ndarray, slots: np.ndarray) -> None:
-        finite = np.isfinite(rows)
-        if not finite.all():
-            row = int(np.argmin(finite.reshape(len(slots), -1).all(axis=1)))
-            slot = int(slots[row])
-            names = self.family.task_parameters
-            task = dict(zip(names, self._tasks[slot].tolist(), strict=True))
-            raise SimulationError(quantity, slot, task)
-
-    def _check_rewards(self, quantity: str, rewards: np.ndarray, slots: np.ndarray) -> None:
-        if rewards.shape != slots.shape:
-            raise NacreError(
-                f"The {quantity} of the family {self.family.name} has shape {rewards.shape} for {len(slots)} slots; "
-                f"it must have one entry per slot."
-            )
-        self._check_finite(quantity, rewards, slots)
+    def _check_size(self, quantity: str, rows: np.ndarray, slots: np.ndarray, limit: float = LARGEST) -> None:
+        """Raises SimulationError if a number is not finite, or larger than `limit`."""
+        # Two reductions answer in the usual case; no comparison holds for NaN.
+        if rows.size == 0 or (rows.max() <= limit and rows.min() >= -limit):
+            return
+        good = (rows <= limit) & (rows >= -limit)
+        index = np.unravel_index(np.argmin(good), good.shape)
+        slot = int(slots[index[0]])
+        task = dict(zip(self.family.task_parameters, self._tasks[slot].tolist(), strict=True))
+        raise SimulationError(quantity, slot, task, value=float(rows[index]))
 
     def _reset_mask(self, mask: Any) -> np.ndarray:
         if mask is None:
@@ -270,27 +321,6 @@ def observation_space(family: TaskFamily) -> gymnasium.spaces.Box:
 
 def action_space(family: TaskFamily) -> gymnasium.spaces.Box:
     return gymnasium.spaces.Box(-1.0, 1.0, (family.action_size,), np.float32)
-
-
-def check_tasks(family: TaskFamily, tasks: Any) -> Float64[np.ndarray, "n parameters"]:
-    """`tasks` as an array of task parameters.
-
-    Raises:
-        NacreError: they are not numbers, or not finite, or not as many per task as the family has parameters.
-    """
-    names = ", ".join(family.task_parameters)
-    try:
-        array = np.asarray(tasks, np.float64)
-    except (TypeError, ValueError):
-        raise NacreError(f"A task of {family.name} is a row of numbers ({names}); {tasks!r} was given.") from None
-    if array.ndim != 2 or array.shape[1] != len(family.task_parameters):
-        raise NacreError(
-            f"Tasks of {family.name} have shape (tasks, {len(family.task_parameters)}), for {names}; "
-            f"{array.shape} was given."
-        )
-    if not np.isfinite(array).all():
-        raise NacreError(f"The parameters of a task of {family.name} ({names}) must be finite.")
-    return array
 
 
 def physical_cores() -> int:

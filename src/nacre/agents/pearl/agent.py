@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int32, Real, UInt8
+from jaxtyping import Array, Bool, Float, Float32, Int32, Real, UInt8
 
 from nacre.agents.pearl.config import PearlConfig
-from nacre.agents.pearl.networks import ActingNetworks, context_rows, context_width, infer_posterior, sample_latent
-from nacre.tasks.family import ObservationSize
+from nacre.agents.pearl.networks import ActingNetworks, context_rows, context_width, encoder_class, infer_posterior
+from nacre.nn.gaussian import draw_normal, noise_of_trials
+from nacre.tasks.family import Sizes
 from nacre.types import Key, Transition
 
 
@@ -28,7 +29,7 @@ class PearlBelief(NamedTuple):
     begins: Bool[Array, " n"]
     """Whether the next transition is the first of its episode."""
     pictures: UInt8[Array, "n height width stack"] | None = None
-    """Where observations are pictures: the latest of them, as the policy saw them, oldest first."""
+    """If observations are pictures: the latest of them, as the policy saw them, oldest first."""
     features: Float[Array, "n features"] | None = None
     """What the trunk made of them. The context keeps features too: parameters do not change within a trial."""
 
@@ -39,34 +40,45 @@ class PearlAgent:
 
     The posterior is the prior until `exploration_episodes` episodes have ended and the context has `exploration_steps`
     transitions. It is then recomputed at the end of every `refresh_every`-th episode: from all of the context, or from
-    `context_draw` random transitions of it (not with a recurrent encoder, which reads all of it, in order).
+    `context_draw` random transitions of it (not with an encoder that reads whole episodes, in order).
     Context beyond `capacity` transitions is not kept.
     """
 
     config: PearlConfig
-    observation_size: ObservationSize
-    action_size: int
+    sizes: Sizes
     capacity: int
-    exploration_episodes: int
+    exploration_episodes: int | None
+    """None: the posterior stays as it is."""
     refresh_every: int = 1
     context_draw: int | None = None
     exploration_steps: int = 0
     keeps_context: bool = True
-    """Whether what is observed joins the context. Off where data is collected for the RL losses alone."""
+    """Whether what is observed joins the context. False if data are collected for the RL losses alone."""
 
-    def begin_trial(self, params: ActingNetworks, key: Key, n: int) -> PearlBelief:
+    @property
+    def sees_sparse_reward(self) -> bool:
+        return self.config.sparse_reward_in_context
+
+    @property
+    def sees_task(self) -> bool:
+        return False
+
+    def begin_trial(
+        self, params: ActingNetworks, keys: Key, tasks: Float32[Array, "n parameters"] | None
+    ) -> PearlBelief:
         """Prior beliefs with no context."""
+        n = len(keys)
         mean = jnp.zeros((n, self.config.latent_size))
         pictures = features = None
-        if not isinstance(self.observation_size, int):
-            height, width, colours = self.observation_size
+        if not isinstance(self.sizes.observation, int):
+            height, width, colours = self.sizes.observation
             pictures = jnp.zeros((n, height, width, self.config.frame_stack * colours), jnp.uint8)
             features = jnp.zeros((n, self.config.picture_features))
         return PearlBelief(
             mean=mean,
             variance=mean + (1.0 if self.config.probabilistic_context else 0.0),
             latent=mean,
-            context=jnp.zeros((n, self.capacity, context_width(self.config, self.observation_size, self.action_size))),
+            context=jnp.zeros((n, self.capacity, context_width(self.config, self.sizes))),
             context_count=jnp.zeros(n, jnp.int32),
             episodes=jnp.zeros(n, jnp.int32),
             begins=jnp.ones(n, bool),
@@ -75,10 +87,10 @@ class PearlAgent:
         )
 
     def begin_episode(
-        self, params: ActingNetworks, belief: PearlBelief, key: Key, mask: Bool[Array, " n"]
+        self, params: ActingNetworks, belief: PearlBelief, keys: Key, mask: Bool[Array, " n"]
     ) -> PearlBelief:
         """Draws z from the posterior."""
-        latent = sample_latent(belief.mean, belief.variance, key)
+        latent = draw_normal(belief.mean, belief.variance, noise_of_trials(keys, self.config.latent_size))
         return belief._replace(latent=jnp.where(mask[:, None], latent, belief.latent), begins=belief.begins | mask)
 
     def act(
@@ -86,17 +98,22 @@ class PearlAgent:
         params: ActingNetworks,
         belief: PearlBelief,
         observation: Real[Array, "n *observation"],
-        key: Key,
+        keys: Key,
+        mask: Bool[Array, " n"],
         deterministic: bool,
     ) -> tuple[Float[Array, "n action"], PearlBelief]:
         """pi(a | s, z): its mode, or a draw."""
         if params.trunk is not None:
+            assert belief.pictures is not None
+            assert belief.features is not None
             pictures = _with_latest(belief, observation)
             observation = params.trunk(pictures)
-            belief = belief._replace(pictures=pictures, features=observation)
+            belief = belief._replace(
+                pictures=jnp.where(mask[:, None, None, None], pictures, belief.pictures),
+                features=jnp.where(mask[:, None], observation, belief.features),
+            )
         inputs = jnp.concatenate([observation, belief.latent], axis=-1)
-        action = params.policy.mode(inputs) if deterministic else params.policy.sample(inputs, key).action
-        return action, belief
+        return params.policy.act(inputs, keys, deterministic), belief
 
     def observe(
         self, params: ActingNetworks, belief: PearlBelief, transition: Transition, mask: Bool[Array, " n"]
@@ -118,36 +135,39 @@ class PearlAgent:
         return belief._replace(context=context, context_count=count, begins=belief.begins & ~mask)
 
     def end_episode(
-        self, params: ActingNetworks, belief: PearlBelief, key: Key, mask: Bool[Array, " n"]
+        self, params: ActingNetworks, belief: PearlBelief, keys: Key, mask: Bool[Array, " n"]
     ) -> PearlBelief:
-        """Recomputes the posterior where it is due."""
+        """Recomputes the posterior if it is due."""
         episodes = belief.episodes + mask.astype(jnp.int32)
+        belief = belief._replace(episodes=episodes)
+        if self.exploration_episodes is None:
+            return belief
         since = episodes - self.exploration_episodes
         due = mask & (since >= 0) & (since % self.refresh_every == 0)
         due = due & (belief.context_count >= self.exploration_steps)
-        refreshed = self.infer(params, belief, key)
+        refreshed = self.infer(params, belief, keys)
         return belief._replace(
-            episodes=episodes,
             mean=jnp.where(due[:, None], refreshed.mean, belief.mean),
             variance=jnp.where(due[:, None], refreshed.variance, belief.variance),
         )
 
-    def infer(self, params: ActingNetworks, belief: PearlBelief, key: Key) -> PearlBelief:
+    def infer(self, params: ActingNetworks, belief: PearlBelief, keys: Key) -> PearlBelief:
         """The posterior of each trial's context, whatever the number of episodes."""
-        if self.context_draw is None:
-            mask = jnp.arange(self.capacity)[None] < belief.context_count[:, None]
-            mean, variance = infer_posterior(params.encoder, self.config, belief.context, mask)
-        else:
-            shape = (len(belief.context), self.context_draw)
-            drawn = jax.random.randint(key, shape, 0, jnp.maximum(belief.context_count, 1)[:, None])
-            context = jnp.take_along_axis(belief.context, drawn[:, :, None], axis=1)
-            mask = jnp.broadcast_to(belief.context_count[:, None] > 0, shape)
-            mean, variance = infer_posterior(params.encoder, self.config, context, mask)
+        context, count = belief.context, belief.context_count[:, None]
+        mask = jnp.arange(self.capacity)[None] < count
+        if self.context_draw is not None:
+            size = self.context_draw
+            drawn = jax.vmap(lambda key, most: jax.random.randint(key, (size,), 0, most))(
+                keys, jnp.maximum(belief.context_count, 1)
+            )
+            context = jnp.take_along_axis(context, drawn[:, :, None], axis=1)
+            mask = jnp.broadcast_to(count > 0, drawn.shape)
+        mean, variance = infer_posterior(params.encoder, self.config, context, mask)
         return belief._replace(mean=mean, variance=variance)
 
-    def commit(self, belief: PearlBelief, key: Key) -> PearlBelief:
+    def commit(self, belief: PearlBelief, keys: Key) -> PearlBelief:
         """Draws one z and makes it certain, so that every later episode keeps it."""
-        latent = sample_latent(belief.mean, belief.variance, key)
+        latent = draw_normal(belief.mean, belief.variance, noise_of_trials(keys, self.config.latent_size))
         return belief._replace(mean=latent, variance=jnp.zeros_like(belief.variance))
 
     def forget(self, belief: PearlBelief) -> PearlBelief:
@@ -169,21 +189,19 @@ def _with_latest(
     return jnp.concatenate([jnp.where(belief.begins[:, None, None, None], firsts, older), picture], axis=-1)
 
 
-def evaluation_agent(
-    config: PearlConfig, observation_size: ObservationSize, action_size: int, horizon: int, capacity: int
-) -> PearlAgent:
+def evaluation_agent(config: PearlConfig, sizes: Sizes, capacity: int) -> PearlAgent:
     """The agent as it is meta-tested, with room for `capacity` transitions of context in a trial.
 
     With a stochastic test context exploration is counted in steps, so that episodes that terminate early do not cut it
     short (spec 8).
     """
-    agent = PearlAgent(config, observation_size, action_size, capacity, config.exploration_episodes)
+    agent = PearlAgent(config, sizes, capacity, config.exploration_episodes)
     if config.test_context == "deterministic":
         return agent
-    steps = config.exploration_episodes * horizon
+    steps = config.exploration_episodes * sizes.horizon
     return replace(agent, exploration_steps=steps, context_draw=random_context(config))
 
 
 def random_context(config: PearlConfig) -> int | None:
-    """How many random transitions a posterior comes from where not all are used; None: all, as their order matters."""
-    return None if config.encoder == "recurrent" else config.context_size
+    """How many random transitions a posterior comes from; None: all, as their order matters."""
+    return None if encoder_class(config).reads_episodes else config.context_size

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
+
+from nacre.configuration import AlgorithmConfig, Count, Fraction, Positive, Steps, Weight, Width
+from nacre.errors import NacreError
+from nacre.protocol import Protocol
+from nacre.tasks.family import TaskFamily
 
 
 @dataclass(frozen=True)
-class PearlConfig:
+class PearlConfig(AlgorithmConfig):
     """Hyperparameters of PEARL. The defaults are those of the published half-cheetah-velocity experiment."""
 
-    latent_size: int = 5
+    added_later: ClassVar[Mapping[str, Any]] = {
+        "encoder": "mlp",
+        "rl_batch": "transitions",
+        "context_source": "recent",
+        "frame_stack": 3,
+        "picture_filters": 32,
+        "picture_features": 50,
+    }
+    tensorboard_groups: ClassVar[Mapping[str, str]] = {r"Z .*|KL .*": "belief"}
+
+    latent_size: Width = 5
     """Dimensions of the latent task variable z."""
-    hidden_size: int = 300
+    hidden_size: Width = 300
     """Width of the three hidden layers of policy, critics and value."""
-    encoder_hidden_size: int = 200
+    encoder_hidden_size: Width = 200
     """Width of the three hidden layers of the context encoder, and of its LSTM if it is recurrent."""
 
     encoder: Literal["mlp", "recurrent"] = "mlp"
@@ -23,76 +39,185 @@ class PearlConfig:
     probabilistic_context: bool = True
     """Posterior over z (product of Gaussians). Off: z is the mean of the encoded transitions, with no KL term."""
     next_observation_in_context: bool = False
-    """Encode (s, a, r, s') instead of (s, a, r): needed where the dynamics vary between tasks."""
+    """Encode (s, a, r, s') instead of (s, a, r): needed if the dynamics vary between tasks."""
     sparse_reward_in_context: bool = False
     """The context, and the returns of evaluation, use the sparse reward; the RL losses keep the dense one."""
 
-    frame_stack: int = 3
-    """Where observations are pictures: how many of the latest the networks see, so that what moves is seen to move."""
-    picture_filters: int = 32
-    """Where observations are pictures: filters of each convolution of the trunk that all networks share."""
-    picture_features: int = 50
-    """Where observations are pictures: features that the trunk makes of them."""
+    frame_stack: Width = 3
+    """If observations are pictures: how many of the latest the networks see, so that what moves is seen to move."""
+    picture_filters: Width = 32
+    """If observations are pictures: filters of each convolution of the trunk that all networks share."""
+    picture_features: Width = 50
+    """If observations are pictures: features that the trunk makes of them."""
 
-    initial_steps: int = 2000
+    initial_steps: Count = 2000
     """Environment steps collected in every train task before the first update."""
-    tasks_per_iteration: int = 5
+    tasks_per_iteration: Count = 5
     """Train tasks visited in an iteration, drawn with replacement."""
-    prior_steps: int = 400
+    prior_steps: Steps = 400
     """Steps per visit with z from the prior; they replace the task's context data."""
-    posterior_steps: int = 0
+    posterior_steps: Steps = 0
     """Steps per visit with z from the posterior that also become context data."""
-    extra_posterior_steps: int = 600
+    extra_posterior_steps: Steps = 600
     """Steps per visit with z from the posterior that are used for RL only."""
     posterior_phase: Literal["refresh", "fixed-z"] = "refresh"
     """refresh: first episode of a posterior phase from the prior, then a new posterior after each (the later code).
     fixed-z: one z from the posterior of the prior-phase data, kept for the phase (the code of the paper's time)."""
-    episodes_per_refresh: int = 1
+    episodes_per_refresh: Count = 1
     """Episodes between two refreshes of the posterior while collecting."""
 
-    updates_per_iteration: int = 2000
+    updates_per_iteration: Count = 2000
     """Gradient steps per iteration."""
-    meta_batch_size: int = 16
+    meta_batch_size: Width = 16
     """Train tasks in a gradient step, drawn with replacement."""
-    batch_size: int = 256
+    batch_size: Count = 256
     """Transitions per task in a gradient step."""
     rl_batch: Literal["transitions", "episodes"] = "transitions"
     """transitions: drawn one by one. episodes: as many whole, consecutive episodes as fit into `batch_size`."""
-    context_size: int = 100
+    context_size: Count = 100
     """Context transitions per task in a gradient step, and per posterior while collecting. With a recurrent encoder:
     room for them, filled with whole episodes; while collecting, all of a visit's context is read."""
     context_source: Literal["recent", "replay", "rl-batch"] = "recent"
     """Where a gradient step takes its context from. recent: a task's context data. replay: all of a task's data.
     rl-batch: the RL batch itself. Each visit infers from its own data whatever this says."""
 
-    discount: float = 0.99
+    discount: Fraction = 0.99
     """Discount factor."""
-    reward_scale: float = 5.0
+    reward_scale: Positive = 5.0
     """Factor on rewards in the critics' targets; plays the part of the inverse temperature."""
-    kl_weight: float = 0.1
+    kl_weight: Weight = 0.1
     """Weight of the KL divergence, summed over the tasks of the meta-batch."""
-    target_update_rate: float = 0.005
+    target_update_rate: Fraction = 0.005
     """Step of the target value network towards the value network after every gradient step."""
-    policy_learning_rate: float = 3e-4
+    policy_learning_rate: Fraction = 3e-4
     """Adam's learning rate for the policy."""
-    critic_learning_rate: float = 3e-4
-    """Adam's learning rate for the two Q networks, and for the trunk where observations are pictures."""
-    value_learning_rate: float = 3e-4
+    critic_learning_rate: Fraction = 3e-4
+    """Adam's learning rate for the two Q networks, and for the trunk if observations are pictures."""
+    value_learning_rate: Fraction = 3e-4
     """Adam's learning rate for the value network."""
-    encoder_learning_rate: float = 3e-4
+    encoder_learning_rate: Fraction = 3e-4
     """Adam's learning rate for the context encoder."""
-    policy_mean_penalty: float = 1e-3
+    policy_mean_penalty: Weight = 1e-3
     """Weight of the squared policy means in the policy loss."""
-    policy_log_std_penalty: float = 1e-3
+    policy_log_std_penalty: Weight = 1e-3
     """Weight of the squared policy log standard deviations in the policy loss."""
 
     test_context: Literal["deterministic", "stochastic"] = "deterministic"
     """deterministic: context of whole episodes of the deterministic policy, all of it encoded (the later code).
     stochastic: exploration with the stochastic policy, `context_size` random transitions of it encoded (the code
     of the paper's time)."""
-    evaluation_trials: int = 1
+    evaluation_trials: Count = 1
     """Trials per task in an evaluation."""
-    evaluation_steps: int = 600
+    evaluation_steps: Count = 600
     """A trial of an evaluation goes on, by whole episodes, until it has this many steps."""
-    exploration_episodes: int = 2
+    exploration_episodes: Count = 2
     """Episodes of a trial with z from the prior before the posterior is used."""
+
+    def environment_steps(self, train_tasks: int, iterations: int) -> int:
+        visit = self.prior_steps + self.posterior_steps + self.extra_posterior_steps
+        return train_tasks * self.initial_steps + iterations * self.tasks_per_iteration * visit
+
+    def gradient_steps(self, iterations: int) -> int:
+        return iterations * self.updates_per_iteration
+
+    def protocol(self, horizon: int) -> Protocol:
+        stochastic = self.test_context == "stochastic"
+        return Protocol(
+            name=f"{self.test_context}-context",
+            trials=self.evaluation_trials,
+            steps=0 if stochastic else self.evaluation_steps,
+            episodes=1,
+            exploration_episodes=self.exploration_episodes,
+            stochastic_steps=self.exploration_episodes * horizon if stochastic else 0,
+            sparse_returns=self.sparse_reward_in_context,
+        )
+
+    def check(self, family: TaskFamily) -> None:
+        _check_pictures(family)
+        _check_collection(self)
+        _check_context(self)
+        _check_whole_episodes(self, family)
+        _check_evaluation(self, family)
+        if self.sparse_reward_in_context and not family.has_sparse_reward:
+            raise NacreError(
+                f"algorithm.sparse_reward_in_context is True; allowed for {family.name}: False, as it has no sparse "
+                "reward"
+            )
+
+
+def _check_pictures(family: TaskFamily) -> None:
+    if isinstance(family.observation_size, int):
+        return
+    from nacre.nn.convolution import SMALLEST_PICTURE  # here, as it imports JAX
+
+    height, width, _ = family.observation_size
+    if min(height, width) < SMALLEST_PICTURE:
+        raise NacreError(
+            f"The pictures of {family.name} are {height} pixels high and {width} wide; allowed: at least "
+            f"{SMALLEST_PICTURE} each, or the convolutions leave nothing of them"
+        )
+
+
+def _check_collection(config: PearlConfig) -> None:
+    """A visit collects context."""
+    if config.prior_steps + config.posterior_steps == 0:
+        raise NacreError(
+            "algorithm.prior_steps and algorithm.posterior_steps are both 0; allowed: at least one above 0, as a visit "
+            "empties a task's context data and these steps refill it"
+        )
+    if config.posterior_phase == "fixed-z" and config.prior_steps == 0:
+        raise NacreError(
+            "algorithm.prior_steps is 0; allowed with posterior_phase='fixed-z': at least 1, as z is inferred from them"
+        )
+
+
+def _check_context(config: PearlConfig) -> None:
+    """Context is not larger than what is collected.
+
+    Context transitions are drawn with replacement, so any `context_size` would run, and the published
+    sparse-point-robot draws 1024 of 1000 (200 before the first visit). What no published configuration does, and
+    what only repeats transitions and so claims certainty that the data do not give, is to draw more than was
+    collected in a task by the end of its first visit.
+    """
+    if config.context_source == "rl-batch":
+        if config.encoder == "recurrent":
+            raise NacreError(
+                "algorithm.context_source is 'rl-batch'; allowed with encoder='recurrent': 'recent' or 'replay', as it "
+                "reads the context as whole episodes, each once"
+            )
+        if config.context_size != config.batch_size:
+            raise NacreError(
+                f"algorithm.context_size is {config.context_size}; allowed with context_source='rl-batch': "
+                f"{config.batch_size}, the batch_size, as they are the same transitions"
+            )
+    collected = config.initial_steps + config.prior_steps + config.posterior_steps
+    if config.context_size > collected:
+        raise NacreError(
+            f"algorithm.context_size is {config.context_size}; allowed: at most {collected}, the context transitions "
+            "collected in a task by the end of its first visit (initial_steps + prior_steps + posterior_steps)"
+        )
+
+
+def _check_whole_episodes(config: PearlConfig, family: TaskFamily) -> None:
+    """What is drawn as whole episodes has room for the longest."""
+    drawn_whole = {
+        "context_size": ("encoder='recurrent'", config.encoder == "recurrent"),
+        "batch_size": ("rl_batch='episodes'", config.rl_batch == "episodes"),
+    }
+    for field, (reason, whole) in drawn_whole.items():
+        size = getattr(config, field)
+        if whole and size < family.horizon:
+            raise NacreError(
+                f"algorithm.{field} is {size}; allowed with {reason}: at least {family.horizon}, the horizon of "
+                f"{family.name}, as it is filled with whole episodes"
+            )
+
+
+def _check_evaluation(config: PearlConfig, family: TaskFamily) -> None:
+    episodes = -(-config.evaluation_steps // family.horizon)
+    if config.exploration_episodes >= episodes:
+        raise NacreError(
+            f"algorithm.exploration_episodes is {config.exploration_episodes}; allowed: at most {episodes - 1}, as "
+            f"evaluation_steps={config.evaluation_steps} are {episodes} episode(s) of {family.horizon} steps and the "
+            "last has to follow from the posterior"
+        )

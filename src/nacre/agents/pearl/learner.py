@@ -1,12 +1,19 @@
-"""PEARL's learner: its state, what it collects, and its gradient steps (PEARL, algorithm 1; spec 1.4, 2.3, 2.4)."""
+"""PEARL's learner (PEARL, algorithm 1; spec 1.4, 2.3, 2.4).
+
+repeat:                                                              phases
+    [first iteration] collect `initial_steps` in every train task    _collect_initial
+    visit some train tasks: prior data, posterior data, extra data   _collect_visits
+    repeat:
+        draw a meta-batch of tasks, an RL batch and a context        draw
+        infer z; step critics, encoder, value, policy, targets       step (losses.gradient_step)
+    meta-test on test tasks and train tasks                          evaluate
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,157 +22,179 @@ from jaxtyping import Array, Float64, Int32
 
 from nacre.agents.pearl.agent import PearlAgent, PearlBelief, evaluation_agent, random_context
 from nacre.agents.pearl.config import PearlConfig
-from nacre.agents.pearl.losses import Batch, StepMetrics, Trained, gradient_step, initial_optimisers
-from nacre.agents.pearl.networks import ActingNetworks, drawn_context, infer_posterior, initial_networks, seen
-from nacre.collect import Play, Schedule, key_of
-from nacre.nn.mlp import Precision
-from nacre.replay import Replay
-from nacre.seeds import batched, stack, unstack
-from nacre.tasks.family import ObservationSize
+from nacre.agents.pearl.losses import Batch, Trained, gradient_step, initial_optimisers
+from nacre.agents.pearl.networks import (
+    ActingNetworks,
+    drawn_context,
+    encoder_class,
+    infer_posterior,
+    initial_networks,
+    with_features,
+)
+from nacre.evaluation import episode_return, evaluate_split
+from nacre.interfaces import Learner, LearnerState, Phase, Play, Schedule
+from nacre.metrics import StepMetrics
+from nacre.replay import Replay, ReplayBuffer
+from nacre.seeds import child, key_of
+from nacre.tasks.family import TaskFamily, TaskSplit
 from nacre.types import Episode, Key, Metrics, Stretch, Transition, Visit
 
 
-class PearlState(NamedTuple):
-    """All that meta-training changes."""
-
-    trained: Trained
-    key: Key
-    updates: Int32[Array, ""]
-
-
 @dataclass(frozen=True)
-class PearlLearner:
-    """PEARL on tasks of given sizes. It is hashable and holds no arrays: what changes is in a :class:`PearlState`."""
+class PearlLearner(Learner):
+    """PEARL on tasks of given sizes."""
 
     config: PearlConfig
-    observation_size: ObservationSize
-    action_size: int
-    horizon: int
-    precision: Precision = "float32"
 
-    @functools.partial(jax.jit, static_argnames="self")
-    def initial_state(self, key: Key) -> PearlState:
-        """Fresh networks, targets equal to what they follow, and zero moments."""
+    def phases(self, iteration: int) -> tuple[Phase, ...]:
+        each = (Phase("collect"), Phase("update", self.config.updates_per_iteration))
+        return (Phase("initial collection"), *each) if iteration == 0 else each
+
+    def initial_state(self, key: Key) -> LearnerState:
         network_key, state_key = jax.random.split(key)
-        networks = initial_networks(
-            self.config, self.observation_size, self.action_size, key=network_key, precision=self.precision
-        )
+        networks = initial_networks(self.config, self.sizes, key=network_key, precision=self.precision)
         trained = Trained(networks, networks.value, initial_optimisers(networks), networks.trunk)
-        return PearlState(trained, state_key, jnp.zeros((), jnp.int32))
+        return LearnerState(trained, state_key, jnp.zeros((), jnp.int32))
 
-    @functools.partial(jax.jit, static_argnames=("self", "steps"), donate_argnames="state")
-    def update(self, state: PearlState, replay: Replay, steps: int) -> tuple[PearlState, StepMetrics]:
-        """`steps` gradient steps in one compiled scan, their batches drawn on the device.
-
-        Returns the new state and the metrics of every step, with a leading axis of `steps`. How steps are cut into
-        calls does not change what they compute.
-        """
-
-        def step(state: PearlState, _: None) -> tuple[PearlState, StepMetrics]:
-            key, batch, step_key = _draw_batch(self.config, replay, state.key)
-            trained, metrics = gradient_step(state.trained, self.config, batch, step_key)
-            return PearlState(trained, key, state.updates + 1), metrics
-
-        return jax.lax.scan(step, state, length=steps)
-
-    def update_seeds(
-        self, states: Sequence[PearlState], replays: Sequence[Replay], steps: int
-    ) -> Iterator[tuple[PearlState, StepMetrics]]:
-        """What :meth:`update` gives for each of several seeds: all at once, or one after another as they are asked for.
-
-        See :func:`nacre.seeds.batched`. States are donated.
-        """
-        if batched(len(states)):
-            yield from update_batched(self, tuple(states), tuple(replays), steps)
-        else:
-            for state, replay in zip(states, replays, strict=True):
-                yield self.update(state, replay, steps)
-
-    def parameters(self, state: PearlState) -> ActingNetworks:
-        """What agents act with."""
+    def parameters(self, state: LearnerState) -> ActingNetworks:
         return state.trained.networks.acting
 
-    def collect_initial(
-        self,
-        state: PearlState,
-        tasks: Float64[np.ndarray, "n parameters"],
-        seed: np.random.SeedSequence,
-    ) -> Schedule[list[Visit]]:
-        """`initial_steps` in every train task with z from the prior; all of it is context data."""
-        agent = self._collecting_agent(0, exploration_episodes=self.horizon * self.config.initial_steps)
-        episodes, _ = yield Play(
-            agent, self.parameters(state), tasks, seed, deterministic=False, steps=self.config.initial_steps
+    def agent(self, capacity: int) -> PearlAgent:
+        return evaluation_agent(self.config, self.sizes, capacity)
+
+    def memory(self, family: TaskFamily, tasks: Float64[np.ndarray, "n parameters"], iterations: int) -> ReplayBuffer:
+        config = self.config
+        return ReplayBuffer.for_visits(
+            len(tasks),
+            self.sizes,
+            has_sparse_reward=family.has_sparse_reward,
+            initial_steps=config.initial_steps,
+            visits=iterations * config.tasks_per_iteration,
+            visit_steps=(config.prior_steps, config.posterior_steps, config.extra_posterior_steps),
         )
-        return [_visit(task, trial, len(trial)) for task, trial in enumerate(episodes)]
 
     def collect(
         self,
-        state: PearlState,
+        phase: str,
+        state: LearnerState,
+        memory: ReplayBuffer,
+        family: TaskFamily,
         tasks: Float64[np.ndarray, "n parameters"],
         seed: np.random.SeedSequence,
     ) -> Schedule[list[Visit]]:
-        """One iteration's visits to `tasks_per_iteration` train tasks, drawn with replacement, all at once.
+        schedule = self._collect_initial if phase == "initial collection" else self._collect_visits
+        return (yield from schedule(state, tasks, seed))
 
-        Each has up to three phases: prior data and posterior data, both of which become the task's context, and extra
-        posterior data for the RL losses alone. A phase with the posterior sees the context of the visit, of which it
-        draws `context_size` transitions for each new posterior; a recurrent encoder reads all of it.
+    def draw(self, phase: str, arrays: Replay, derived: None, key: Key) -> Batch:
+        config = self.config
+        task_key, rl_key, context_key = jax.random.split(key, 3)
+        tasks = jax.random.randint(task_key, (config.meta_batch_size,), 0, len(arrays.counts))
+        rl = self._draw_rl(arrays, tasks, rl_key)
+        context = rl if config.context_source == "rl-batch" else self._draw_context(arrays, tasks, context_key)
+        return Batch(tasks, rl, context)
+
+    def step(self, phase: str, trained: Trained, batch: Batch, key: Key) -> tuple[Trained, StepMetrics]:
+        return gradient_step(trained, self.config, batch, key)
+
+    def evaluate(
+        self,
+        state: LearnerState,
+        memory: ReplayBuffer,
+        family: TaskFamily,
+        split: TaskSplit,
+        seed: np.random.SeedSequence,
+    ) -> Schedule[tuple[Metrics, int]]:
+        """Meta-tests online, and on the same train tasks with posteriors from the replay ("offline"; spec 2.5)."""
+        protocol, params = self.config.protocol(self.sizes.horizon), self.parameters(state)
+        online = yield from evaluate_split(self.agent, params, family, split, protocol, child(seed, 0))
+        belief = jax.tree.map(lambda leaf: leaf[: len(split.test) * protocol.trials], online.belief)
+        columns = {
+            "Z mean eval": float(np.abs(belief.mean).mean()),
+            "Z variance eval": float(np.asarray(belief.variance).mean()),
+            "AverageTrainReturn_all_train_tasks": (
+                yield from self._offline_return(state, memory, split, online.picked, child(seed, 1))
+            ),
+            **online.columns,
+        }
+        return columns, online.steps
+
+    def _collect_initial(
+        self, state: LearnerState, tasks: Float64[np.ndarray, "n parameters"], seed: np.random.SeedSequence
+    ) -> Schedule[list[Visit]]:
+        """`initial_steps` in every train task with z from the prior; all of it is context data."""
+        agent = self._collecting_agent(0, exploration_episodes=None)
+        trials, _ = yield Play(
+            agent, self.parameters(state), tasks, seed, deterministic=False, steps=self.config.initial_steps
+        )
+        return [Visit(task, tuple(trial), len(trial)) for task, trial in enumerate(trials)]
+
+    def _collect_visits(
+        self, state: LearnerState, tasks: Float64[np.ndarray, "n parameters"], seed: np.random.SeedSequence
+    ) -> Schedule[list[Visit]]:
+        """Visits to `tasks_per_iteration` train tasks, drawn with replacement, all at once.
+
+        Each has up to three parts: prior data and posterior data, both of which become the task's context, and extra
+        posterior data for the RL losses alone. A part with the posterior sees the context of the visit, of which it
+        draws `context_size` transitions for each new posterior; an encoder that reads whole episodes reads all of it.
         """
         config = self.config
-        task_seed, *phase_seeds = seed.spawn(4)
-        visited = np.random.default_rng(task_seed).integers(len(tasks), size=config.tasks_per_iteration)
+        visited = np.random.default_rng(child(seed, 0)).integers(len(tasks), size=config.tasks_per_iteration)
         play = functools.partial(Play, params=self.parameters(state), tasks=tasks[visited], deterministic=False)
         context_steps = config.prior_steps + config.posterior_steps
-        capacity = context_steps + 2 * (self.horizon - 1)  # phases end with whole episodes
+        capacity = context_steps + 2 * (self.sizes.horizon - 1)  # parts end with whole episodes
         episodes: list[list[Episode]] = [[] for _ in visited]
         belief: PearlBelief | None = None
 
         if config.prior_steps:
-            agent = self._collecting_agent(capacity, exploration_episodes=config.prior_steps)
-            trials, belief = yield play(agent, seed=phase_seeds[0], steps=config.prior_steps)
-            episodes = [old + new for old, new in zip(episodes, trials, strict=True)]
+            agent = self._collecting_agent(capacity, exploration_episodes=None)
+            trials, belief = yield play(agent, seed=child(seed, 1), steps=config.prior_steps)
+            episodes = _appended(episodes, trials)
         context_episodes = [len(trial) for trial in episodes]
-        for steps, keeps_context, phase_seed in (
-            (config.posterior_steps, True, phase_seeds[1]),
-            (config.extra_posterior_steps, False, phase_seeds[2]),
+        for number, steps, keeps_context in (
+            (2, config.posterior_steps, True),
+            (3, config.extra_posterior_steps, False),
         ):
             if not steps:
                 continue
-            agent, belief = self._posterior_phase(state, belief, capacity, keeps_context, phase_seed)
-            trials, belief = yield play(agent, seed=phase_seed, steps=steps, belief=belief)
-            episodes = [old + new for old, new in zip(episodes, trials, strict=True)]
+            agent, belief = self._posterior_part(state, belief, capacity, keeps_context, child(seed, number, 0))
+            trials, belief = yield play(agent, seed=child(seed, number, 1), steps=steps, belief=belief)
+            episodes = _appended(episodes, trials)
             if keeps_context:
                 context_episodes = [len(trial) for trial in episodes]
-        return [_visit(int(task), trial, n) for task, trial, n in zip(visited, episodes, context_episodes, strict=True)]
+        return [
+            Visit(int(task), tuple(trial), n)
+            for task, trial, n in zip(visited, episodes, context_episodes, strict=True)
+        ]
 
-    def _posterior_phase(
+    def _posterior_part(
         self,
-        state: PearlState,
+        state: LearnerState,
         belief: PearlBelief | None,
         capacity: int,
         keeps_context: bool,
         seed: np.random.SeedSequence,
     ) -> tuple[PearlAgent, PearlBelief | None]:
-        """The agent and the first belief of a phase with the posterior, by the collection protocol in force."""
+        """The agent and the first belief of a part with the posterior, by the collection protocol in force."""
         config = self.config
         if config.posterior_phase == "refresh":
             agent = self._collecting_agent(
                 capacity, config.episodes_per_refresh, config.episodes_per_refresh, keeps_context
             )
             return agent, None if belief is None else agent.forget(belief)
-        never = config.posterior_steps + config.extra_posterior_steps + 1
-        agent = self._collecting_agent(capacity, exploration_episodes=never, keeps_context=keeps_context)
+        agent = self._collecting_agent(capacity, exploration_episodes=None, keeps_context=keeps_context)
         if belief is None:
             return agent, None
-        infer_key, commit_key = jax.random.split(key_of(seed))
-        return agent, agent.commit(agent.infer(self.parameters(state), agent.forget(belief), infer_key), commit_key)
+        infer_keys, commit_keys = (
+            jax.random.split(key_of(child(seed, number)), config.tasks_per_iteration) for number in (0, 1)
+        )
+        return agent, agent.commit(agent.infer(self.parameters(state), agent.forget(belief), infer_keys), commit_keys)
 
     def _collecting_agent(
-        self, capacity: int, exploration_episodes: int, refresh_every: int = 1, keeps_context: bool = True
+        self, capacity: int, exploration_episodes: int | None, refresh_every: int = 1, keeps_context: bool = True
     ) -> PearlAgent:
         return PearlAgent(
             self.config,
-            self.observation_size,
-            self.action_size,
+            self.sizes,
             capacity,
             exploration_episodes,
             refresh_every,
@@ -173,92 +202,60 @@ class PearlLearner:
             keeps_context=keeps_context and capacity > 0,
         )
 
-    def evaluation_agent(self, capacity: int) -> PearlAgent:
-        """The agent as it is meta-tested, with room for `capacity` transitions of context in a trial."""
-        return evaluation_agent(self.config, self.observation_size, self.action_size, self.horizon, capacity)
-
-    def capacity(self, train_tasks: int, iterations: int) -> int:
-        """Transitions that a run collects, as long as episodes end at the horizon."""
-
-        def whole_episodes(steps: int) -> int:
-            return -(-steps // self.horizon) * self.horizon
-
+    def _draw_rl(self, replay: Replay, tasks: Int32[Array, " n"], key: Key) -> Transition:
         config = self.config
-        phases = (config.prior_steps, config.posterior_steps, config.extra_posterior_steps)
-        per_iteration = config.tasks_per_iteration * sum(whole_episodes(steps) for steps in phases)
-        return train_tasks * whole_episodes(config.initial_steps) + iterations * per_iteration
+        if config.rl_batch == "episodes":
+            return replay.draw_episodes(tasks, config.batch_size, key, self._frames).transitions
+        return replay.draw(tasks, config.batch_size, key, self._frames)
 
-    def replay_belief(self, state: PearlState, replay: Replay, tasks: Int32[Array, " n"], key: Key) -> PearlBelief:
-        """Posteriors from random context data of train tasks, as in a gradient step (spec 2.5, offline evaluation)."""
-        return _replay_belief(self, self.parameters(state), replay, tasks, key)
+    def _draw_context(self, replay: Replay, tasks: Int32[Array, " n"], key: Key) -> Transition | Stretch:
+        """What posteriors are inferred from. (An RL batch is random data of the whole replay.)"""
+        recent = self.config.context_source == "recent"
+        if encoder_class(self.config).reads_episodes:
+            draw = replay.draw_context_episodes if recent else replay.draw_episodes
+        else:
+            draw = replay.draw_context if recent else replay.draw
+        return draw(tasks, self.config.context_size, key, self._frames)
 
-    def offline_agent(self) -> PearlAgent:
-        """Acts on a belief from :meth:`replay_belief` for one episode, without inference of its own."""
-        return self._collecting_agent(0, exploration_episodes=2)
+    @property
+    def _frames(self) -> int:
+        """How many observations the networks see at once: only pictures are stacked."""
+        return 1 if isinstance(self.sizes.observation, int) else self.config.frame_stack
 
-    def belief_columns(self, belief: PearlBelief, n: int) -> Metrics:
-        """Mean |mu| and mean variance of the first n beliefs, as columns of progress.csv (spec 2.6)."""
-        mean, variance = np.abs(belief.mean[:n]).mean(), np.asarray(belief.variance[:n]).mean()
-        return {"Z mean eval": float(mean), "Z variance eval": float(variance)}
-
-
-@functools.partial(jax.jit, static_argnames=("learner", "steps"), donate_argnames="states")
-def update_batched(
-    learner: PearlLearner, states: tuple[PearlState, ...], replays: tuple[Replay, ...], steps: int
-) -> list[tuple[PearlState, StepMetrics]]:
-    """The gradient steps of several seeds, each of them one step of all seeds. Replays may have different sizes."""
-    config = learner.config
-
-    def step(state: PearlState, _: None) -> tuple[PearlState, StepMetrics]:
-        key, batch, step_key = stack([_draw_batch(config, replay, state.key[i]) for i, replay in enumerate(replays)])
-        trained, metrics = jax.vmap(gradient_step, in_axes=(0, None, 0, 0))(state.trained, config, batch, step_key)
-        return PearlState(trained, key, state.updates + 1), metrics
-
-    state, metrics = jax.lax.scan(step, stack(states), length=steps)
-    by_seed = jax.tree.map(lambda array: array.swapaxes(0, 1), metrics)
-    return list(zip(unstack(state, len(states)), unstack(by_seed, len(states)), strict=True))
+    def _offline_return(
+        self,
+        state: LearnerState,
+        memory: ReplayBuffer,
+        split: TaskSplit,
+        picked: np.ndarray,
+        seed: np.random.SeedSequence,
+    ) -> Schedule[float]:
+        rollouts = max(1, self.config.evaluation_steps // self.sizes.horizon)
+        tasks = np.repeat(picked, rollouts)
+        agent, params = self._collecting_agent(0, exploration_episodes=None), self.parameters(state)
+        belief = _replay_belief(self, agent, params, memory.arrays, jnp.asarray(tasks), key_of(child(seed, 0)))
+        trials, _ = yield Play(
+            agent, params, split.train[tasks], child(seed, 1), deterministic=True, episodes=1, belief=belief
+        )
+        sparse = self.config.sparse_reward_in_context
+        return float(np.mean([episode_return(trial[0], sparse) for trial in trials]))
 
 
-@functools.partial(jax.jit, static_argnames="learner")
+@functools.partial(jax.jit, static_argnames=("learner", "agent"))
 def _replay_belief(
-    learner: PearlLearner, networks: ActingNetworks, replay: Replay, tasks: Int32[Array, " n"], key: Key
+    learner: PearlLearner,
+    agent: PearlAgent,
+    networks: ActingNetworks,
+    replay: Replay,
+    tasks: Int32[Array, " n"],
+    key: Key,
 ) -> PearlBelief:
-    agent = learner.offline_agent()
-    drawn = seen(networks.trunk, _draw_context(learner.config, replay, tasks, key))
+    """Posteriors from random context data of train tasks, as in a gradient step."""
+    drawn = with_features(networks.trunk, learner._draw_context(replay, tasks, key))
     mean, variance = infer_posterior(networks.encoder, learner.config, *drawn_context(learner.config, drawn))
-    return agent.begin_trial(networks, key, len(tasks))._replace(mean=mean, variance=variance)
+    belief = agent.begin_trial(networks, jax.random.split(key, len(tasks)), None)
+    return belief._replace(mean=mean, variance=variance)
 
 
-def _draw_batch(config: PearlConfig, replay: Replay, key: Key) -> tuple[Key, Batch, Key]:
-    """The batch of a gradient step, between the key of the next step and that of the rest of this one."""
-    key, task_key, rl_key, context_key, step_key = jax.random.split(key, 5)
-    tasks = jax.random.randint(task_key, (config.meta_batch_size,), 0, len(replay.counts))
-    rl = _draw_rl(config, replay, tasks, rl_key)
-    context = rl if config.context_source == "rl-batch" else _draw_context(config, replay, tasks, context_key)
-    return key, Batch(tasks, rl, context), step_key
-
-
-def _draw_rl(config: PearlConfig, replay: Replay, tasks: Int32[Array, " n"], key: Key) -> Transition:
-    frames = _frames(config, replay)
-    if config.rl_batch == "episodes":
-        return replay.draw_episodes(tasks, config.batch_size, key, frames).transitions
-    return replay.draw(tasks, config.batch_size, key, frames)
-
-
-def _draw_context(config: PearlConfig, replay: Replay, tasks: Int32[Array, " n"], key: Key) -> Transition | Stretch:
-    """What posteriors are inferred from. (An RL batch is random data of the whole replay.)"""
-    recent = config.context_source == "recent"
-    if config.encoder == "recurrent":
-        draw = replay.draw_context_episodes if recent else replay.draw_episodes
-    else:
-        draw = replay.draw_context if recent else replay.draw
-    return draw(tasks, config.context_size, key, _frames(config, replay))
-
-
-def _frames(config: PearlConfig, replay: Replay) -> int:
-    """How many observations the networks see at once: only pictures are stacked."""
-    return config.frame_stack if replay.observations.dtype == jnp.uint8 else 1
-
-
-def _visit(task: int, trial: Sequence[Episode], context_episodes: int) -> Visit:
-    return Visit(task, tuple(dataclasses.replace(episode, task=task) for episode in trial), context_episodes)
+def _appended(episodes: Sequence[Sequence[Episode]], trials: Sequence[Sequence[Episode]]) -> list[list[Episode]]:
+    return [[*old, *new] for old, new in zip(episodes, trials, strict=True)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -10,15 +12,16 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from nacre.agents.pearl.config import PearlConfig
-from nacre.agents.pearl.networks import Encoder, PearlNetworks, drawn_context, infer_posterior, sample_latent, seen
+from nacre.agents.pearl.networks import Encoder, PearlNetworks, drawn_context, infer_posterior, with_features
+from nacre.metrics import PerTask, StepMetrics, summarise
 from nacre.nn.convolution import ConvolutionalTrunk
-from nacre.nn.gaussian import kl_to_standard_normal
+from nacre.nn.gaussian import draw_normal, kl_to_standard_normal
 from nacre.nn.mlp import MLP
-from nacre.rl import soft_actor_critic as sac
+from nacre.nn.optimise import adam_state, adam_step, follow
+from nacre.rl import sac, sac_with_value
 from nacre.rl.policy import PolicySample, TanhGaussianPolicy
 from nacre.types import Key, Stretch, Transition, Tree
 
-Critics = tuple[MLP, MLP]
 Trunk = ConvolutionalTrunk | None
 """There is one where observations are pictures."""
 
@@ -42,15 +45,6 @@ class Batch(NamedTuple):
     context: Transition | Stretch
 
 
-class Summary(NamedTuple):
-    """Mean, mean square, maximum and minimum of a quantity over the rows of a step."""
-
-    mean: Float[Array, ""]
-    mean_square: Float[Array, ""]
-    maximum: Float[Array, ""]
-    minimum: Float[Array, ""]
-
-
 class Trained(NamedTuple):
     """All that a gradient step changes."""
 
@@ -58,23 +52,6 @@ class Trained(NamedTuple):
     target_value: MLP
     optimisers: OptimiserStates
     target_trunk: Trunk = None
-
-
-class StepMetrics(NamedTuple):
-    """Scalars of one gradient step; `task_*` have one entry per task of the meta-batch, to name a bad one."""
-
-    tasks: Int[Array, " meta_batch"]
-    task_critic_loss: Float[Array, " meta_batch"]
-    task_kl: Float[Array, " meta_batch"]
-    value_loss: Float[Array, ""]
-    policy_loss: Float[Array, ""]
-    latent_mean: Float[Array, ""]
-    latent_variance: Float[Array, ""]
-    q: Summary
-    v: Summary
-    log_probability: Summary
-    policy_mean: Summary
-    policy_log_std: Summary
 
 
 class CriticAuxiliary(NamedTuple):
@@ -87,7 +64,7 @@ class CriticAuxiliary(NamedTuple):
 
 
 def critic_and_encoder_loss(
-    trained: tuple[Encoder, Critics], target_value: MLP, config: PearlConfig, batch: Batch, key: Key
+    trained: tuple[Encoder, sac.Critics], target_value: MLP, config: PearlConfig, batch: Batch, key: Key
 ) -> tuple[Float[Array, ""], CriticAuxiliary]:
     """Bellman errors of both critics plus the weighted KL: the only losses that reach the encoder.
 
@@ -96,7 +73,7 @@ def critic_and_encoder_loss(
     """
     encoder, critics = trained
     mean, variance = infer_posterior(encoder, config, *drawn_context(config, batch.context))
-    latent = sample_latent(mean, variance, key)
+    latent = draw_normal(mean, variance, jax.random.normal(key, mean.shape))
     kl = kl_to_standard_normal(mean, variance) if config.probabilistic_context else jnp.zeros(len(mean))
     next_inputs = policy_inputs(batch.rl.next_observation, jax.lax.stop_gradient(latent))
     target = sac.bellman_target(
@@ -105,12 +82,12 @@ def critic_and_encoder_loss(
         target_value(next_inputs)[:, 0],
         config.discount,
     )
-    predictions = predict_q(critics, policy_inputs(batch.rl.observation, latent), _rows(batch.rl.action))
-    loss = sac.critic_loss(predictions, target) + config.kl_weight * kl.sum()
+    predictions = sac.predict_q(critics, policy_inputs(batch.rl.observation, latent), _rows(batch.rl.action))
+    loss = sac.squared_error(predictions, target) + config.kl_weight * kl.sum()
     return loss, CriticAuxiliary(latent, mean, variance, kl, predictions, target)
 
 
-def look(trunk: Trunk, target_trunk: Trunk, batch: Batch) -> Batch:
+def batch_features(trunk: Trunk, target_trunk: Trunk, batch: Batch) -> Batch:
     """The batch with features in place of pictures.
 
     The observations of the RL batch are the only way to the trunk, so that the critics alone train it: the context
@@ -121,16 +98,16 @@ def look(trunk: Trunk, target_trunk: Trunk, batch: Batch) -> Batch:
         return batch
     following = jax.lax.stop_gradient(target_trunk(batch.rl.next_observation))
     rl = batch.rl._replace(observation=trunk(batch.rl.observation), next_observation=following)
-    return batch._replace(rl=rl, context=seen(jax.lax.stop_gradient(trunk), batch.context))
+    return batch._replace(rl=rl, context=with_features(jax.lax.stop_gradient(trunk), batch.context))
 
 
 def policy_loss(
-    policy: TanhGaussianPolicy, critics: Critics, config: PearlConfig, inputs: Float[Array, "rows input"], key: Key
+    policy: TanhGaussianPolicy, critics: sac.Critics, config: PearlConfig, inputs: Float[Array, "rows input"], key: Key
 ) -> tuple[Float[Array, ""], tuple[PolicySample, Float[Array, " rows"]]]:
     """The policy's loss on fresh actions, and what the value loss shares with it: those actions and their min Q."""
     sample = policy.sample(inputs, key)
-    q_minimum = predict_q(critics, inputs, sample.action).min(axis=0)
-    loss = sac.policy_loss(sample, q_minimum, config.policy_mean_penalty, config.policy_log_std_penalty)
+    q_minimum = sac.predict_q(critics, inputs, sample.action).min(axis=0)
+    loss = sac_with_value.policy_loss(sample, q_minimum, config.policy_mean_penalty, config.policy_log_std_penalty)
     return loss, (sample, q_minimum)
 
 
@@ -139,7 +116,7 @@ def value_loss(
 ) -> tuple[Float[Array, ""], Float[Array, " rows"]]:
     """The value network's loss, and its predictions."""
     predictions = value(inputs)[:, 0]
-    return sac.value_loss(predictions, q_minimum, sample.log_probability), predictions
+    return sac_with_value.value_loss(predictions, q_minimum, sample.log_probability), predictions
 
 
 def gradient_step(trained: Trained, config: PearlConfig, batch: Batch, key: Key) -> tuple[Trained, StepMetrics]:
@@ -152,9 +129,9 @@ def gradient_step(trained: Trained, config: PearlConfig, batch: Batch, key: Key)
     latent_key, action_key = jax.random.split(key)
 
     def critic_loss(
-        encoder: Encoder, critics: Critics, trunk: Trunk
+        encoder: Encoder, critics: sac.Critics, trunk: Trunk
     ) -> tuple[Float[Array, ""], tuple[CriticAuxiliary, Float[Array, "meta_batch batch seen"]]]:
-        features = look(trunk, target_trunk, batch)
+        features = batch_features(trunk, target_trunk, batch)
         loss, auxiliary = critic_and_encoder_loss((encoder, critics), target_value, config, features, latent_key)
         return loss, (auxiliary, features.rl.observation)
 
@@ -162,12 +139,16 @@ def gradient_step(trained: Trained, config: PearlConfig, batch: Batch, key: Key)
         networks.encoder, networks.critics, networks.trunk
     )
     encoder_gradient, critics_gradient, trunk_gradient = gradients
-    critics, critics_state = _adam(config.critic_learning_rate, critics_gradient, optimisers.critics, networks.critics)
-    encoder, encoder_state = _adam(config.encoder_learning_rate, encoder_gradient, optimisers.encoder, networks.encoder)
+    critics, critics_state = adam_step(
+        config.critic_learning_rate, critics_gradient, optimisers.critics, networks.critics
+    )
+    encoder, encoder_state = adam_step(
+        config.encoder_learning_rate, encoder_gradient, optimisers.encoder, networks.encoder
+    )
 
     trunk, trunk_state = networks.trunk, optimisers.trunk
     if trunk is not None:
-        trunk, trunk_state = _adam(config.critic_learning_rate, trunk_gradient, trunk_state, trunk)
+        trunk, trunk_state = adam_step(config.critic_learning_rate, trunk_gradient, trunk_state, trunk)
 
     inputs = policy_inputs(observations, critic.latent)
     (policy_loss_value, (sample, q_minimum)), policy_gradient = jax.value_and_grad(policy_loss, has_aux=True)(
@@ -176,38 +157,48 @@ def gradient_step(trained: Trained, config: PearlConfig, batch: Batch, key: Key)
     (value_loss_value, v), value_gradient = jax.value_and_grad(value_loss, has_aux=True)(
         networks.value, inputs, q_minimum, sample
     )
-    policy, policy_state = _adam(config.policy_learning_rate, policy_gradient, optimisers.policy, networks.policy)
-    value, value_state = _adam(config.value_learning_rate, value_gradient, optimisers.value, networks.value)
-    rate = config.target_update_rate
-    target_value, target_trunk = jax.tree.map(
-        lambda old, new: (1 - rate) * old + rate * new, (target_value, target_trunk), (value, trunk)
-    )
+    policy, policy_state = adam_step(config.policy_learning_rate, policy_gradient, optimisers.policy, networks.policy)
+    value, value_state = adam_step(config.value_learning_rate, value_gradient, optimisers.value, networks.value)
+    target_value, target_trunk = follow((target_value, target_trunk), (value, trunk), config.target_update_rate)
 
-    squared_errors = ((critic.predictions - critic.target[None]) ** 2).sum(axis=0)
-    metrics = StepMetrics(
-        tasks=batch.tasks,
-        task_critic_loss=squared_errors.reshape(len(batch.tasks), -1).mean(axis=1),
-        task_kl=critic.kl,
-        value_loss=value_loss_value,
-        policy_loss=policy_loss_value,
-        latent_mean=jnp.abs(critic.mean).mean(),
-        latent_variance=critic.variance.mean(),
-        q=summarise(critic.predictions[0]),
-        v=summarise(v),
-        log_probability=summarise(sample.log_probability),
-        policy_mean=summarise(sample.mean),
-        policy_log_std=summarise(sample.log_std),
-    )
+    losses = {"VF Loss": value_loss_value, "Policy Loss": policy_loss_value}
+    metrics = step_metrics(config, batch.tasks, critic, losses, sample, v)
     networks = PearlNetworks(encoder=encoder, policy=policy, critics=critics, value=value, trunk=trunk)
     states = OptimiserStates(encoder_state, policy_state, critics_state, value_state, trunk_state)
     return Trained(networks, target_value, states, target_trunk), metrics
+
+
+def step_metrics(
+    config: PearlConfig,
+    tasks: Int[Array, " meta_batch"],
+    critic: CriticAuxiliary,
+    losses: Mapping[str, Float[Array, ""]],
+    sample: PolicySample,
+    v: Float[Array, " rows"],
+) -> StepMetrics:
+    """What a step reports, as the original's columns (spec 2.6); the KL divergence is summed over the meta-batch."""
+    squared_errors = ((critic.predictions - critic.target[None]) ** 2).sum(axis=0)
+    metrics: StepMetrics = OrderedDict()
+    if config.probabilistic_context:
+        metrics["Z mean train"] = PerTask(tasks, jnp.abs(critic.mean).mean(axis=1))
+        metrics["Z variance train"] = PerTask(tasks, critic.variance.mean(axis=1))
+        metrics["KL Divergence"] = PerTask(tasks, len(tasks) * critic.kl)
+        metrics["KL Loss"] = config.kl_weight * critic.kl.sum()
+    metrics["QF Loss"] = PerTask(tasks, squared_errors.reshape(len(tasks), -1).mean(axis=1))
+    metrics.update(losses)
+    metrics["Q Predictions"] = summarise(critic.predictions[0])
+    metrics["V Predictions"] = summarise(v)
+    metrics["Log Pis"] = summarise(sample.log_probability)
+    metrics["Policy mu"] = summarise(sample.mean)
+    metrics["Policy log std"] = summarise(sample.log_std)
+    return metrics
 
 
 def initial_optimisers(networks: PearlNetworks) -> OptimiserStates:
     """Zero moments for every network; they do not depend on the learning rates."""
 
     def moments(network: Tree) -> Tree:
-        return None if network is None else optax.adam(0.0).init(network)
+        return None if network is None else adam_state(network)
 
     return OptimiserStates(*(moments(getattr(networks, name)) for name in OptimiserStates._fields))
 
@@ -221,24 +212,5 @@ def policy_inputs(
     return _rows(jnp.concatenate([observations, repeated], axis=-1))
 
 
-def predict_q(
-    critics: Critics, inputs: Float[Array, "rows input"], actions: Float[Array, "rows action"]
-) -> Float[Array, "2 rows"]:
-    """Both critics' Q(s, a, z)."""
-    inputs = jnp.concatenate([inputs, actions], axis=-1)
-    return jnp.stack([critic(inputs)[:, 0] for critic in critics])
-
-
-def summarise(values: Float[Array, "..."]) -> Summary:
-    return Summary(values.mean(), (values**2).mean(), values.max(), values.min())
-
-
 def _rows(array: Array) -> Array:
     return array.reshape(-1, array.shape[-1])
-
-
-def _adam(learning_rate: float, gradient: Tree, state: optax.OptState, parameters: Tree) -> tuple[Tree, optax.OptState]:
-    """One step of Adam with its default moments; returns the new parameters and state."""
-    with jax.numpy_dtype_promotion("standard"):  # optax raises a Python float to an integer array's power
-        updates, state = optax.adam(learning_rate).update(gradient, state)
-    return optax.apply_updates(parameters, updates), state

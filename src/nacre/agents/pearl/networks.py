@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 import equinox as eqx
 import jax
@@ -15,8 +15,14 @@ from nacre.nn.gaussian import product_of_gaussians
 from nacre.nn.lstm import LSTM
 from nacre.nn.mlp import MLP, Precision
 from nacre.rl.policy import TanhGaussianPolicy
-from nacre.tasks.family import ObservationSize
+from nacre.tasks.family import Sizes
 from nacre.types import Key, Stretch, Transition
+
+
+class TransitionEncoder(MLP):
+    """Encodes every transition of the context by itself, in whatever order."""
+
+    reads_episodes: ClassVar[bool] = False
 
 
 class RecurrentEncoder(eqx.Module):
@@ -24,6 +30,9 @@ class RecurrentEncoder(eqx.Module):
 
     It has no state of its own: every call begins with zeros and reads one sequence, episode after episode.
     """
+
+    reads_episodes: ClassVar[bool] = True
+    """Whether the context has to be whole episodes, in order, of which it sees where they begin."""
 
     network: MLP
     lstm: LSTM
@@ -44,7 +53,7 @@ class RecurrentEncoder(eqx.Module):
         return self.network.output(state.hidden)
 
 
-Encoder = MLP | RecurrentEncoder
+Encoder = TransitionEncoder | RecurrentEncoder
 Drawn = TypeVar("Drawn", bound=Transition | Stretch)
 
 
@@ -71,13 +80,15 @@ class PearlNetworks(eqx.Module):
         return ActingNetworks(self.encoder, self.policy, self.trunk)
 
 
-def initial_networks(
-    config: PearlConfig, observation_size: ObservationSize, action_size: int, *, key: Key, precision: Precision
-) -> PearlNetworks:
+def encoder_class(config: PearlConfig) -> type[TransitionEncoder] | type[RecurrentEncoder]:
+    return RecurrentEncoder if config.encoder == "recurrent" else TransitionEncoder
+
+
+def initial_networks(config: PearlConfig, sizes: Sizes, *, key: Key, precision: Precision) -> PearlNetworks:
     """Fresh networks: three hidden layers each, initialised as :class:`nacre.nn.mlp.MLP` says, and the trunk."""
     trunk = None
-    if not isinstance(observation_size, int):
-        height, width, colours = observation_size
+    if not isinstance(sizes.observation, int):
+        height, width, colours = sizes.observation
         trunk = ConvolutionalTrunk(
             (height, width, config.frame_stack * colours),
             config.picture_filters,
@@ -85,45 +96,44 @@ def initial_networks(
             key=jax.random.fold_in(key, 1),
             precision=precision,
         )
-    encoder_class = RecurrentEncoder if config.encoder == "recurrent" else MLP
     encoder_key, policy_key, first_key, second_key, value_key = jax.random.split(key, 5)
     hidden = (config.hidden_size,) * 3
-    state_size = seen_size(config, observation_size) + config.latent_size
+    state_size = feature_size(config, sizes) + config.latent_size
     encoder_sizes = (
-        context_width(config, observation_size, action_size),
+        context_width(config, sizes),
         *(config.encoder_hidden_size,) * 3,
         (2 if config.probabilistic_context else 1) * config.latent_size,
     )
     return PearlNetworks(
-        encoder=encoder_class(encoder_sizes, key=encoder_key, precision=precision),
-        policy=TanhGaussianPolicy(state_size, action_size, config.hidden_size, key=policy_key, precision=precision),
+        encoder=encoder_class(config)(encoder_sizes, key=encoder_key, precision=precision),  # pyright: ignore
+        policy=TanhGaussianPolicy(state_size, sizes.action, hidden, key=policy_key, precision=precision),
         critics=(
-            MLP((state_size + action_size, *hidden, 1), key=first_key, precision=precision),
-            MLP((state_size + action_size, *hidden, 1), key=second_key, precision=precision),
+            MLP((state_size + sizes.action, *hidden, 1), key=first_key, precision=precision),
+            MLP((state_size + sizes.action, *hidden, 1), key=second_key, precision=precision),
         ),
         value=MLP((state_size, *hidden, 1), key=value_key, precision=precision),
         trunk=trunk,
     )
 
 
-def seen_size(config: PearlConfig, observation_size: ObservationSize) -> int:
+def feature_size(config: PearlConfig, sizes: Sizes) -> int:
     """How many numbers the networks see of an observation: its own, or the features of a picture."""
-    return observation_size if isinstance(observation_size, int) else config.picture_features
+    return sizes.observation if isinstance(sizes.observation, int) else config.picture_features
 
 
-def seen(trunk: ConvolutionalTrunk | None, drawn: Drawn) -> Drawn:
+def with_features(trunk: ConvolutionalTrunk | None, drawn: Drawn) -> Drawn:
     """What was drawn, with features in place of pictures; unchanged without a trunk."""
     if trunk is None:
         return drawn
     if isinstance(drawn, Stretch):
-        return drawn._replace(transitions=seen(trunk, drawn.transitions))
+        return drawn._replace(transitions=with_features(trunk, drawn.transitions))
     return drawn._replace(observation=trunk(drawn.observation), next_observation=trunk(drawn.next_observation))
 
 
-def context_width(config: PearlConfig, observation_size: ObservationSize, action_size: int) -> int:
+def context_width(config: PearlConfig, sizes: Sizes) -> int:
     """Width of one row of context."""
-    observations = (2 if config.next_observation_in_context else 1) * seen_size(config, observation_size)
-    return observations + action_size + (2 if config.encoder == "recurrent" else 1)
+    observations = (2 if config.next_observation_in_context else 1) * feature_size(config, sizes)
+    return observations + sizes.action + (2 if encoder_class(config).reads_episodes else 1)
 
 
 def context_rows(
@@ -137,9 +147,9 @@ def context_rows(
     parts = [transition.observation, transition.action, reward[..., None]]
     if config.next_observation_in_context:
         parts.append(transition.next_observation)
-    if config.encoder == "recurrent":
+    if encoder_class(config).reads_episodes:
         if begins is None:
-            raise ValueError("a recurrent encoder has to see where episodes begin")
+            raise ValueError("this encoder has to see where episodes begin")
         parts.append(begins[..., None].astype(reward.dtype))
     return jnp.concatenate(parts, axis=-1)
 
@@ -177,10 +187,3 @@ def infer_posterior(
     total = (weight[..., None] * encoded).sum(axis=1)
     mean = total / jnp.maximum(weight.sum(axis=1), 1)[:, None]
     return mean, jnp.zeros_like(mean)
-
-
-def sample_latent(
-    mean: Float[Array, "n latent"], variance: Float[Array, "n latent"], key: Key
-) -> Float[Array, "n latent"]:
-    """Reparameterised draw from N(mean, variance)."""
-    return mean + jnp.sqrt(variance) * jax.random.normal(key, mean.shape)

@@ -1,0 +1,100 @@
+"""The text of `nacre list`: every named experiment with its size, by algorithm, and every task family."""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from nacre.agents import ALGORITHMS, algorithm_of
+from nacre.experiments import NamedExperiment, named_experiments
+from nacre.tasks import list_families
+
+_HEADER = ("experiment", "tasks", "iter.", "steps", "updates")
+_INDENT = 4
+_ROOM = 50
+"""Columns that a description needs beside the numbers; with fewer it stands below them."""
+
+
+def listing(width: int | None) -> list[str]:
+    """The lines of the listing.
+
+    Args:
+        width: columns that there are; None: as many as it takes, with one line for each experiment.
+    """
+    entries = list(named_experiments().values())
+    rows = [_HEADER, *(_numbers(entry) for entry in entries)]
+    sizes = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
+    layout = _Layout(sizes, width)
+    lines = layout.lines(_HEADER, "what it is" if layout.beside else "")
+    for algorithm in ALGORITHMS.values():
+        blocks = [
+            layout.lines(row, entry.description)
+            for entry, row in zip(entries, rows[1:], strict=True)
+            if algorithm_of(entry.experiment.algorithm) == algorithm
+        ]
+        heading = f"{algorithm.name}:" if blocks else f"{algorithm.name}: no named experiment"
+        lines += ["", heading, *itertools.chain.from_iterable(blocks)]
+    notes = (
+        "tasks: for training + for testing. iter.: iterations. steps: millions of environment steps in training. "
+        "updates: millions of gradient steps.",
+        f"Task families: {', '.join(list_families())}.",
+        "Train one with: nacre train EXPERIMENT. Its flags: nacre train EXPERIMENT --help.",
+    )
+    return [*lines, "", *itertools.chain.from_iterable(_wrap(note, width, "", "") for note in notes)]
+
+
+def _numbers(entry: NamedExperiment) -> tuple[str, ...]:
+    experiment = entry.experiment
+    return (
+        experiment.name,
+        f"{experiment.train_tasks} + {experiment.test_tasks}",
+        str(experiment.iterations),
+        _millions(experiment.environment_steps),
+        _millions(experiment.gradient_steps),
+    )
+
+
+def _millions(count: int) -> str:
+    """To the thousand: three places in every row, so that they can be compared at a glance."""
+    return f"{count / 1e6:.3f}"
+
+
+class _Layout(NamedTuple):
+    sizes: list[int]
+    """Widths of the columns."""
+    width: int | None
+
+    @property
+    def _all_columns(self) -> int:
+        return sum(self.sizes) + 2 * (len(self.sizes) - 1)
+
+    @property
+    def beside(self) -> bool:
+        """Whether descriptions stand beside the numbers."""
+        return self.width is None or self._all_columns + 2 + _ROOM <= self.width
+
+    def lines(self, row: Sequence[str], description: str) -> list[str]:
+        name, numbers = row[0], "  ".join(cell.rjust(size) for cell, size in zip(row[1:], self.sizes[1:], strict=True))
+        text = f"{name.ljust(self.sizes[0])}  {numbers}"
+        if self.beside:
+            return _wrap(description, self.width, f"{text}  ", " " * (self._all_columns + 2))
+        space = " " * _INDENT
+        above = [text] if self._all_columns <= (self.width or 0) else [name, space + numbers]
+        return above + _wrap(description, self.width, space, space)
+
+
+def _wrap(text: str, width: int | None, first: str, following: str) -> list[str]:
+    """Lines of at most `width` columns, or of one long word; `first` and `following` are what they begin with."""
+    if width is None:
+        return [(first + text).rstrip()]
+    room = max(width, len(following) + 20)
+    return textwrap.wrap(
+        text,
+        room,
+        initial_indent=first,
+        subsequent_indent=following,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,146 @@
+"""Makes run folders out of what the original PEARL code left behind, so that its agents can be evaluated."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nacre.checkpoint import checkpoint_label, save_checkpoint
+from nacre.errors import NacreError
+from nacre.experiments import Experiment
+from nacre.original.configs import read_old_config, validate_old
+from nacre.original.forces import about_contact_forces
+from nacre.original.networks import FILES, missing_files, read_old_networks
+from nacre.run_folder import CHECKPOINTS, VARIANT, new_run, read_stamp
+from nacre.runtime import Stream, learner_for, prepare_jax, seed_of
+from nacre.seeds import key_of
+from nacre.tasks import make_family, split_tasks
+from nacre.warm_start import resolve_warm_start, take_networks
+
+
+def import_old_run(
+    folder: Path | str,
+    config: Path | str | None = None,
+    out: Path | str | None = None,
+    *,
+    family: str | None = None,
+    ignore_unknown: bool = False,
+    say: Callable[[str], None] = lambda message: None,
+) -> Path:
+    """Makes a run folder with the networks of a folder of the original PEARL code.
+
+    It is a run that was given these networks (`warm_start`) and has not begun to train: :func:`nacre.evaluate` and
+    :func:`nacre.load` take it as any other, and :func:`nacre.resume` would train it from the first iteration on.
+    Nothing but the networks and the configuration is read. If encoder and policy alone were kept, the run can be
+    evaluated and loaded, and not be resumed.
+
+    Args:
+        folder: it holds context_encoder.pth and policy.pth, and, if they were kept, qf1.pth, qf2.pth, vf.pth and
+            target_vf.pth.
+        config: its configuration; None: the variant.json in it.
+        out: the run folder, which must not exist or be empty; None: runs/<algorithm>/<task>/<seed and time>.
+        family: the task family in place of the one that the configuration names, of the same sizes, such as
+            "humanoid-dir-without-forces".
+        ignore_unknown: whether keys of the configuration that are not known are left out.
+        say: called with a sentence about each thing that is not as it was in the original run.
+
+    Returns:
+        the run folder.
+
+    Raises:
+        NacreError: a file is missing or damaged, the configuration asks for something that is not there, the networks
+            do not fit it, or the run folder cannot be used.
+    """
+    folder = Path(folder)
+    path = folder / VARIANT if config is None else Path(config)  # where the original code left it
+    if not folder.is_dir():
+        raise NacreError(f"{folder} is not a folder")
+    if not path.exists():
+        raise NacreError(f"{path} does not exist; the original run's configuration is needed: --config FILE.json")
+    experiment, messages = read_old_config(path, ignore_unknown)
+    for message in messages:
+        say(f"{path}: {message}")
+    # No configuration names the width of the encoder, which was written into the code.
+    arrays, missing = read_old_networks(folder, acting_suffices=True), missing_files(folder)
+    width = len(arrays[".networks.encoder.biases[0]"])
+    algorithm = dataclasses.replace(experiment.algorithm, encoder_hidden_size=width)
+    experiment = dataclasses.replace(experiment, algorithm=algorithm, warm_start=str(folder.absolute()))
+    read = experiment
+    if family is not None:
+        experiment = _in_family(experiment, family)
+    world = make_family(experiment.family)
+    validate_old(path, read, experiment)
+    learner = learner_for(experiment, world)
+    with prepare_jax(None):
+        experiment = experiment if missing else resolve_warm_start(experiment, learner)
+        split = split_tasks(world, experiment.train_tasks, experiment.test_tasks, experiment.seed, experiment.task_list)
+        state = learner.initial_state(key_of(seed_of(experiment, Stream.NETWORKS)))
+        if missing:
+            say(f"{folder} has no {', '.join(missing)}: the run can be evaluated and loaded, but not resumed")
+            state = state._replace(trained=_kept(state.trained, arrays, folder))
+        else:
+            state = state._replace(trained=take_networks(state.trained, experiment))
+        progress = {"iterations": 0, "updates": 0, "totals": None, "seconds": 0.0}
+
+        def fill(run: Path) -> None:
+            stamped = progress | {"run": read_stamp(run, experiment, split)}
+            save_checkpoint(run / CHECKPOINTS, checkpoint_label(0), state, stamped, keep=1)
+
+        with new_run(None if out is None else Path(out), experiment, split, fill) as run:
+            if not world.has_published_tasks:
+                say(_lost_tasks(experiment))
+            forces = about_contact_forces(arrays, world)
+            if forces is not None:
+                say(f"{folder}: {forces}")
+    return run
+
+
+def _kept(trained: Any, arrays: dict[str, np.ndarray], folder: Path) -> Any:
+    """What is trained, with the networks that were kept, and None in place of all others and of the optimisers."""
+    leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(trained)}
+    for place, file in FILES.items():
+        found = {leaf: array.shape for leaf, array in arrays.items() if leaf.startswith(f"{place}.")}
+        wanted = {
+            name: leaf.shape for name, leaf in leaves.items() if name.startswith(f"{place}.") and not callable(leaf)
+        }
+        if found and found != wanted:
+            raise NacreError(
+                f"{folder / file} does not fit the configuration: its arrays are {[*found.values()]}, and those of the "
+                f"configuration {[*wanted.values()]}"
+            )
+        if not all(np.isfinite(arrays[leaf]).all() for leaf in found):
+            raise NacreError(f"{folder / file} has a value that is not finite")
+
+    def take(path: tuple[Any, ...], leaf: Any) -> Any:
+        name = jax.tree_util.keystr(path)
+        return jnp.asarray(arrays[name]) if name in arrays else leaf if callable(leaf) else None
+
+    return jax.tree_util.tree_map_with_path(take, trained)
+
+
+def _in_family(experiment: Experiment, name: str) -> Experiment:
+    """The experiment in another family of the same sizes."""
+    known, family = make_family(experiment.family), make_family(name)
+    for field in ("observation_size", "action_size"):
+        if getattr(family, field) != getattr(known, field):
+            raise NacreError(
+                f"family is {name!r}, whose {field} is {getattr(family, field)}; allowed: a family of the sizes of "
+                f"{known.name}, whose {field} is {getattr(known, field)}"
+            )
+    task_list = experiment.task_list
+    if task_list == "published" and not family.has_published_tasks:
+        task_list = "seeded"
+    return dataclasses.replace(experiment, name=f"pearl/{name}", family=name, task_list=task_list)
+
+
+def _lost_tasks(experiment: Experiment) -> str:
+    return (
+        f"the original code drew the tasks of {experiment.family} anew in each run and kept no list of them, so the "
+        f"tasks of this run are others, drawn from seed {experiment.seed}"
+    )

@@ -1,0 +1,60 @@
+"""The trials that a report shows: those of `nacre evaluate RUN`, with their episodes and final beliefs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from nacre.evaluation import Evaluation
+from nacre.experiments import Experiment
+from nacre.loading import TrainedRun, read_trained
+from nacre.protocol import Protocol
+from nacre.run_evaluation import play_trials
+from nacre.tasks import make_family
+from nacre.tasks.family import TaskFamily
+from nacre.types import Episode, Tree
+
+
+@dataclass(frozen=True)
+class RunTest:
+    """A run, and what its agent did on the test tasks."""
+
+    trained: TrainedRun
+    evaluation: Evaluation
+    episodes: list[list[list[Episode]]]
+    """By task and trial."""
+    belief: Tree
+    """Of all trials at their end, tasks one after another."""
+
+
+def play_test_trials(run: Path, checkpoint: Path | str, say: Callable[[str], None]) -> RunTest:
+    """Lets the agent of a run adapt to its test tasks, by the run's own protocol and with its seed.
+
+    Args:
+        run: the run folder.
+        checkpoint: as in :func:`nacre.load`.
+        say: called with a sentence before the trials are played.
+
+    Raises:
+        NacreError: as :func:`nacre.loading.read_trained`.
+    """
+    trained = read_trained(run, checkpoint)
+    protocol, tasks = trained.protocol, trained.split.test
+    say(
+        f"{run}: {trained.checkpoint.stem} plays {protocol.trials} trial(s) of "
+        f"{protocol.minimum_episodes(trained.family.horizon)} episodes on each of {len(tasks)} test tasks"
+    )
+    return RunTest(trained, *play_trials(trained, tasks, protocol, trained.experiment.seed))
+
+
+def protocol_of(experiment: Experiment) -> Protocol:
+    """How the experiment is meta-tested after each iteration."""
+    return experiment.algorithm.protocol(make_family(experiment.family).horizon)
+
+
+def protocol_in_words(experiment: Experiment) -> str:
+    """The same in one sentence."""
+    family = make_family(experiment.family)
+    may_terminate = type(family).terminated is not TaskFamily.terminated
+    return protocol_of(experiment).in_words(family.horizon, experiment.test_tasks, may_terminate)
