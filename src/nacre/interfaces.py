@@ -59,7 +59,8 @@ class Agent(Protocol):
         """Begins n trials.
 
         Args:
-            params, keys: see above; `len(keys)` is n.
+            params: see above.
+            keys: see above; their number is n.
             tasks: the true tasks if the agent `sees_task`, or None.
 
         Returns:
@@ -87,7 +88,10 @@ class Agent(Protocol):
         """Chooses actions.
 
         Args:
-            params, belief, keys, mask: see above.
+            params: see above.
+            belief: see above.
+            keys: see above.
+            mask: see above.
             observation: what each trial is in now.
             deterministic: whether to take the mode of the policy, and not a draw from it.
 
@@ -330,7 +334,9 @@ class Learner(abc.ABC):
         be the same each time, and may depend on nothing that a step of this phase changes.
 
         Args:
-            phase, state, memory: as in `collect`.
+            phase: as in `collect`.
+            state: as in `collect`.
+            memory: as in `collect`.
             tasks: the train tasks.
 
         Returns:
@@ -377,7 +383,10 @@ class Learner(abc.ABC):
         """Evaluates at the end of an iteration: unless a subclass adds to it, by the protocol of the configuration.
 
         Args:
-            state, memory, family, seed: as in `collect`.
+            state: as in `collect`.
+            memory: as in `collect`.
+            family: as in `collect`.
+            seed: as in `collect`.
             split: train and test tasks.
 
         Returns:
