@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32
 
 from nacre.agents.multitask.config import MultitaskConfig
+from nacre.interfaces import Agent
 from nacre.rl.policy import TanhGaussianPolicy
-from nacre.types import Key, Transition
+from nacre.types import Key
 
 
 class TaskScaling(NamedTuple):
@@ -37,14 +38,10 @@ class TaskBelief(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MultitaskAgent:
+class MultitaskAgent(Agent):
     """pi(a | s, task), or pi(a | s)."""
 
     config: MultitaskConfig
-
-    @property
-    def sees_sparse_reward(self) -> bool:
-        return False
 
     @property
     def sees_task(self) -> bool:
@@ -54,11 +51,6 @@ class MultitaskAgent:
         self, params: ActingNetworks, keys: Key, tasks: Float32[Array, "n parameters"] | None
     ) -> TaskBelief:
         return TaskBelief(jnp.zeros((len(keys), 0)) if tasks is None else params.scaling(tasks))
-
-    def begin_episode(
-        self, params: ActingNetworks, belief: TaskBelief, keys: Key, mask: Bool[Array, " n"]
-    ) -> TaskBelief:
-        return belief
 
     def act(
         self,
@@ -71,11 +63,3 @@ class MultitaskAgent:
     ) -> tuple[Float[Array, "n action"], TaskBelief]:
         features = jnp.concatenate([observation, belief.task], axis=-1)
         return params.policy.act(features, keys, deterministic), belief
-
-    def observe(
-        self, params: ActingNetworks, belief: TaskBelief, transition: Transition, mask: Bool[Array, " n"]
-    ) -> TaskBelief:
-        return belief
-
-    def end_episode(self, params: ActingNetworks, belief: TaskBelief, keys: Key, mask: Bool[Array, " n"]) -> TaskBelief:
-        return belief

@@ -26,14 +26,13 @@ from jaxtyping import Array, Float32, Float64, Int32
 
 from nacre.agents.multitask.agent import ActingNetworks, MultitaskAgent, TaskScaling
 from nacre.agents.multitask.config import MultitaskConfig
-from nacre.evaluation import evaluate_split
 from nacre.interfaces import Learner, LearnerState, Phase, Play, Schedule
 from nacre.metrics import StepMetrics
 from nacre.replay import Replay, ReplayBuffer
 from nacre.rl import sac
 from nacre.seeds import child
-from nacre.tasks.family import TaskFamily, TaskSplit
-from nacre.types import Key, Metrics, Visit
+from nacre.tasks.family import TaskFamily
+from nacre.types import Key, Visit
 
 
 class Networks(NamedTuple):
@@ -163,18 +162,6 @@ class MultitaskLearner(Learner):
         )
         networks = networks._replace(control=stepped.networks)
         return Trained(networks, stepped.target_critics, stepped.optimisers), metrics
-
-    def evaluate(
-        self,
-        state: LearnerState,
-        memory: ReplayBuffer,
-        family: TaskFamily,
-        split: TaskSplit,
-        seed: np.random.SeedSequence,
-    ) -> Schedule[tuple[Metrics, int]]:
-        protocol = self.config.protocol(self.sizes.horizon)
-        online = yield from evaluate_split(self.agent, self.parameters(state), family, split, protocol, seed)
-        return online.columns, online.steps
 
     @property
     def _seen(self) -> int:
