@@ -57,6 +57,9 @@ class _RandomParameters(TaskFamily):
         velocity = (following[..., 0] - previous[..., 0]) / CONTROL_STEP
         return velocity + 1.0 - 1e-3 * (action**2).sum(-1)
 
+    def place(self, reward_state: Any) -> Any:
+        return reward_state[..., 0]
+
     def make_world(self, n_slots: int, threads: int) -> World:
         # Imported here, so that naming a family does not load MuJoCo.
         from nacre.tasks.mujoco import MujocoBody, MujocoWorld
