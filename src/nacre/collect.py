@@ -50,7 +50,7 @@ def run_schedules(schedules: Sequence[Schedule[Result]], play: Player) -> list[R
         answers = play(plays)
 
 
-def drawing_from(schedule: Schedule[Result], pool: Float64[np.ndarray, "pool parameters"]) -> Schedule[Result]:
+def drawing_from(schedule: Schedule[Result], pool: Float64[np.ndarray, "_ parameters"]) -> Schedule[Result]:
     """The schedule, with plays in which changes of tasks draw from `pool`, unless a play says itself what they draw
     from."""
     answer: Any = None

@@ -143,7 +143,7 @@ class Play:
     """Whether episodes carry what rewards are computed from, for relabelling."""
     keeps_tasks: bool = False
     """Whether episodes carry the task of each step. If tasks change within an episode they do in any case."""
-    pools: tuple[Float64[np.ndarray, "pool parameters"], ...] | None = None
+    pools: tuple[Float64[np.ndarray, "_ parameters"], ...] | None = None
     """For each trial, the tasks that changes within an episode draw from; see :class:`nacre.tasks.shifts.Shift`. None:
     the run's train tasks, and in an evaluation its test tasks."""
     numbers: tuple[int, ...] | None = None

@@ -9,10 +9,10 @@ from jaxtyping import Bool, Float64, Int
 
 from nacre.errors import NacreError
 from nacre.tasks.checks import call, name_of, numbers
-from nacre.tasks.family import TaskFamily, draw_tasks
+from nacre.tasks.family import TaskFamily, check_tasks, draw_tasks
 from nacre.tasks.shifts import Shift
 
-Pool = Float64[np.ndarray, "pool parameters"]
+Pool = Float64[np.ndarray, "_ parameters"]
 
 _STREAM = 1
 """The child of a slot's seed that changes are drawn from, so that resets are the same with and without changes."""
@@ -30,7 +30,7 @@ class Changes:
         self._limits = np.zeros((n_slots, 2))
         """By place: in front and behind, as distances. By time: after how many steps the task may change, twice."""
 
-    def set_seed(self, slot: int, seed: int | np.random.SeedSequence) -> None:
+    def set_seed(self, slot: int, seed: int | np.integer | np.random.SeedSequence) -> None:
         """Gives a slot random numbers that are independent of those of its resets."""
         root = seed if isinstance(seed, np.random.SeedSequence) else np.random.SeedSequence(int(seed))
         own = np.random.SeedSequence(root.entropy, spawn_key=(*root.spawn_key, _STREAM))
@@ -106,9 +106,8 @@ class Changes:
         if self._shift.draw == "opposite":
             if self._shift.trigger == "place" and side * task[0] < 0:
                 return None
-            every = np.array(self._family.finite_tasks)
-            own = (every == task).all(axis=1)
-            return every[(int(own.argmax()) + 1) % len(every)] if own.any() else None
+            opposite = numbers(self._family.opposite, "a task", call(self._family.opposite, task.copy()), len(task))
+            return check_tasks(self._family, opposite[None], self._family.opposite)[0]
         pool = self._pools[slot]
         if pool is None:
             return draw_tasks(self._family, self._generators[slot], 1)[0]

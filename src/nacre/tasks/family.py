@@ -163,6 +163,21 @@ class TaskFamily(abc.ABC):
         return same.argmax(axis=1)
 
     @property
+    def has_opposites(self) -> bool:
+        """Whether tasks may change to their opposites."""
+        directions = all(name.startswith("direction") for name in self.task_parameters)
+        return directions or len(self.finite_tasks or ()) > 1 or type(self).opposite is not TaskFamily.opposite
+
+    def opposite(self, task: Float64[np.ndarray, " parameters"]) -> Float64[np.ndarray, " parameters"]:
+        """What a task changes to if tasks change to their opposites: the other way if it is a direction, otherwise the
+        next of the finite tasks, after the last of them the first."""
+        if self.finite_tasks is None or all(name.startswith("direction") for name in self.task_parameters):
+            return 0.0 - task
+        every = np.array(self.finite_tasks)
+        own = (every == task).all(axis=1)
+        return every[(int(own.argmax()) + 1) % len(every)] if own.any() else task
+
+    @property
     def has_place(self) -> bool:
         """Whether tasks may change by place."""
         return type(self).place is not TaskFamily.place

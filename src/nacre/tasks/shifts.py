@@ -17,9 +17,9 @@ LARGEST_FIRST = 1e6
 """How far or how late a change may be. Nothing gets there, so such a task never changes."""
 
 SYNTAX = (
-    "none, or TRIGGER:FIRST[+SPREAD][,probability=P][,opposite], such as place:10+2 (where x exceeds a place between 10 "
-    "and 12, or is below one between -12 and -10), time:200 (after more than 200 steps) or place:10+2,opposite (from "
-    "one direction to the other)"
+    "none, or TRIGGER:FIRST[+SPREAD][,probability=P][,opposite], such as place:10+2 (where x exceeds a place between "
+    "10 and 12, or is below one between -12 and -10), time:200 (after more than 200 steps) or place:10+2,opposite "
+    "(from one direction to the other)"
 )
 """What `--shift` takes."""
 
@@ -50,10 +50,10 @@ class Shift:
     probability: float | int = 1.0
     """Of a change in each step after that; only by time."""
     draw: Literal["tasks", "opposite"] = "tasks"
-    """tasks: another of the train tasks, in testing of the test tasks, each as likely. opposite: the next of the tasks
-    that there are, in a family of few. By place only a task whose first parameter is positive then changes at the
-    positive side, and only one whose first parameter is negative at the negative side, so that running forward becomes
-    running backward in front, and the other way round behind."""
+    """tasks: another of the train tasks, in testing of the test tasks, each as likely. opposite: the other direction,
+    or the next of the tasks in a family of only a few. By place only a task whose first parameter is positive then
+    changes at the positive side, and only one whose first parameter is negative at the negative side, so that running
+    forward becomes running backward in front, and the other way round behind."""
 
     def __post_init__(self) -> None:
         for name, value in _of_right_types({field.name: getattr(self, field.name) for field in fields(self)}).items():
@@ -157,10 +157,10 @@ def check_shift(family: TaskFamily, shift: Shift | None) -> None:
             f"shift is '{shift}'; allowed for {family.name}: changes by time, as the family has no place (a method "
             "`place` gives it one)"
         )
-    if shift.draw == "opposite" and (family.finite_tasks is None or len(family.finite_tasks) < 2):
+    if shift.draw == "opposite" and not family.has_opposites:
         raise NacreError(
-            f"shift is '{shift}'; allowed for {family.name}: changes to other 'tasks', as only a family of a few tasks "
-            "has opposite ones"
+            f"shift is '{shift}'; allowed for {family.name}: without 'opposite', as its tasks are neither directions "
+            "nor only a few"
         )
 
 

@@ -358,7 +358,7 @@ class Simulator(VectorEnv):
             if seeds[slot] is not None:
                 self._generators[slot] = np.random.default_rng(seeds[slot])
                 if self._changes is not None:
-                    self._changes.set_seed(slot, seeds[slot])
+                    self._changes.set_seed(int(slot), seeds[slot])
 
 
 def observation_space(family: TaskFamily) -> gymnasium.spaces.Box:
