@@ -266,7 +266,7 @@ def test_a_world_that_cannot_follow_is_refused() -> None:
     family = Clock(5)
     Simulator(family, 1, threads=1)
     family.shift = Shift("time", 2)
-    with pytest.raises(NacreError, match="tasks of clock change within an episode, and its world, .*has no set_tasks"):
+    with pytest.raises(NacreError, match=r"tasks of clock change within an episode, and its world, .*has no set_tasks"):
         Simulator(family, 1, threads=1)
 
 
@@ -312,7 +312,8 @@ def test_slots_that_rest_do_not_change() -> None:
     family = shifting("point-robot", Shift("time", 2), horizon=4)
     pool = np.array([[0.0, 0.0], [1.0, 1.0]])
     played = Played(started(family, pool, pools=[pool] * 2), STAY, 9)
-    assert played.changed[3].all() and not played.changed[4:].any()
+    assert played.changed[3].all()
+    assert not played.changed[4:].any()
 
 
 def test_starts_are_the_same_with_and_without_changes() -> None:
