@@ -1,5 +1,7 @@
 """Task families: task lists to the digit, rewards against an independent computation, sizes, splits, the registry."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -20,8 +22,13 @@ from nacre.tasks.family import check_family
 REWARD_STATES = {
     "point-robot": 2,
     "sparse-point-robot": 2,
-    "cheetah-vel": 1,
-    "cheetah-dir": 1,
+    "cheetah-vel": 3,
+    "cheetah-dir": 3,
+    "cheetah-multi-task": 3,
+    "cheetah-rand-damping": 3,
+    "cheetah-vel-sparse": 3,
+    "cheetah-goal-sparse": 3,
+    "cheetah-multi-task-sparse": 3,
     "ant-dir": 87,
     "ant-random-dir": 87,
     "ant-goal": 87,
@@ -29,7 +36,7 @@ REWARD_STATES = {
     "walker-rand-params": 18,
     "hopper-rand-params": 12,
     "point-robot-pixels": 2,
-    "cheetah-vel-pixels": 1,
+    "cheetah-vel-pixels": 3,
     "ant-dir-without-forces": 87,
     "ant-random-dir-without-forces": 87,
     "ant-goal-without-forces": 87,
@@ -86,6 +93,8 @@ def test_task_lists_leave_the_global_generator_alone():
 @pytest.mark.parametrize("name", [name for name in ALL if make_family(name).finite_tasks is None])
 def test_seeded_tasks_are_disjoint_and_belong_to_the_seed(name):
     family = make_family(name)
+    if name == "cheetah-multi-task":  # some of its kinds have no more than two tasks
+        family = FAMILIES[name](variants=("velocity", "goal"))
     split = split_tasks(family, 50, 20, seed=7, task_list="seeded")
     again = split_tasks(family, 50, 20, seed=7, task_list="seeded")
     other = split_tasks(family, 50, 20, seed=8, task_list="seeded")
@@ -93,7 +102,7 @@ def test_seeded_tasks_are_disjoint_and_belong_to_the_seed(name):
     assert len(rows) == 70
     np.testing.assert_array_equal(split.train, again.train)
     np.testing.assert_array_equal(split.test, again.test)
-    assert not np.any(split.train == other.train)
+    assert not np.any((split.train == other.train).all(axis=1))
     # More test tasks do not change the train tasks.
     np.testing.assert_array_equal(split_tasks(family, 50, 3, 7, "seeded").train, split.train)
     # Shared tasks are the train tasks.
@@ -158,6 +167,11 @@ def test_impossible_numbers_of_tasks(name, train, test, message):
         ("sparse-point-robot", 2, 2, 20),
         ("cheetah-vel", 20, 6, 200),
         ("cheetah-dir", 20, 6, 200),
+        ("cheetah-multi-task", 20, 6, 200),
+        ("cheetah-rand-damping", 17, 6, 200),
+        ("cheetah-vel-sparse", 20, 6, 200),
+        ("cheetah-goal-sparse", 20, 6, 200),
+        ("cheetah-multi-task-sparse", 20, 6, 200),
         ("ant-dir", 27, 8, 200),
         ("ant-random-dir", 27, 8, 200),
         ("ant-goal", 113, 8, 200),
@@ -216,7 +230,17 @@ def test_cheetah_successes_by_hand(name):
     np.testing.assert_array_equal(successes, [True, True, False, False])
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if "point" not in name and "cheetah-vel" not in name])
+WITH_SUCCESS = [
+    "point-robot",
+    "sparse-point-robot",
+    "point-robot-pixels",
+    "cheetah-vel",
+    "cheetah-vel-pixels",
+    "cheetah-goal-sparse",
+]
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name not in WITH_SUCCESS])
 def test_families_whose_success_nobody_defined(name):
     family = make_family(name)
     assert not family.has_success
@@ -233,6 +257,7 @@ def test_rewards_are_the_same_function_in_numpy_and_jax_and_for_any_leading_axes
     task = family.sample_tasks(generator, 12).reshape(3, 4, -1).astype(np.float32)
     rewards = [family.reward] + ([family.sparse_reward] if family.has_sparse_reward else [])
     rewards += [family.success] if family.has_success else []
+    rewards += [family.measured] if family.quantity is not None else []
     for reward in rewards:
         batched = reward(previous, action, following, task)
         assert batched.shape == (3, 4)
@@ -240,6 +265,57 @@ def test_rewards_are_the_same_function_in_numpy_and_jax_and_for_any_leading_axes
         np.testing.assert_allclose(single, batched[1, 2], rtol=1e-6)
         traced = jax.jit(reward)(previous, action, following, task)
         np.testing.assert_allclose(traced, batched, rtol=1e-5, atol=1e-6)
+
+
+TERMINATING: dict[str, dict[str, Any]] = {
+    name: {"terminates": True} for name in ALL if name.startswith("cheetah") and "pixels" not in name
+}
+"""Families that end only if they are asked to."""
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name != "cheetah-vel-pixels"])
+def test_rewards_of_replay_are_those_of_stepping(name):
+    """What the simulator paid, counted as a success and took for an end, computed again for all steps at once."""
+    family = FAMILIES[name](**TERMINATING.get(name, {}))
+    generator = np.random.default_rng(4)
+    tasks = family.sample_tasks(generator, 3)
+    simulator = Simulator(family, 3, threads=1)
+    simulator.reset(seed=1, options={"tasks": tasks})
+    actions = generator.uniform(-1, 1, (12, 3, family.action_size)).astype(np.float32)
+    states, stepped = [simulator.reward_states], []
+    for action in actions:
+        _, rewards, terminations, _, infos = simulator.step(action)
+        active = infos["active"]
+        seen = [rewards, terminations, infos.get("sparse_reward", rewards), infos.get("success", terminations)]
+        stepped.append([np.where(active, column, 0) for column in seen])
+        states.append(simulator.reward_states)
+        if not (active & ~terminations).all():
+            break
+    simulator.close()
+    states, actions = np.array(states), actions[: len(stepped)].astype(np.float64)
+    transition = states[:-1], actions, states[1:], tasks
+    stepped = np.array(stepped).transpose(1, 0, 2)
+    np.testing.assert_array_equal(family.reward(*transition), stepped[0])
+    np.testing.assert_array_equal(family.terminated(*transition), stepped[1])
+    if family.has_sparse_reward:
+        np.testing.assert_array_equal(family.sparse_reward(*transition), stepped[2])
+    if family.has_success:
+        np.testing.assert_array_equal(family.success(*transition), stepped[3])
+    assert family.measured(*transition).shape == stepped[0].shape
+    target = family.target(tasks)
+    assert target is None or target.shape == (3,)
+
+
+@pytest.mark.parametrize("name", TERMINATING)
+def test_optional_terminations_are_the_same_function_in_numpy_and_jax(name):
+    following = np.random.default_rng(0).normal(0.9, 1.5, (5, 40, REWARD_STATES[name])).astype(np.float32)
+    family = FAMILIES[name](**TERMINATING[name])
+    ended = family.terminated(following, None, following, None)
+    assert 0 < ended.sum() < ended.size
+    np.testing.assert_array_equal(jax.jit(lambda state: family.terminated(state, None, state, None))(following), ended)
+    assert not make_family(name).terminated(following, None, following, None).any()
+    with pytest.raises(NacreError, match=f"terminates of {name} is 1; allowed: true or false"):
+        FAMILIES[name](terminates=1)
 
 
 @pytest.mark.parametrize(
@@ -464,6 +540,9 @@ QUANTITIES = {
     "point-robot": ([0.3, 0.4], [0.0, 0.0], 0.5, 0.0),
     "sparse-point-robot": ([0.3, 0.4], [0.0, 0.0], 0.5, 0.0),
     "cheetah-vel": ([0.1], [3.0], 2.0, 3.0),
+    "cheetah-vel-sparse": ([0.1], [3.0], 2.0, 3.0),
+    "cheetah-goal-sparse": ([0.1], [3.0], 0.1, 3.0),
+    "cheetah-rand-damping": ([0.1], [3.0, 2.0], 2.0, None),
     "cheetah-dir": ([0.1], [-1.0], -2.0, None),
     "ant-dir": ([0.1, 0.0, 0.5], [-1.0, 0.0], -2.0, None),
     "ant-random-dir": ([0.1, 0.2, 0.5], [0.6, 0.8], 4.4, None),

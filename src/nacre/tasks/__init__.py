@@ -14,7 +14,15 @@ from nacre.tasks.ant import (
     AntRandomDirWithoutForces,
 )
 from nacre.tasks.checks import call
-from nacre.tasks.cheetah import CheetahDir, CheetahVel
+from nacre.tasks.cheetah import (
+    CheetahDir,
+    CheetahGoalSparse,
+    CheetahMultiTask,
+    CheetahMultiTaskSparse,
+    CheetahRandDamping,
+    CheetahVel,
+    CheetahVelSparse,
+)
 from nacre.tasks.family import TaskFamily, TaskList, TaskSplit, World, check_family, split_tasks
 from nacre.tasks.humanoid import HumanoidDir, HumanoidDirWithoutForces
 from nacre.tasks.own_environment import GymnasiumFamily
@@ -44,6 +52,11 @@ FAMILIES: dict[str, Callable[[], TaskFamily]] = {
         SparsePointRobot,
         CheetahVel,
         CheetahDir,
+        CheetahMultiTask,
+        CheetahRandDamping,
+        CheetahVelSparse,
+        CheetahGoalSparse,
+        CheetahMultiTaskSparse,
         AntDir,
         AntRandomDir,
         AntGoal,
