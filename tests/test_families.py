@@ -32,6 +32,10 @@ REWARD_STATES = {
     "ant-dir": 87,
     "ant-random-dir": 87,
     "ant-goal": 87,
+    "ant-dir-cemrl": 87,
+    "ant-vel": 87,
+    "ant-vel-sparse": 87,
+    "ant-goal-sparse": 87,
     "humanoid-dir": 87,
     "walker-rand-params": 18,
     "hopper-rand-params": 12,
@@ -51,6 +55,7 @@ PUBLISHED = [
     "cheetah-dir",
     "ant-dir",
     "ant-dir-without-forces",
+    "ant-dir-cemrl",
     "point-robot-pixels",
     "cheetah-vel-pixels",
 ]
@@ -175,6 +180,10 @@ def test_impossible_numbers_of_tasks(name, train, test, message):
         ("ant-dir", 27, 8, 200),
         ("ant-random-dir", 27, 8, 200),
         ("ant-goal", 113, 8, 200),
+        ("ant-dir-cemrl", 30, 8, 200),
+        ("ant-vel", 30, 8, 200),
+        ("ant-vel-sparse", 30, 8, 200),
+        ("ant-goal-sparse", 116, 8, 200),
         ("humanoid-dir", 376, 17, 200),
         ("walker-rand-params", 17, 6, 200),
         ("hopper-rand-params", 11, 3, 200),
@@ -268,7 +277,9 @@ def test_rewards_are_the_same_function_in_numpy_and_jax_and_for_any_leading_axes
 
 
 TERMINATING: dict[str, dict[str, Any]] = {
-    name: {"terminates": True} for name in ALL if name.startswith("cheetah") and "pixels" not in name
+    name: {"terminates": True}
+    for name in ALL
+    if (name.startswith("cheetah") and "pixels" not in name) or name in ("ant-dir-cemrl", "ant-vel", "ant-vel-sparse")
 }
 """Families that end only if they are asked to."""
 
@@ -319,7 +330,16 @@ def test_optional_terminations_are_the_same_function_in_numpy_and_jax(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["ant-dir", "ant-random-dir", "ant-goal", "humanoid-dir", "walker-rand-params", "hopper-rand-params"]
+    "name",
+    [
+        "ant-dir",
+        "ant-random-dir",
+        "ant-goal",
+        "ant-goal-sparse",
+        "humanoid-dir",
+        "walker-rand-params",
+        "hopper-rand-params",
+    ],
 )
 def test_terminations_are_the_same_function_in_numpy_and_jax(name):
     family = make_family(name)
@@ -547,6 +567,10 @@ QUANTITIES = {
     "ant-dir": ([0.1, 0.0, 0.5], [-1.0, 0.0], -2.0, None),
     "ant-random-dir": ([0.1, 0.2, 0.5], [0.6, 0.8], 4.4, None),
     "ant-goal": ([3.0, 1.0, 0.5], [0.0, -3.0], 5.0, 0.0),
+    "ant-goal-sparse": ([3.0, 1.0, 0.5], [0.0, -3.0], 5.0, 0.0),
+    "ant-vel": ([0.1, 9.0, 0.5], [3.0], 2.0, 3.0),
+    "ant-vel-sparse": ([0.1, 9.0, 0.5], [3.0], 2.0, 3.0),
+    "ant-dir-cemrl": ([0.1, 9.0, 0.5], [-1.0], -2.0, None),
     "humanoid-dir": ([0.015, 0.03, 1.4], [0.0, 1.0], 2.0, None),
     "walker-rand-params": ([0.032], [1.0], 2.0, None),
     "hopper-rand-params": ([0.032], [1.0], 2.0, None),

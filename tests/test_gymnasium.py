@@ -28,6 +28,10 @@ IDS = {
     "nacre/AntDirWithoutForces-v0": "ant-dir-without-forces",
     "nacre/AntRandomDirWithoutForces-v0": "ant-random-dir-without-forces",
     "nacre/AntGoalWithoutForces-v0": "ant-goal-without-forces",
+    "nacre/AntDirCemrl-v0": "ant-dir-cemrl",
+    "nacre/AntVel-v0": "ant-vel",
+    "nacre/AntVelSparse-v0": "ant-vel-sparse",
+    "nacre/AntGoalSparse-v0": "ant-goal-sparse",
     "nacre/HumanoidDir-v0": "humanoid-dir",
     "nacre/HumanoidDirWithoutForces-v0": "humanoid-dir-without-forces",
     "nacre/Walker2dRandParams-v0": "walker-rand-params",
@@ -37,7 +41,14 @@ IDS = {
 }
 ITEMS = [pytest.param(*item, marks=[pytest.mark.opengl] * (item[1] == "cheetah-vel-pixels")) for item in IDS.items()]
 
-TERMINATING = {"ant-dir", "ant-random-dir", "humanoid-dir", "walker-rand-params", "hopper-rand-params"}
+TERMINATING = {
+    "ant-dir",
+    "ant-random-dir",
+    "ant-goal-sparse",
+    "humanoid-dir",
+    "walker-rand-params",
+    "hopper-rand-params",
+}
 TERMINATING |= {f"{name}-without-forces" for name in TERMINATING}
 """Where random actions end an episode before the horizon."""
 

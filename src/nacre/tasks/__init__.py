@@ -7,11 +7,15 @@ from collections.abc import Callable
 from nacre.errors import NacreError, nearest
 from nacre.tasks.ant import (
     AntDir,
+    AntDirCemrl,
     AntDirWithoutForces,
     AntGoal,
+    AntGoalSparse,
     AntGoalWithoutForces,
     AntRandomDir,
     AntRandomDirWithoutForces,
+    AntVel,
+    AntVelSparse,
 )
 from nacre.tasks.checks import call
 from nacre.tasks.cheetah import (
@@ -63,6 +67,10 @@ FAMILIES: dict[str, Callable[[], TaskFamily]] = {
         AntDirWithoutForces,
         AntRandomDirWithoutForces,
         AntGoalWithoutForces,
+        AntDirCemrl,
+        AntVel,
+        AntVelSparse,
+        AntGoalSparse,
         HumanoidDir,
         HumanoidDirWithoutForces,
         WalkerRandParams,

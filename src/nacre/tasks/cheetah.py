@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int
 
-from nacre.tasks.family import PUBLISHED_SEED, TaskFamily, World
-from nacre.tasks.options import Number, Several, Truth, interval, positive, some_of, truth
+from nacre.tasks.family import PUBLISHED_SEED, World
+from nacre.tasks.options import Number, Several, Truth, interval, positive, some_of
 from nacre.tasks.rewards import choose, sparsified
+from nacre.tasks.running import DirectionTasks, Runner, VelocityTasks
 
 if TYPE_CHECKING:
     import mujoco
@@ -25,7 +26,7 @@ SUCCESS_TOLERANCE = 0.3
 GOAL_TOLERANCE = 0.05
 """How near to a goal is a success, in metres."""
 LARGEST_PITCH = 2.5
-"""Where an episode is over if it can be, in radians."""
+"""Beyond which a cheetah has fallen, in radians."""
 VELOCITY_RADIUS = 0.1
 """How near to the target velocity sparse rewards say how near, in m/s."""
 PLACE_RADIUS = 0.5
@@ -34,20 +35,16 @@ FLOOR = -4.0
 """What sparse rewards take for the distance farther away."""
 
 
-class _HalfCheetah(TaskFamily):
-    """What the families share. The reward state is x, height and pitch of the root joint, in metres and radians."""
+class _HalfCheetah(Runner):
+    """What the families share. The reward state is x, height and pitch of the root joint, in metres and radians. A
+    cheetah has fallen where its pitch is not between -2.5 and 2.5 rad."""
 
     observation_size = 20
     action_size = 6
     horizon = 200
+    control_step = CONTROL_STEP
 
-    def __init__(self, terminates: Truth = False) -> None:
-        """`terminates`: an episode is over where the pitch is not between -2.5 and 2.5 rad."""
-        self.terminates = truth(self.name, "terminates", terminates)
-
-    def terminated(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
-        if not self.terminates:
-            return super().terminated(previous, action, following, task)
+    def has_fallen(self, following: Any) -> Any:
         return ~(abs(following[..., 2]) <= LARGEST_PITCH)
 
     def make_world(self, n_slots: int, threads: int) -> World:
@@ -70,10 +67,6 @@ def _root(data: mujoco.MjData) -> list[np.ndarray]:
     return [data.qpos[:3]]
 
 
-def _velocity(previous: Any, following: Any) -> Any:
-    return (following[..., 0] - previous[..., 0]) / CONTROL_STEP
-
-
 def _squares(action: Any) -> Any:
     return (action**2).sum(-1)
 
@@ -82,28 +75,7 @@ def _control_cost(action: Any) -> Any:
     return CONTROL_COST * _squares(action)
 
 
-class _Velocity(_HalfCheetah):
-    """Run at a target velocity, uniform in a range."""
-
-    task_parameters = ("target_velocity",)
-    quantity = "velocity (m/s)"
-
-    def __init__(self, lowest: Number = 0.0, highest: Number = 3.0, terminates: Truth = False) -> None:
-        """`lowest` and `highest` are the range of target velocities in m/s; for `terminates` see _HalfCheetah."""
-        super().__init__(terminates)
-        self.lowest, self.highest = interval(self.name, lowest, highest)
-
-    def sample_tasks(self, generator: np.random.Generator, n: int) -> Float64[np.ndarray, "n 1"]:
-        return generator.uniform(self.lowest, self.highest, (n, 1))
-
-    def measured(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
-        return _velocity(previous, following)
-
-    def target(self, task: Any) -> Any:
-        return task[..., 0]
-
-
-class CheetahVel(_Velocity):
+class CheetahVel(VelocityTasks, _HalfCheetah):
     """Run forward at a target velocity, uniform in [0, 3] m/s.
 
     An episode is a success if its last velocity is less than 0.3 m/s from the target.
@@ -123,51 +95,29 @@ class CheetahVel(_Velocity):
         return np.random.RandomState(PUBLISHED_SEED).uniform(0.0, 3.0, (n, 1))
 
     def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
-        return -abs(_velocity(previous, following) - task[..., 0]) - _control_cost(action)
+        return -self.difference(previous, following, task) - _control_cost(action)
 
     def success(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
-        return abs(_velocity(previous, following) - task[..., 0]) < SUCCESS_TOLERANCE
+        return self.difference(previous, following, task) < SUCCESS_TOLERANCE
 
 
-class CheetahVelSparse(_Velocity):
+class CheetahVelSparse(VelocityTasks, _HalfCheetah):
     """Run forward at a target velocity, uniform in [0, 3] m/s, that the reward tells only within 0.1 m/s."""
 
     name = "cheetah-vel-sparse"
 
     def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
-        distance = abs(_velocity(previous, following) - task[..., 0])
-        return sparsified(-distance, VELOCITY_RADIUS, FLOOR) - SPARSE_CONTROL_COST * _squares(action)
+        difference = self.difference(previous, following, task)
+        return sparsified(-difference, VELOCITY_RADIUS, FLOOR) - SPARSE_CONTROL_COST * _squares(action)
 
 
-class CheetahDir(_HalfCheetah):
-    """Run backward (direction -1) or forward (+1), as fast as possible: two tasks, for training and test alike."""
+class CheetahDir(DirectionTasks, _HalfCheetah):
+    """Run backward or forward, as fast as possible."""
 
     name = "cheetah-dir"
-    task_parameters = ("direction",)
-    quantity = "velocity in the direction (m/s)"
-
-    def __init__(self, directions: Several = (-1.0, 1.0), terminates: Truth = False) -> None:
-        """`directions` are those there are. With one of them every episode begins in it, and may turn if tasks change
-        inside episodes. For `terminates` see _HalfCheetah."""
-        super().__init__(terminates)
-        self.directions = some_of(self.name, "directions", directions, (-1.0, 1.0))
-        self.finite_tasks = tuple((direction,) for direction in self.directions)
-
-    @property
-    def kinds(self) -> int:
-        return 2
-
-    def kind_of(self, tasks: Float64[np.ndarray, "n 1"]) -> Int[np.ndarray, " n"]:
-        return (tasks[:, 0] > 0).astype(int)
-
-    def sample_tasks(self, generator: np.random.Generator, n: int) -> Float64[np.ndarray, "n 1"]:
-        return generator.choice(self.directions, (n, 1))
 
     def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
         return self.measured(previous, action, following, task) - _control_cost(action)
-
-    def measured(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
-        return task[..., 0] * _velocity(previous, following)
 
 
 class CheetahGoalSparse(_HalfCheetah):
@@ -183,7 +133,7 @@ class CheetahGoalSparse(_HalfCheetah):
     success_at = "any"
 
     def __init__(self, lowest: Number = 1.0, highest: Number = 6.0, terminates: Truth = False) -> None:
-        """`lowest` and `highest` are the range of goals in metres; for `terminates` see _HalfCheetah."""
+        """`lowest` and `highest` are the range of goals in metres; for `terminates` see Runner."""
         super().__init__(terminates)
         self.lowest, self.highest = interval(self.name, lowest, highest)
 
@@ -211,7 +161,7 @@ class _MultiTask(_HalfCheetah):
 
     def __init__(self, variants: Several = None, terminates: Truth = False) -> None:
         """`variants` are the kinds of tasks there are, as many tasks of each; None: all of VARIANTS. For `terminates`
-        see _HalfCheetah."""
+        see Runner."""
         super().__init__(terminates)
         chosen = self.VARIANTS if variants is None else variants
         self.variants: tuple[str, ...] = some_of(self.name, "variants", chosen, self.VARIANTS)
@@ -260,7 +210,7 @@ class CheetahMultiTask(_MultiTask):
         return choose(self._is_met(task), -abs(measured - task[..., 1]), measured) - _control_cost(action)
 
     def measured(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
-        velocity, number = _velocity(previous, following), task[..., 1]
+        velocity, number = self.velocity(previous, following), task[..., 1]
         rotation = (following[..., 2] - previous[..., 2]) / CONTROL_STEP
         measured = choose(self._of_kind(task, "jumping"), following[..., 1], number * rotation)  # or flipping
         measured = choose(self._of_kind(task, "goal"), following[..., 0], measured)
@@ -292,7 +242,7 @@ class CheetahMultiTaskSparse(_MultiTask):
         return choose(self._is_goal(task), at_goal, at_velocity) - SPARSE_CONTROL_COST * _squares(action)
 
     def measured(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
-        return choose(self._is_goal(task), following[..., 0], _velocity(previous, following))
+        return choose(self._is_goal(task), following[..., 0], self.velocity(previous, following))
 
     def target(self, task: Any) -> Any:
         return task[..., 1]
@@ -320,7 +270,7 @@ class CheetahRandDamping(_HalfCheetah):
     quantity = "velocity (m/s)"
 
     def __init__(self, log_scale_limit: Number = 7.0, terminates: Truth = False) -> None:
-        """`log_scale_limit` is explained above; for `terminates` see _HalfCheetah."""
+        """`log_scale_limit` is explained above; for `terminates` see Runner."""
         super().__init__(terminates)
         self.log_scale_limit = positive(self.name, "log_scale_limit", log_scale_limit)
 
@@ -337,10 +287,10 @@ class CheetahRandDamping(_HalfCheetah):
         return np.stack([joints, 1.5**exponents], axis=-1)
 
     def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
-        return _velocity(previous, following) - 0.1 * _squares(action)
+        return self.velocity(previous, following) - 0.1 * _squares(action)
 
     def measured(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
-        return _velocity(previous, following)
+        return self.velocity(previous, following)
 
     def make_world(self, n_slots: int, threads: int) -> World:
         from nacre.tasks.mujoco import MujocoBody, MujocoWorld
