@@ -39,6 +39,10 @@ REWARD_STATES = {
     "humanoid-dir": 87,
     "walker-rand-params": 18,
     "hopper-rand-params": 12,
+    "walker-vel": 18,
+    "hopper-vel": 12,
+    "walker-vel-sparse": 18,
+    "hopper-vel-sparse": 12,
     "point-robot-pixels": 2,
     "cheetah-vel-pixels": 3,
     "ant-dir-without-forces": 87,
@@ -187,6 +191,10 @@ def test_impossible_numbers_of_tasks(name, train, test, message):
         ("humanoid-dir", 376, 17, 200),
         ("walker-rand-params", 17, 6, 200),
         ("hopper-rand-params", 11, 3, 200),
+        ("walker-vel", 17, 6, 200),
+        ("hopper-vel", 14, 3, 200),
+        ("walker-vel-sparse", 17, 6, 200),
+        ("hopper-vel-sparse", 14, 3, 200),
     ],
 )
 def test_sizes(name, observation, action, horizon):
@@ -279,7 +287,7 @@ def test_rewards_are_the_same_function_in_numpy_and_jax_and_for_any_leading_axes
 TERMINATING: dict[str, dict[str, Any]] = {
     name: {"terminates": True}
     for name in ALL
-    if (name.startswith("cheetah") and "pixels" not in name) or name in ("ant-dir-cemrl", "ant-vel", "ant-vel-sparse")
+    if name.endswith(("-vel", "-vel-sparse", "-cemrl")) or (name.startswith("cheetah") and "pixels" not in name)
 }
 """Families that end only if they are asked to."""
 
@@ -572,6 +580,10 @@ QUANTITIES = {
     "ant-vel-sparse": ([0.1, 9.0, 0.5], [3.0], 2.0, 3.0),
     "ant-dir-cemrl": ([0.1, 9.0, 0.5], [-1.0], -2.0, None),
     "humanoid-dir": ([0.015, 0.03, 1.4], [0.0, 1.0], 2.0, None),
+    "walker-vel": ([0.016], [1.5], 2.0, 1.5),
+    "hopper-vel": ([0.016], [1.5], 2.0, 1.5),
+    "walker-vel-sparse": ([0.016], [1.5], 2.0, 1.5),
+    "hopper-vel-sparse": ([0.016], [1.5], 2.0, 1.5),
     "walker-rand-params": ([0.032], [1.0], 2.0, None),
     "hopper-rand-params": ([0.032], [1.0], 2.0, None),
 }

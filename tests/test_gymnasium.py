@@ -36,6 +36,10 @@ IDS = {
     "nacre/HumanoidDirWithoutForces-v0": "humanoid-dir-without-forces",
     "nacre/Walker2dRandParams-v0": "walker-rand-params",
     "nacre/HopperRandParams-v0": "hopper-rand-params",
+    "nacre/Walker2dVel-v0": "walker-vel",
+    "nacre/HopperVel-v0": "hopper-vel",
+    "nacre/Walker2dVelSparse-v0": "walker-vel-sparse",
+    "nacre/HopperVelSparse-v0": "hopper-vel-sparse",
     "nacre/PointRobotPixels-v0": "point-robot-pixels",
     "nacre/HalfCheetahVelPixels-v0": "cheetah-vel-pixels",
 }

@@ -28,6 +28,10 @@ ENVIRONMENTS = {
     "nacre/HumanoidDirWithoutForces-v0": ("humanoid-dir-without-forces", 200),
     "nacre/Walker2dRandParams-v0": ("walker-rand-params", 200),
     "nacre/HopperRandParams-v0": ("hopper-rand-params", 200),
+    "nacre/Walker2dVel-v0": ("walker-vel", 200),
+    "nacre/HopperVel-v0": ("hopper-vel", 200),
+    "nacre/Walker2dVelSparse-v0": ("walker-vel-sparse", 200),
+    "nacre/HopperVelSparse-v0": ("hopper-vel-sparse", 200),
     "nacre/PointRobotPixels-v0": ("point-robot-pixels", 20),
     "nacre/HalfCheetahVelPixels-v0": ("cheetah-vel-pixels", 200),
 }

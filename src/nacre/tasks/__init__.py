@@ -34,6 +34,7 @@ from nacre.tasks.pixels import CheetahVelPixels, PointRobotPixels
 from nacre.tasks.point import PointRobot, SparsePointRobot
 from nacre.tasks.rand_params import HopperRandParams, WalkerRandParams
 from nacre.tasks.simulator import Simulator
+from nacre.tasks.walkers import HopperVel, HopperVelSparse, WalkerVel, WalkerVelSparse
 
 __all__ = [
     "FAMILIES",
@@ -75,6 +76,10 @@ FAMILIES: dict[str, Callable[[], TaskFamily]] = {
         HumanoidDirWithoutForces,
         WalkerRandParams,
         HopperRandParams,
+        WalkerVel,
+        HopperVel,
+        WalkerVelSparse,
+        HopperVelSparse,
         PointRobotPixels,
         CheetahVelPixels,
     )
