@@ -15,7 +15,7 @@ from typing import Any
 from nacre.agents.pearl.config import PearlConfig
 from nacre.errors import NacreError, nearest
 from nacre.experiments.configuration_files import naming, read_values, without_unknown
-from nacre.experiments.experiment import Experiment, override
+from nacre.experiments.experiment import Experiment, family_of, override
 from nacre.experiments.limits import validate
 from nacre.tasks import TaskFamily, TaskList, make_family
 
@@ -201,7 +201,7 @@ def validate_old(path: str | Path, read: Experiment, changed: Experiment) -> Non
 
 def _find_wrong(experiment: Experiment) -> str | None:
     try:
-        validate(experiment, make_family(experiment.family))
+        validate(experiment, family_of(experiment))
     except NacreError as error:
         return str(error)
     return None
