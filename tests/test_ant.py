@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from nacre.errors import NacreError
-from nacre.tasks import FAMILIES, Simulator, make_family
+from nacre.tasks import Simulator, make_family
 from nacre.tasks.mujoco import ASSETS
 
 
@@ -291,7 +291,7 @@ def test_where_ants_of_cemrl_end():
     heights = np.zeros((6, 87))
     heights[:, 2] = 0.29, 0.3, 1.5, 10.0, 10.1, np.nan
     for name in OBSERVED:
-        ended = FAMILIES[name](terminates=True).terminated(heights, None, heights, None)
+        ended = make_family(name, terminates=True).terminated(heights, None, heights, None)
         np.testing.assert_array_equal(ended, [True, False, False, False, True, True])
         assert not make_family(name).terminated(heights, None, heights, None).any()
 
@@ -301,12 +301,12 @@ def test_tasks_of_cemrls_ants_cover_their_ranges():
         velocities = make_family(name).sample_tasks(np.random.default_rng(0), 2000)
         assert low <= velocities.min() < low + 0.01
         assert high - 0.01 < velocities.max() <= high
-    assert FAMILIES["ant-vel"](lowest=0.0, highest=3).highest == 3.0
+    assert make_family("ant-vel", lowest=0.0, highest=3).highest == 3.0
     for radius in (1.0, 2.0):
-        goals = FAMILIES["ant-goal-sparse"](radius=radius).sample_tasks(np.random.default_rng(0), 4000)
+        goals = make_family("ant-goal-sparse", radius=radius).sample_tasks(np.random.default_rng(0), 4000)
         radii = np.linalg.norm(goals, axis=1)
         assert 0.995 * radius < radii.max() <= radius
         assert (radii < radius / 2).mean() == pytest.approx(0.25, abs=0.02)  # uniform in area
     with pytest.raises(NacreError, match="radius of ant-goal-sparse is -1; allowed: a finite number above 0"):
-        FAMILIES["ant-goal-sparse"](radius=-1)
-    np.testing.assert_array_equal(FAMILIES["ant-dir-cemrl"](directions=(1,)).finite_tasks, [[1.0]])
+        make_family("ant-goal-sparse", radius=-1)
+    np.testing.assert_array_equal(make_family("ant-dir-cemrl", directions=(1,)).finite_tasks, [[1.0]])

@@ -103,7 +103,7 @@ def test_task_lists_leave_the_global_generator_alone():
 def test_seeded_tasks_are_disjoint_and_belong_to_the_seed(name):
     family = make_family(name)
     if name == "cheetah-multi-task":  # some of its kinds have no more than two tasks
-        family = FAMILIES[name](variants=("velocity", "goal"))
+        family = make_family(name, variants=("velocity", "goal"))
     split = split_tasks(family, 50, 20, seed=7, task_list="seeded")
     again = split_tasks(family, 50, 20, seed=7, task_list="seeded")
     other = split_tasks(family, 50, 20, seed=8, task_list="seeded")
@@ -295,7 +295,7 @@ TERMINATING: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", [name for name in ALL if name != "cheetah-vel-pixels"])
 def test_rewards_of_replay_are_those_of_stepping(name):
     """What the simulator paid, counted as a success and took for an end, computed again for all steps at once."""
-    family = FAMILIES[name](**TERMINATING.get(name, {}))
+    family = make_family(name, **TERMINATING.get(name, {}))
     generator = np.random.default_rng(4)
     tasks = family.sample_tasks(generator, 3)
     simulator = Simulator(family, 3, threads=1)
@@ -328,13 +328,13 @@ def test_rewards_of_replay_are_those_of_stepping(name):
 @pytest.mark.parametrize("name", TERMINATING)
 def test_optional_terminations_are_the_same_function_in_numpy_and_jax(name):
     following = np.random.default_rng(0).normal(0.9, 1.5, (5, 40, REWARD_STATES[name])).astype(np.float32)
-    family = FAMILIES[name](**TERMINATING[name])
+    family = make_family(name, **TERMINATING[name])
     ended = family.terminated(following, None, following, None)
     assert 0 < ended.sum() < ended.size
     np.testing.assert_array_equal(jax.jit(lambda state: family.terminated(state, None, state, None))(following), ended)
     assert not make_family(name).terminated(following, None, following, None).any()
     with pytest.raises(NacreError, match=f"terminates of {name} is 1; allowed: true or false"):
-        FAMILIES[name](terminates=1)
+        make_family(name, terminates=1)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from gymnasium.utils.env_checker import check_env
 from nacre.environments import ENVIRONMENTS
 from nacre.errors import NacreError
 from nacre.tasks import Simulator, list_families, make_family
+from nacre.tasks.gymnasium import FamilyEnv
 
 IDS = {
     "nacre/PointRobot-v0": "point-robot",
@@ -68,6 +69,35 @@ def test_gymnasiums_own_check(environment_id, name):
     # Others need OpenGL to draw: tests/test_rendering.py.
     check_env(env.unwrapped, skip_render_check="Point" not in environment_id)
     env.close()
+
+
+@pytest.mark.parametrize(
+    ("environment_id", "options", "width"),
+    [
+        ("nacre/HalfCheetahVel-v0", {"lowest": 1, "highest": 2, "terminates": True}, 20),
+        ("nacre/HalfCheetahDir-v0", {"directions": (-1,)}, 20),
+        ("nacre/HalfCheetahMultiTask-v0", {"variants": ["jumping", "flipping"]}, 20),
+        ("nacre/HalfCheetahRandDamping-v0", {"log_scale_limit": 2.0, "terminates": True}, 17),
+        ("nacre/AntVel-v0", {"terminates": True, "highest": 3.0}, 30),
+        ("nacre/AntGoalSparse-v0", {"radius": 2.0}, 116),
+        ("nacre/HopperVel-v0", {"terminates": True}, 14),
+        ("nacre/Walker2dRandParams-v0", {"varied": ("mass",), "sees_velocities": False, "timestep": 0.002}, 8),
+    ],
+)
+def test_environments_with_options(environment_id, options, width):
+    env = gymnasium.make(environment_id, **options)
+    assert env.observation_space.shape == (width,)
+    check_env(env.unwrapped, skip_render_check=True)
+    env.close()
+
+
+def test_options_of_an_environment_that_are_refused():
+    with pytest.raises(NacreError, match="unknown option 'speed' of the family cheetah-vel; allowed: highest, horizon"):
+        gymnasium.make("nacre/HalfCheetahVel-v0", speed=3)
+    with pytest.raises(
+        NacreError, match=r"options are {'lowest': 1}; allowed with a family that is made already: none"
+    ):
+        FamilyEnv(make_family("cheetah-vel"), lowest=1)
 
 
 def test_importing_nacre_registers_and_loads_no_mujoco():

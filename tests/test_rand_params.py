@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from nacre.errors import NacreError
-from nacre.tasks import FAMILIES as MAKERS
 from nacre.tasks import Simulator, make_family
 from nacre.tasks.mujoco import ASSETS
 
@@ -163,7 +162,7 @@ def test_where_walkers_and_hoppers_end():
 def test_options_choose_what_varies_and_what_is_seen():
     """As CEMRL's walkers: gym's timestep, three of the four arrays, no velocities (spec cemrl-dmrlad 1.13, 3.2)."""
     varied = ["friction", "mass", "damping"]  # in any order
-    family = MAKERS["walker-rand-params"](varied=varied, sees_velocities=False, timestep=0.002)
+    family = make_family("walker-rand-params", varied=varied, sees_velocities=False, timestep=0.002)
     assert family.observation_size == 8
     kinds = [parameter.split("_")[0] for parameter in family.task_parameters]
     assert kinds == ["mass"] * 8 + ["damping"] * 9 + ["friction"] * 24
@@ -191,7 +190,7 @@ def test_options_choose_what_varies_and_what_is_seen():
 
 
 def test_the_limit_of_multipliers_is_an_option():
-    family = MAKERS["hopper-rand-params"](log_scale_limit=1)
+    family = make_family("hopper-rand-params", log_scale_limit=1)
     multipliers = family.sample_tasks(np.random.default_rng(0), 1000)
     assert multipliers.max() == pytest.approx(1.5, abs=1e-3)
     assert multipliers.min() == pytest.approx(1 / 1.5, abs=1e-3)
@@ -211,4 +210,4 @@ def test_the_limit_of_multipliers_is_an_option():
 )
 def test_impossible_options(options, message):
     with pytest.raises(NacreError, match=message):
-        MAKERS["hopper-rand-params"](**options)
+        make_family("hopper-rand-params", **options)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from nacre.errors import NacreError
-from nacre.tasks import FAMILIES, Simulator, make_family
+from nacre.tasks import Simulator, make_family
 from nacre.tasks.mujoco import ASSETS
 
 ASSET = {"walker": "walker2d.xml", "hopper": "hopper.xml"}
@@ -29,7 +29,7 @@ def is_alive(name, data):
 
 @NAMES
 def test_dynamics_and_rewards_against_a_plain_loop(name):
-    family = FAMILIES[name](terminates=True)
+    family = make_family(name, terminates=True)
     target = -0.7 if name.startswith("walker") else 0.0  # which they happen to reach
     simulator = Simulator(family, 1)
     observations, _ = simulator.reset(seed=[8], options={"tasks": np.array([[target]])})
@@ -96,10 +96,10 @@ def test_rewards_by_hand(name):
 @NAMES
 def test_ranges_of_tasks(name):
     for options, low, high in (({}, 0.5, 3.0), ({"lowest": 0, "highest": 2.0}, 0, 2)):
-        family = FAMILIES[name](**options)
+        family = make_family(name, **options)
         velocities = family.sample_tasks(np.random.default_rng(0), 2000)
         assert low <= velocities.min() < low + 0.01
         assert high - 0.01 < velocities.max() <= high
         assert family.bonus == (high if name.startswith("hopper") else 1)
     with pytest.raises(NacreError, match=f"lowest of {name} is 4 and highest is 3.0; allowed: lowest below highest"):
-        FAMILIES[name](lowest=4)
+        make_family(name, lowest=4)

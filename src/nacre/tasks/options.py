@@ -50,12 +50,12 @@ def truth(family: str, option: str, value: Any) -> bool:
 
 
 def some_of(family: str, option: str, values: Any, allowed: tuple[Any, ...]) -> tuple[Any, ...]:
-    """The values, each of them one of `allowed`.
+    """The values, or the single value, each of them one of `allowed`.
 
     Raises:
         NacreError: there are none, one is there twice, or one is not allowed.
     """
-    chosen = tuple(values) if isinstance(values, tuple | list) else ()
+    chosen = tuple(values) if isinstance(values, tuple | list) else (values,)
     known = [value for value in chosen if value in allowed]
     if not chosen or len(known) < len(chosen) or len(set(known)) < len(known):
         choices = ", ".join(map(repr, allowed))

@@ -26,6 +26,9 @@ class Runner(TaskFamily):
         """Along x, in metres per second."""
         return (following[..., 0] - previous[..., 0]) / self.control_step
 
+    def place(self, reward_state: Any) -> Any:
+        return reward_state[..., 0]
+
     @abc.abstractmethod
     def has_fallen(self, following: Any) -> Any:
         """Whether the body has fallen; pure as `reward` is."""
