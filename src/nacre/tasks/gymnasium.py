@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 from jaxtyping import Float32, Real, UInt8
 
-from nacre.errors import NacreError
+from nacre.errors import NacreError, shown
 from nacre.tasks.family import TaskFamily, check_tasks, draw_tasks
 from nacre.tasks.rendering import Renderer, signs_of
 from nacre.tasks.shifts import Shift, read_shift
@@ -38,7 +38,11 @@ class FamilyEnv(gymnasium.Env):
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
 
     def __init__(
-        self, family: TaskFamily | str, render_mode: str | None = None, shift: Shift | str | None = None
+        self,
+        family: TaskFamily | str,
+        render_mode: str | None = None,
+        shift: Shift | str | None = None,
+        **options: Any,
     ) -> None:
         """
         Args:
@@ -46,15 +50,18 @@ class FamilyEnv(gymnasium.Env):
             render_mode: "rgb_array": `render` returns pictures, which also show the goal or direction of the task.
             shift: how the task changes within an episode, as a `Shift` or as text such as "time:200"; None: as the
                 family says, which is not at all for a family that is given by its name.
+            options: of the family, if its name is given, as `nacre.make_family` takes them.
 
         Raises:
-            NacreError: there is no family of that name, or no such mode; the family, or this machine, cannot draw; its
-                tasks cannot change so.
+            NacreError: there is no family of that name, or no such option or mode; the family, or this machine, cannot
+                draw; its tasks cannot change so.
         """
         if isinstance(family, str):
             from nacre.tasks import make_family  # here, because nacre.tasks imports this module
 
-            family = make_family(family)
+            family = make_family(family, **options)
+        elif options:
+            raise NacreError(f"options are {shown(options)}; allowed with a family that is made already: none")
         if render_mode not in (None, "rgb_array"):
             raise NacreError(f"render_mode is {render_mode!r}; allowed: None, 'rgb_array'")
         if shift is not None:
