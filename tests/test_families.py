@@ -458,3 +458,39 @@ def test_numpys_whole_numbers_are_sizes():
     family = numbered(observation_size=np.int64(2), horizon=np.int32(5))
     check_family(family)
     assert (type(family.observation_size), family.observation_shape) == (int, (2,))
+
+
+QUANTITIES = {
+    "point-robot": ([0.3, 0.4], [0.0, 0.0], 0.5, 0.0),
+    "sparse-point-robot": ([0.3, 0.4], [0.0, 0.0], 0.5, 0.0),
+    "cheetah-vel": ([0.1], [3.0], 2.0, 3.0),
+    "cheetah-dir": ([0.1], [-1.0], -2.0, None),
+    "ant-dir": ([0.1, 0.0, 0.5], [-1.0, 0.0], -2.0, None),
+    "ant-random-dir": ([0.1, 0.2, 0.5], [0.6, 0.8], 4.4, None),
+    "ant-goal": ([3.0, 1.0, 0.5], [0.0, -3.0], 5.0, 0.0),
+    "humanoid-dir": ([0.015, 0.03, 1.4], [0.0, 1.0], 2.0, None),
+    "walker-rand-params": ([0.032], [1.0], 2.0, None),
+    "hopper-rand-params": ([0.032], [1.0], 2.0, None),
+}
+"""Reward state after a step that began at 0, task, what is measured and its target."""
+
+
+@pytest.mark.parametrize("name", QUANTITIES)
+def test_what_tasks_are_about_by_hand(name):
+    following, task, expected, target = QUANTITIES[name]
+    family = make_family(name)
+    assert family.quantity
+    following, task = np.array([following, following]), np.array([task, task])
+    measured = family.measured(np.zeros_like(following), None, following, task)
+    np.testing.assert_allclose(measured, [expected, expected], rtol=1e-12)
+    if target is None:
+        assert family.target(task) is None
+    else:
+        np.testing.assert_array_equal(family.target(task), [target, target])
+
+
+def test_a_family_need_not_say_what_its_tasks_are_about():
+    assert Numbered().quantity is None
+    assert Numbered().target(np.zeros((1, 1))) is None
+    with pytest.raises(NotImplementedError, match="numbered does not say what its tasks are about"):
+        Numbered().measured(None, None, None, None)

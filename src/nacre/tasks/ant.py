@@ -78,11 +78,15 @@ class _AntDirection(_Ant):
 
     observation_size = 27
     task_parameters = ("direction_x", "direction_y")
+    quantity = "velocity in the direction (m/s)"
 
     def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
-        velocity = (following[..., :2] - previous[..., :2]) / CONTROL_STEP
+        velocity = self.measured(previous, action, following, task)
         control_cost = 0.5 * (action**2).sum(-1)
-        return (task * velocity).sum(-1) - control_cost - _contact_cost(following) + SURVIVAL_REWARD
+        return velocity - control_cost - _contact_cost(following) + SURVIVAL_REWARD
+
+    def measured(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        return (task * ((following[..., :2] - previous[..., :2]) / CONTROL_STEP)).sum(-1)
 
     def terminated(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
         height = following[..., 2]
@@ -120,6 +124,7 @@ class AntGoal(_Ant):
     name = "ant-goal"
     observation_size = 113
     task_parameters = ("goal_x", "goal_y")
+    quantity = "distance to the goal (m)"
     contact_forces = (29, 113)  # after qpos and qvel
     clip = (29, 1.0)
 
@@ -131,6 +136,12 @@ class AntGoal(_Ant):
     def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
         distance = abs(following[..., :2] - task).sum(-1)
         return -distance - 0.1 * (action**2).sum(-1) - _contact_cost(following)
+
+    def measured(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        return ((following[..., :2] - task) ** 2).sum(-1) ** 0.5
+
+    def target(self, task: Any) -> Any:
+        return np.zeros(np.shape(task)[:-1])
 
     @staticmethod
     def observe(data: mujoco.MjData) -> list[np.ndarray]:

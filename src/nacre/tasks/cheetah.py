@@ -64,6 +64,7 @@ class CheetahVel(_HalfCheetah):
 
     name = "cheetah-vel"
     task_parameters = ("target_velocity",)
+    quantity = "velocity (m/s)"
     has_success = True
     success_at = "end"
 
@@ -79,6 +80,12 @@ class CheetahVel(_HalfCheetah):
     def success(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
         return abs(_velocity(previous, following) - task[..., 0]) < SUCCESS_TOLERANCE
 
+    def measured(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        return _velocity(previous, following)
+
+    def target(self, task: Any) -> Any:
+        return task[..., 0]
+
 
 class CheetahDir(_HalfCheetah):
     """Run backward (direction -1) or forward (+1), as fast as possible: two tasks, for training and test alike."""
@@ -86,9 +93,13 @@ class CheetahDir(_HalfCheetah):
     name = "cheetah-dir"
     task_parameters = ("direction",)
     finite_tasks = ((-1.0,), (1.0,))
+    quantity = "velocity in the direction (m/s)"
 
     def sample_tasks(self, generator: np.random.Generator, n: int) -> Float64[np.ndarray, "n 1"]:
         return generator.choice([-1.0, 1.0], (n, 1))
 
     def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
         return task[..., 0] * _velocity(previous, following) - _control_cost(action)
+
+    def measured(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        return task[..., 0] * _velocity(previous, following)

@@ -112,6 +112,8 @@ class TaskFamily(abc.ABC):
     """Whether `success` says something."""
     success_at: Literal["any", "end"] = "any"
     """An episode is a success if any of its steps was one, or if its last step was."""
+    quantity: str | None = None
+    """What `measured` measures, with its unit: "velocity (m/s)". None: it says nothing."""
     contact_forces: tuple[int, int] | None = None
     """(first, end): which columns of the observation are contact forces; None if it has none."""
     finite_tasks: tuple[tuple[float, ...], ...] | None = None
@@ -205,6 +207,16 @@ class TaskFamily(abc.ABC):
     def success(self, previous: Any, action: Any, following: Any, task: Any) -> Bool[Any, "..."]:
         """Whether the task is achieved after this transition (see `success_at`); pure as `reward` is."""
         raise NotImplementedError(f"{self.name} does not say what a success is")
+
+    def measured(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        """The quantity that the task is about, such as a velocity, over this transition (...); pure as `reward` is.
+        Plots show it over time, and how soon it follows a task that changes."""
+        raise NotImplementedError(f"{self.name} does not say what its tasks are about")
+
+    def target(self, task: Any) -> Any:
+        """What `measured` should be, for NumPy arrays of tasks (..., parameters): shape (...), NaN for tasks without
+        a target. None: no task has one, and more is better."""
+        return None
 
     def terminated(self, previous: Any, action: Any, following: Any, task: Any) -> Bool[np.ndarray, "..."]:
         """Whether the task ended with this transition. Never, unless a family says otherwise."""

@@ -47,6 +47,7 @@ class _RandomParameters(TaskFamily):
     """
 
     horizon = 200
+    quantity = "velocity (m/s)"
     asset: str
 
     def sample_tasks(self, generator: np.random.Generator, n: int) -> Float64[np.ndarray, "n parameters"]:
@@ -54,8 +55,10 @@ class _RandomParameters(TaskFamily):
         return bases ** generator.uniform(-LOG_SCALE_LIMIT, LOG_SCALE_LIMIT, (n, len(bases)))
 
     def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
-        velocity = (following[..., 0] - previous[..., 0]) / CONTROL_STEP
-        return velocity + 1.0 - 1e-3 * (action**2).sum(-1)
+        return self.measured(previous, action, following, task) + 1.0 - 1e-3 * (action**2).sum(-1)
+
+    def measured(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        return (following[..., 0] - previous[..., 0]) / CONTROL_STEP
 
     def make_world(self, n_slots: int, threads: int) -> World:
         # Imported here, so that naming a family does not load MuJoCo.
