@@ -1,10 +1,10 @@
-"""Pages that need nothing but themselves: tables, figures inside the page with their numbers, and numbers for people."""
+"""Pages that need nothing but themselves: tables, figures with what they were drawn from, and numbers for people."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -30,6 +30,10 @@ class Picture:
     caption: str
     numbers: Numbers | None = None
     """What it was drawn from."""
+
+    def prefixed(self, prefix: str) -> Picture:
+        """The same picture, of which the numbers have a longer name."""
+        return self if self.numbers is None else replace(self, numbers=self.numbers.prefixed(prefix))
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,8 @@ def crossed(
     shape = tuple(map(len, axes.values()))
     columns: dict[str, np.ndarray] = {}
     for place, (name, labels) in enumerate(axes.items()):
-        for column, along in {name: labels, **(beside or {}).get(name, {})}.items():
+        further = {_free(column, [*axes, *values]): along for column, along in (beside or {}).get(name, {}).items()}
+        for column, along in {name: labels, **further}.items():
             spread = np.asarray(along).reshape(*(-1 if axis == place else 1 for axis in range(len(shape))))
             columns[column] = np.broadcast_to(spread, shape).reshape(-1)
     return columns | {name: np.broadcast_to(array, shape).reshape(-1) for name, array in values.items()}
@@ -77,6 +78,11 @@ def crossed(
 def joined(tables: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Tables of the same columns, one below the other."""
     return {name: np.concatenate([np.asarray(table[name]) for table in tables]) for name in tables[0]}
+
+
+def rows_of(table: Mapping[str, np.ndarray], rows: Sequence[int]) -> dict[str, np.ndarray]:
+    """Some rows of a table."""
+    return {name: np.asarray(values)[list(rows)] for name, values in table.items()}
 
 
 def data_folder(page: Path) -> Path:
@@ -94,6 +100,11 @@ def write_numbers(page: Path, tables: Sequence[Numbers]) -> None:
     make_folder(folder)
     for table in tables:
         write_atomically(folder / table.file, table.csv())
+
+
+def _free(column: str, taken: Sequence[str]) -> str:
+    """The name of a column; a task parameter may be called as another column is."""
+    return f"{column} (parameter)" if column in taken else column
 
 
 def _cells(values: np.ndarray) -> list[str]:
