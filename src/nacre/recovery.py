@@ -83,10 +83,7 @@ class Recovery:
         parts = [
             (self.mean_reward(-STEPS_BEFORE, 0), f"in the {STEPS_BEFORE} steps before a change"),
             (self.mean_reward(0, 10), "in the 10 steps after it"),
-            (
-                self.mean_reward(STEPS_AFTER - 10, STEPS_AFTER),
-                f"from step {STEPS_AFTER - 10} to {STEPS_AFTER} after it",
-            ),
+            (self.mean_reward(late, STEPS_AFTER), f"from step {late} to {STEPS_AFTER} after it"),
         ]
         rewards = ", ".join(f"{value:.3g} {when}" for value, when in parts if value is not None)
         sentences = [f"The task changed {self.changes} time(s) inside an episode: the mean reward is {rewards}."]
@@ -95,8 +92,8 @@ class Recovery:
             name = self.quantity.rpartition(" (")[0] or self.quantity if self.quantity else "agent"
             when = f"after {self.median:g} step(s)" if self.median is not None else "too late or never"
             sentences.append(
-                f"The {name} follows the new task {when} (median of {n} change(s)); {missed} of them were not followed "
-                "before the next change or the end of the episode."
+                f"The {name} follows the new task {when} (median of {n} change(s)); {missed} were not followed before "
+                "the next change or the end of the episode."
             )
         return sentences
 

@@ -200,8 +200,8 @@ def _with_shift(trained: TrainedRun, shift: Shift | None) -> TrainedRun:
     check_shift(trained.family, shift)
     if shift is not None and trained.agent(1).sees_task:
         raise NacreError(
-            f"shift is '{shift}'; allowed for this agent: none, as it is given the task at the beginning of a trial and "
-            "would not be told that it changes"
+            f"shift is '{shift}'; allowed for this agent: none, as it is given the task at the beginning of a trial "
+            "and would not be told that it changes"
         )
     experiment = dataclasses.replace(trained.experiment, shift=shift)
     return dataclasses.replace(trained, experiment=experiment, family=family_of(experiment))
