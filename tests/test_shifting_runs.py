@@ -240,7 +240,7 @@ def test_in_words(experiment: Experiment, capsys: pytest.CaptureFixture[str]) ->
     main(["train", "random/changing-point", "--shift", "none", "--dry-run"])
     assert words not in capsys.readouterr().out
     main(["train", "random/point-robot", "--shift", "place:2", "--dry-run"])
-    assert "at each further 2 (m) forward or backward" in capsys.readouterr().out
+    assert "at each further 2 along x, forward or backward" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["train", "random/point-robot", "--shift", "soon", "--dry-run"])
     assert "shift is 'soon'; allowed: none, or TRIGGER:FIRST" in capsys.readouterr().err

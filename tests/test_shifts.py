@@ -91,7 +91,7 @@ def test_impossible_objects(value: object, message: str) -> None:
 
 def test_words() -> None:
     assert Shift("place", 10, 2).in_words() == (
-        "the task changes to another one within an episode, at each further 10 to 12 (m) forward or backward"
+        "the task changes to another one within an episode, at each further 10 to 12 along x, forward or backward"
     )
     assert Shift("time", 200, probability=0.1, draw="opposite").in_words() == (
         "the task changes to the opposite one within an episode, each time after more than 200 steps, with a "

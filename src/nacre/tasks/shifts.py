@@ -81,7 +81,7 @@ class Shift:
         between = f"{first} to {last}" if self.spread else first
         to = "another one" if self.draw == "tasks" else "the opposite one"
         if self.trigger == "place":
-            return f"the task changes to {to} within an episode, at each further {between} (m) forward or backward"
+            return f"the task changes to {to} within an episode, at each further {between} along x, forward or backward"
         chance = "" if self.probability == 1 else f", with a probability of {_plain(self.probability)} in each step"
         return f"the task changes to {to} within an episode, each time after more than {between} steps{chance}"
 
