@@ -80,6 +80,8 @@ def test_impossible_texts(text: str, message: str) -> None:
         ({"trigger": "time", "first": 3, "frist": 3}, "unknown field 'shift.frist': did you mean first"),
         ({"trigger": "time", "first": "3"}, "shift.first is '3'; allowed: a number"),
         ({"trigger": "time", "first": True}, "shift.first is True; allowed: a number"),
+        ({"trigger": "time", "first": 10**400}, "shift.first is .*; allowed: a finite number"),
+        ({"trigger": ["time"], "first": 3}, "shift.trigger is .'time'.; allowed: 'place' or 'time'"),
         ({"trigger": 3, "first": 3}, "shift.trigger is 3; allowed: 'place' or 'time'"),
         ({"trigger": "time", "first": 3, "draw": "other"}, "shift.draw is 'other'; allowed: 'tasks' or 'opposite'"),
     ],

@@ -186,9 +186,12 @@ def _of_right_types(values: Mapping[str, Any]) -> dict[str, Any]:
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not hasattr(value, "__float__") or isinstance(value, str):
         raise NacreError(f"shift.{name} is {shown(value)}; allowed: a number")
-    number = float(value)
+    try:
+        number = float(value)
+    except (OverflowError, TypeError, ValueError):
+        number = math.nan
     if not math.isfinite(number):
-        raise NacreError(f"shift.{name} is {shown(number)}; allowed: a finite number")
+        raise NacreError(f"shift.{name} is {shown(value)}; allowed: a finite number")
     return number
 
 
