@@ -262,7 +262,7 @@ def test_foreign_names_do_not_reach_the_terminal(tmp_path: Path, says: Callable[
 def test_names_that_matplotlib_would_read_as_formulas() -> None:
     figure = Figure()
     figure.subplots().set_title(r"cost $\frac{$")
-    assert picture(figure, "", "").source
+    assert picture(figure, "", "").svg
 
 
 # Signals and terminals

@@ -142,6 +142,11 @@ class TaskFamily(abc.ABC):
         each is a kind of its own."""
         return None if self.finite_tasks is None else len(self.finite_tasks)
 
+    @property
+    def kind_names(self) -> tuple[str, ...]:
+        """What each kind is called."""
+        return tuple(f"kind {kind + 1}" for kind in range(self.kinds or 0))
+
     def kind_of(self, tasks: Float64[np.ndarray, "n parameters"]) -> Int[np.ndarray, " n"]:
         """Which kind each task is of, from 0 on, in families that have `kinds`."""
         if self.finite_tasks is None:
