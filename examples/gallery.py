@@ -40,7 +40,11 @@ def draw_agent(run: str, tasks: np.ndarray, out: Path, width: int, seconds: floa
         films = [read_video(path, seconds) for path in sorted(result.with_suffix("").glob("*.mp4"))]
     length = max(map(len, films))
     films = [film + film[-1:] * (length - len(film)) for film in films]
-    save([Image.fromarray(np.concatenate(frames, axis=1)) for frames in zip(*films, strict=True)], out, len(films) * width)
+    save(
+        [Image.fromarray(np.concatenate(frames, axis=1)) for frames in zip(*films, strict=True)],
+        out,
+        len(films) * width,
+    )
 
 
 def read_video(path: Path, seconds: float) -> list[np.ndarray]:
@@ -77,9 +81,7 @@ def save(frames: list[Image.Image], out: Path, width: int) -> None:
     height = round(width * frames[0].height / frames[0].width)
     small = [frame.resize((width, height), Image.Resampling.LANCZOS) for frame in frames]
     out.parent.mkdir(parents=True, exist_ok=True)
-    small[0].save(
-        out, save_all=True, append_images=small[1:], duration=1000 // PACE, loop=0, quality=30, method=6
-    )
+    small[0].save(out, save_all=True, append_images=small[1:], duration=1000 // PACE, loop=0, quality=30, method=6)
     print(f"{out}: {len(frames)} pictures of {width} × {height}, {out.stat().st_size // 1000} kB")
 
 

@@ -103,8 +103,8 @@ def resume(run: Path | str, iterations: int | None = None) -> Path:
 
     Raises:
         NacreError: the folder is no run, another process trains it, what is needed of it is missing or damaged, or
-            it has more than `iterations` iterations already; its seeds are of different experiments.
-        and what :func:`train` raises.
+            it has more than `iterations` iterations already; its seeds are of different experiments; and all that
+            :func:`train` raises it for.
     """
     folder = Path(run)
     with locked_runs(folder) as runs:
