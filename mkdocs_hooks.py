@@ -80,13 +80,19 @@ def notebook_page(notebook: dict[str, Any]) -> tuple[str, dict[str, bytes]]:
     return "\n\n".join(parts) + "\n", pictures
 
 
-class Roles(griffe.Extension):
-    """Roles in docstrings, such as :func:`nacre.load`, become links if the page has what they name, else code."""
+class Docstrings(griffe.Extension):
+    """Docstrings as Markdown."""
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
         if obj.docstring is not None:
-            obj.docstring.value = ROLE.sub(self._link, obj.docstring.value)
+            obj.docstring.value = docstring_markdown(obj.docstring.value)
 
-    @staticmethod
-    def _link(match: re.Match[str]) -> str:
-        return f'<autoref optional identifier="{match[1]}"><code>{match[1]}</code></autoref>'
+
+def docstring_markdown(text: str) -> str:
+    """Roles, such as :func:`nacre.load`, become links if the page has what they name, else code; <seed> is no tag."""
+    parts = re.split(r"((?::\w+:)?`[^`]*`)", text)
+    return "".join(ROLE.sub(_link, part) if part.endswith("`") else part.replace("<", "&lt;") for part in parts)
+
+
+def _link(match: re.Match[str]) -> str:
+    return f'<autoref optional identifier="{match[1]}"><code>{match[1]}</code></autoref>'
