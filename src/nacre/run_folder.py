@@ -128,7 +128,7 @@ def create_run_folder(out: Path | None, experiment: Experiment, split: TaskSplit
 
 
 def find_seeds(folder: Path) -> list[Path]:
-    """The `seed-<seed>` folders in a folder, by seed; none where it is a run itself."""
+    """The `seed-<seed>` folders in a folder, by seed; none if it is a run itself."""
     if (folder / EXPERIMENT).exists() or not folder.is_dir():
         return []
     try:
