@@ -42,7 +42,7 @@ class MujocoBody:
     clip: tuple[int, float] | None = None
     """(column, limit): observations are clipped to [-limit, limit] from this column on."""
     set_task: Callable[[mujoco.MjModel, mujoco.MjModel, np.ndarray], None] | None = None
-    """`set_task(model, original, task)` makes a slot's model that of a task, where the physics vary between tasks. It
+    """`set_task(model, original, task)` makes a slot's model that of a task, if the physics vary between tasks. It
     may be called again and again with the same model, so it starts from the original, which it leaves alone."""
 
     def compile(self) -> mujoco.MjModel:
@@ -90,7 +90,7 @@ def _help(jobs: SimpleQueue[_Job | None]) -> None:
 
 
 class MujocoWorld:
-    """N slots of one MuJoCo model, or of one model each where the physics vary between tasks.
+    """N slots of one MuJoCo model, or of one model each if the physics vary between tasks.
 
     A control step is one call of mj_step per slot, which releases the GIL. Threads share one iterator over the
     slots, so that none idles while another has slots left; a slot's result does not depend on who steps it.
