@@ -82,7 +82,7 @@ def test_a_run_that_a_callback_ends_is_saved_and_goes_on(
         with pytest.raises(ZeroDivisionError, match="pruned"):
             nacre.train(experiment, run, on_iteration=callback)
     else:
-        with pytest.raises(nacre.NacreError, match="^on_iteration returned True; allowed: None, or 'stop' to end"):
+        with pytest.raises(nacre.NacreError, match=r"^on_iteration returned True; allowed: None, or 'stop' to end"):
             nacre.train(experiment, run, on_iteration=callback)
     assert [path.stem for path in sorted((run / "checkpoints").glob("iteration*"))] == [
         "iteration_000000",
