@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from probes import Clock
@@ -12,10 +10,10 @@ from probes import Clock
 import nacre
 from nacre.agents import ALGORITHMS
 from nacre.agents.pearl.config import PearlConfig
-from nacre.experiments import Experiment, family_of, validate
+from nacre.experiments import family_of, validate
 from nacre.tasks import FAMILIES, register_family
 
-pytestmark = pytest.mark.usefixtures("own_registrations", "quick_compilation")
+pytestmark = pytest.mark.usefixtures("own_registrations")
 
 
 @pytest.fixture(autouse=True)
@@ -70,12 +68,6 @@ def test_nothing_of_nacres_own_is_made_up() -> None:
         nacre.make_experiment("pearl/ant-dir-without-forces")
     with pytest.raises(nacre.NacreError, match="did you mean pearl/clock"):
         nacre.make_experiment("pearl/clok")
-
-
-def test_it_trains(tiny: dict[str, Any], tmp_path: Path) -> None:
-    experiment: Experiment = nacre.make_experiment("pearl/clock", family_options={"horizon": 4}, **tiny)
-    run = nacre.train(experiment, tmp_path / "run", quiet=True)
-    assert nacre.evaluate(run).returns_by_episode.shape == (2, 3)
 
 
 @pytest.mark.parametrize(
