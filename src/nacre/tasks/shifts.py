@@ -18,8 +18,8 @@ LARGEST_FIRST = 1e6
 
 SYNTAX = (
     "none, or TRIGGER:FIRST[+SPREAD][,probability=P][,opposite], such as place:10+2 (as soon as x exceeds a place "
-    "between 10 and 12, or is below one between -12 and -10), time:200 (after more than 200 steps) or place:10+2,opposite "
-    "(from one direction to the other)"
+    "between 10 and 12, or is below one between -12 and -10), time:200 (after more than 200 steps) or "
+    "place:10+2,opposite (from one direction to the other)"
 )
 """What `--shift` takes."""
 
