@@ -134,15 +134,17 @@ def shots_of(simulator: RecordingSimulator, evaluation: Evaluation, task: int, t
         measured = family.quantity is not None and episode.reward_states is not None
         course = measure(family, episode, evaluation.tasks[task]) if measured else None
         for step in [*range(0, steps, every), steps]:
-            in_force = evaluation.tasks[task] if episode.tasks is None else episode.tasks[min(step, steps - 1)]
+            # The task of the step that comes next; after the last step, that of the last.
+            now = evaluation.tasks[task] if episode.tasks is None else episode.tasks[min(step, steps - 1)]
+            changed = not np.array_equal(now, evaluation.tasks[task])
             lines = (
-                _caption_of(family, task, in_force, units),
+                _caption_of(family, task, now, units, changed),
                 f"episode {index + 1} of {len(trial)}" + (f": {activity}" if activity else ""),
                 f"step {step} of {family.horizon} · return {math.fsum(rewards[:step]):.2f}",
                 *([] if course is None else [_measured_of(family, course, step)]),
             )
             frames = 1 + round(PAUSE * rate) if step == steps else 1
-            shots.append(Shot(lines, configurations[step], signs_of(family, in_force), frames))
+            shots.append(Shot(lines, configurations[step], signs_of(family, now), frames))
     return shots
 
 
@@ -185,14 +187,22 @@ def _pace(simulator: Simulator) -> tuple[int, Fraction]:
     return every, Fraction(simulator.frames_per_second / every).limit_denominator(1000)
 
 
-def _caption_of(family: TaskFamily, number: int, task: Float64[np.ndarray, " parameters"], units: Sequence[str]) -> str:
+def _caption_of(
+    family: TaskFamily,
+    number: int,
+    task: Float64[np.ndarray, " parameters"],
+    units: Sequence[str],
+    has_changed: bool = False,
+) -> str:
+    """`task` is what is in force, and `number` that of the task with which the episode began."""
+    changed = ", changed" if has_changed else ""
     if len(task) > MOST_PARAMETERS:
-        return f"task {number}"
+        return f"task {number}{changed}"
     values = [
         f"{in_words(name)} {value:.3f}{f' {unit}' if unit else ''}"
         for name, value, unit in zip(family.task_parameters, task, units, strict=True)
     ]
-    return f"task {number}: {', '.join(values)}"
+    return f"task {number}{changed}: {', '.join(values)}"
 
 
 def _measured_of(family: TaskFamily, course: Measurement, step: int) -> str:

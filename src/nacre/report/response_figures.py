@@ -104,20 +104,11 @@ def response_panels(
     for axes, response, title in zip(panels, responses, titles, strict=True):
         time = np.arange(1, 1 + len(response.step))
         _mark(axes, response, time)
-        thin = window > 1
         gaps = np.flatnonzero(response.step[1:] == 1) + 1  # a line does not go on from one episode to the next
-        for name, values, style in (
-            ("measured", response.measured, {"linewidth": 0.7 if thin else 1.4, "alpha": 0.45 if thin else 1}),
-            (f"mean of {window} steps", response.smooth, {"linewidth": 1.6}),
-        ):
-            if name == "measured" or thin:
-                axes.plot(
-                    np.insert(time.astype(float), gaps, np.nan),
-                    np.insert(values, gaps, np.nan),
-                    color=AFTER,
-                    label=name,
-                    **style,
-                )
+        lines = [("measured", response.measured, 0.7, 0.45), (f"mean of {window} steps", response.smooth, 1.6, 1.0)]
+        for name, values, width, alpha in lines if window > 1 else [("measured", response.measured, 1.4, 1.0)]:
+            x, y = np.insert(time.astype(float), gaps, np.nan), np.insert(values, gaps, np.nan)
+            axes.plot(x, y, color=AFTER, label=name, linewidth=width, alpha=alpha)
         if not np.isnan(response.target).all():
             axes.plot(time, response.target, color="black", linestyle="--", linewidth=1.2, label="target", zorder=3)
         axes.set_title(title, fontsize="small")
@@ -202,13 +193,13 @@ def _together_picture(test: RunTest, responses: Sequence[Response]) -> Picture:
 
 
 def _distance_in_words(responses: Sequence[Response]) -> str:
-    """How near the second halves of episodes are to their targets."""
-    late = [(each.measured - each.target)[len(each.step) // 2 :] for each in responses]
-    values = np.concatenate(late)
-    if np.isnan(values).all():
-        values = np.concatenate([each.measured[len(each.step) // 2 :] for each in responses])
-        return f"in the second half of the episode the mean is {number(float(values.mean()), 2)}"
-    return f"in the second half of the episode the mean distance to the target is {number(float(np.nanmean(abs(values))), 2)}"
+    """How near the second halves of episodes are to their targets, or what is measured there if there are none."""
+    late = [slice(len(each.step) // 2, None) for each in responses]
+    measured = np.concatenate([each.measured[part] for each, part in zip(responses, late, strict=True)])
+    distance = abs(measured - np.concatenate([each.target[part] for each, part in zip(responses, late, strict=True)]))
+    known = distance[~np.isnan(distance)]
+    what, values = ("the mean distance to the target", known) if len(known) else ("the mean", measured)
+    return f"in the second half of the episode {what} is {number(float(values.mean()), 2)}"
 
 
 def _have_targets(responses: Sequence[Response]) -> bool:
