@@ -103,7 +103,7 @@ def test_marks_tell_their_values() -> None:
     root = ElementTree.fromstring(element)
     assert (root.get("role"), root.get("aria-label")) == ("img", 'what "it" shows')
     titles = [title.text for title in root.iter("{http://www.w3.org/2000/svg}title")]
-    assert titles == ["<test> & task: 1, 4", "<test> & task: 3, 0.125", "task 3", "1.5, 2"]
+    assert titles == ["1.5, 2", "<test> & task: 1, 4", "<test> & task: 3, 0.125", "task 3"]
     names = re.findall(r'\bid="([^"]+)"', element)
     assert names
     assert all(name.startswith("figure-7-") for name in names)

@@ -368,7 +368,7 @@ def test_a_report_shows_what_was_learnt_and_how(
     ]
     names = ("posterior-widths", "posteriors", "response", "response-all-tasks", "returns", "returns-over-tasks")
     expected_names = [f"seed-{seed}-{name}.csv" for seed in (1, 2) for name in (*names, "trajectories")]
-    assert sorted(content.downloads) == ["learning.csv", *expected_names]
+    assert sorted(content.downloads) == sorted(["learning.csv", *expected_names])
     assert "Learning curve of 2 seed(s)" in (content.images[0]["alt"] or "")
     assert "given the task, at its end" in content.words
 

@@ -331,6 +331,17 @@ def test_the_report_draws_the_recovery(run: Path, tmp_path: Path) -> None:
     assert "goal after a change" in page
 
 
+def test_a_report_may_change_tasks_in_another_way(run: Path, tmp_path: Path) -> None:
+    from nacre.report import write_report
+
+    page = write_report([run], tmp_path / "page.html", shift="none").read_text()
+    assert "Recovery after changes of task" not in page
+    assert "In these trials" not in page
+    assert "Vertical lines are changes of the task." not in page
+    with pytest.raises(NacreError, match="shift is 'sometimes'"):
+        write_report([run], tmp_path / "page.html", shift="sometimes")
+
+
 def test_videos_show_the_task_in_force(run: Path) -> None:
     trained = read_trained(run)
     test = play_test_trials(run, "latest", lambda message: None)
