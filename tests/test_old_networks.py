@@ -30,6 +30,7 @@ from nacre.cli import main
 from nacre.loading import read_trained
 from nacre.original.networks import FILES, mlp_leaves, read_old_networks
 from nacre.original.torch_files import read_state_dict
+from nacre.report import write_report
 from nacre.run_folder import read_run
 from nacre.runtime import learner_for
 from nacre.warm_start import resolve_warm_start
@@ -133,6 +134,14 @@ def test_an_imported_run_is_evaluated_and_loaded(imported: Path) -> None:
     agent = load(imported)
     agent.begin_trial()
     assert agent.act(np.zeros(2, np.float32)).shape == (2,)
+
+
+def test_an_imported_run_has_a_report_without_a_learning_curve(imported: Path, tmp_path: Path) -> None:
+    page = write_report([imported], tmp_path / "page.html")
+    assert "there is no learning curve of them here" in page.read_text(encoding="utf-8")
+    files = {path.name for path in (tmp_path / "page-data").iterdir()}
+    assert "learning.csv" not in files
+    assert f"seed-{read_run(imported)[0].seed}-returns.csv" in files
 
 
 def test_an_imported_run_can_be_trained_on(

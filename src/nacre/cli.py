@@ -227,11 +227,15 @@ class Report:
     """The page. What was there is replaced."""
     checkpoint: Annotated[str, arg(metavar="latest|best|LABEL|FILE")] = "latest"
     """Which checkpoint of each run plays the trials, as in nacre evaluate."""
+    shift: Annotated[
+        str | None, arg(metavar="none|TRIGGER:FIRST...", help_behavior_hint="(default: as the experiment says)")
+    ] = None
+    """How the task of a trial changes inside an episode, as in nacre evaluate."""
 
     def __call__(self) -> None:
         from nacre.report import write_report
 
-        page = write_report(self.runs, self.out, checkpoint=self.checkpoint, say=_say)
+        page = write_report(self.runs, self.out, checkpoint=self.checkpoint, shift=self.shift, say=_say)
         _say(f"Written to {page}")
 
 
