@@ -46,6 +46,9 @@ class _Ant(TaskFamily):
     feels_contacts: bool = True
     """Whether contact forces are computed; without, they are 0."""
 
+    def place(self, reward_state: Any) -> Any:
+        return reward_state[..., 0]
+
     def make_world(self, n_slots: int, threads: int) -> World:
         # Imported here, so that naming a family does not load MuJoCo.
         from nacre.tasks.mujoco import MujocoBody, MujocoWorld
