@@ -90,6 +90,8 @@ FAMILIES: dict[str, Callable[..., TaskFamily]] = {
     )
 }
 """Every family there is by name, and what makes it."""
+OURS = frozenset(FAMILIES)
+"""Names of the families that come with nacre."""
 
 
 def list_families() -> list[str]:

@@ -42,9 +42,8 @@ class MujocoBody:
     clip: tuple[int, float] | None = None
     """(column, limit): observations are clipped to [-limit, limit] from this column on."""
     set_task: Callable[[mujoco.MjModel, mujoco.MjModel, np.ndarray], None] | None = None
-    """`set_task(model, original, task)` makes a slot's model that of a task, where the physics vary between tasks. It
+    """`set_task(model, original, task)` makes a slot's model that of a task, if the physics vary between tasks. It
     may be called again and again with the same model, so it starts from the original, which it leaves alone."""
-
     prepare: Callable[[mujoco.MjModel], None] | None = None
     """What is changed in the compiled model."""
     control: Callable[[mujoco.MjData, np.ndarray], None] | None = None
@@ -98,7 +97,7 @@ def _help(jobs: SimpleQueue[_Job | None]) -> None:
 
 
 class MujocoWorld:
-    """N slots of one MuJoCo model, or of one model each where the physics vary between tasks.
+    """N slots of one MuJoCo model, or of one model each if the physics vary between tasks.
 
     A control step is one call of mj_step per slot, which releases the GIL. Threads share one iterator over the
     slots, so that none idles while another has slots left; a slot's result does not depend on who steps it.
@@ -174,16 +173,6 @@ class MujocoWorld:
                 raise error
         return self._read(slots)
 
-    def _control(self, chosen: list[_Slot], actions: np.ndarray) -> None:
-        if self._body.control is not None:
-            for slot, action in zip(chosen, actions, strict=True):
-                self._body.control(slot.data, action)
-            return
-        if not self._controls_are_actions:
-            actions = self._control_centre + self._control_scale * actions
-        for slot, control in zip(chosen, actions, strict=True):
-            slot.control[:] = control
-
     def set_tasks(self, slots: Int[np.ndarray, " n"], tasks: Float64[np.ndarray, "n parameters"]) -> None:
         """The next step has the physics of the new tasks, if they differ between tasks. Positions and velocities stay,
         and so do contact forces and all else that was computed from them with the old physics."""
@@ -207,6 +196,16 @@ class MujocoWorld:
         for helper in self._helpers:
             helper.join()
         self._helpers = []
+
+    def _control(self, chosen: list[_Slot], actions: np.ndarray) -> None:
+        if self._body.control is not None:
+            for slot, action in zip(chosen, actions, strict=True):
+                self._body.control(slot.data, action)
+            return
+        if not self._controls_are_actions:
+            actions = self._control_centre + self._control_scale * actions
+        for slot, control in zip(chosen, actions, strict=True):
+            slot.control[:] = control
 
     def _read(self, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         # One call for all slots, those not asked for included, is faster than a loop over any.
