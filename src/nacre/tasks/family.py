@@ -117,6 +117,10 @@ class TaskFamily(abc.ABC):
     finite_tasks: tuple[tuple[float, ...], ...] | None = None
     """Every task there is, in order, in a family that has only a few; None where tasks are drawn from a continuum."""
 
+    def __repr__(self) -> str:
+        parameters = ", ".join(self.task_parameters)
+        return f"<task family {self.name}: task ({parameters}), horizon {self.horizon}>"
+
     @property
     def sizes(self) -> Sizes:
         return Sizes(self.observation_size, self.action_size, self.horizon, len(self.task_parameters))
