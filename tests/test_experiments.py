@@ -213,7 +213,7 @@ def test_the_table_of_experiments() -> None:
         assert experiment.name == name
         assert description
         assert "\n" not in description
-        validate(experiment, make_family(experiment.family))
+        validate(experiment, family_of(experiment))
         assert len({experiment, make_experiment(name), make_experiment(name, seed=1)}) == 2
 
 
@@ -285,7 +285,10 @@ def test_options_of_a_family(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"speed": 3}, "unknown option 'speed' of the family cheetah-vel; allowed: horizon"),
+        (
+            {"speed": 3},
+            "unknown option 'speed' of the family cheetah-vel; allowed: highest, horizon, lowest, terminates",
+        ),
         ({"horizon": 0}, "horizon of CheetahVel is 0; allowed: a whole number of at least 1"),
         ({"horizon": math.nan}, "family_options.horizon is nan; allowed: a finite number"),
         ({"horizon": None}, "family_options.horizon is None; allowed: a finite number"),

@@ -124,8 +124,8 @@ def resume(
 
     Raises:
         NacreError: the folder is no run, another process trains it, what is needed of it is missing or damaged, or
-            it has more than `iterations` iterations already; its seeds are of different experiments.
-        and what :func:`train` raises.
+            it has more than `iterations` iterations already; its seeds are of different experiments; and all that
+            :func:`train` raises it for.
     """
     folder = Path(run)
     with locked_runs(folder) as runs:
@@ -153,7 +153,7 @@ def resume(
 
 
 def _with_seeds(experiment: Experiment, seeds: int) -> list[Experiment]:
-    """The experiment with so many seeds from its own on."""
+    """The experiment with this many seeds, from its own on."""
     if not 1 <= seeds <= MOST_SEEDS:
         raise NacreError(f"seeds is {shown(seeds)}; allowed: 1 to {MOST_SEEDS}")
     most = 2**32 - experiment.seed

@@ -32,7 +32,7 @@ from nacre.types import Key
 Critics = tuple[MLP, MLP]
 
 Temperature = Float[Array, ""] | Float[Array, " rows"]
-"""The weight of the entropy: one for all rows or one for each, as where it depends on z."""
+"""The weight of the entropy: one for all rows or one for each, for example if it depends on z."""
 
 
 class Batch(NamedTuple):
