@@ -134,6 +134,10 @@ class TaskFamily(abc.ABC):
     follows_changes: bool = True
     """Whether tasks may change within an episode. Worlds then need `set_tasks` (see :class:`ChangingWorld`)."""
 
+    def __repr__(self) -> str:
+        parameters = ", ".join(self.task_parameters)
+        return f"<task family {self.name}: task ({parameters}), horizon {self.horizon}>"
+
     @property
     def sizes(self) -> Sizes:
         return Sizes(self.observation_size, self.action_size, self.horizon, len(self.task_parameters))
