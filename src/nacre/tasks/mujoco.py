@@ -29,7 +29,7 @@ class MujocoBody:
     """
 
     asset: str
-    """File name among the MuJoCo models that ship with Gymnasium."""
+    """File name among the MuJoCo models that ship with Gymnasium, or the absolute path of another."""
     frame_skip: int
     """Physics steps per control step."""
     start: Callable[[mujoco.MjModel, mujoco.MjData, np.random.Generator], None]
@@ -45,6 +45,11 @@ class MujocoBody:
     """`set_task(model, original, task)` makes a slot's model that of a task, if the physics vary between tasks. It
     may be called again and again with the same model, so it starts from the original, which it leaves alone."""
 
+    prepare: Callable[[mujoco.MjModel], None] | None = None
+    """What is changed in the compiled model."""
+    control: Callable[[mujoco.MjData, np.ndarray], None] | None = None
+    """`control(data, action)` writes an action into the data. None: actuators get it, in their ranges."""
+
     def compile(self) -> mujoco.MjModel:
         """The model that all tasks start from."""
         spec = mujoco.MjSpec.from_file(str(ASSETS / self.asset))
@@ -52,7 +57,10 @@ class MujocoBody:
             spec.option.timestep = self.timestep
         # MuJoCo would quietly reset a simulation that blew up; the simulator should see it and say so.
         spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-        return spec.compile()
+        model = spec.compile()
+        if self.prepare is not None:
+            self.prepare(model)
+        return model
 
 
 class _Slot(NamedTuple):
@@ -150,11 +158,8 @@ class MujocoWorld:
     def step(
         self, slots: Int[np.ndarray, " n"], actions: Float64[np.ndarray, "n action"]
     ) -> tuple[Float32[np.ndarray, "n observation"], Float64[np.ndarray, "n reward_state"]]:
-        if not self._controls_are_actions:
-            actions = self._control_centre + self._control_scale * actions
         chosen = self._slots if len(slots) == len(self._slots) else [self._slots[slot] for slot in slots]
-        for slot, control in zip(chosen, actions, strict=True):
-            slot.control[:] = control
+        self._control(chosen, actions)
         job = _Job(iter(chosen), self._body.frame_skip, self._body.contact_forces, SimpleQueue())
         helpers = min(len(self._helpers), len(chosen) - 1)
         for _ in range(helpers):
@@ -192,6 +197,16 @@ class MujocoWorld:
         for helper in self._helpers:
             helper.join()
         self._helpers = []
+
+    def _control(self, chosen: list[_Slot], actions: np.ndarray) -> None:
+        if self._body.control is not None:
+            for slot, action in zip(chosen, actions, strict=True):
+                self._body.control(slot.data, action)
+            return
+        if not self._controls_are_actions:
+            actions = self._control_centre + self._control_scale * actions
+        for slot, control in zip(chosen, actions, strict=True):
+            slot.control[:] = control
 
     def _read(self, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         # One call for all slots, those not asked for included, is faster than a loop over any.
