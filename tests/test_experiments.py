@@ -21,9 +21,11 @@ from nacre.configuration import AlgorithmConfig, Bounds, Count, Weight
 from nacre.errors import NacreError
 from nacre.experiments import (
     Experiment,
+    family_of,
     from_json,
     make_experiment,
     named_experiments,
+    options,
     register_experiment,
     to_json,
     validate,
@@ -258,6 +260,36 @@ def test_overrides() -> None:
 def test_mistaken_names_and_values(name: str, overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(NacreError, match=message):
         make_experiment(name, **overrides)
+
+
+def test_options_of_a_family(tmp_path: Path) -> None:
+    experiment = make_experiment("pearl/cheetah-vel", family_options={"horizon": np.int64(50)})
+    assert experiment.family_options == (("horizon", 50),)
+    assert family_of(experiment).horizon == 50
+    assert family_of(make_experiment("pearl/cheetah-vel")).horizon == 200
+    values = json.loads(json.dumps(to_json(experiment)))
+    assert values["family_options"] == {"horizon": 50}
+    assert from_json(values) == experiment
+    del values["family_options"]  # as earlier versions wrote it
+    assert from_json(values) == make_experiment("pearl/cheetah-vel")
+    assert options(b=[1, True], a="text") == (("a", "text"), ("b", (1, True)))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"speed": 3}, "unknown option 'speed' of the family cheetah-vel; allowed: horizon"),
+        ({"horizon": 0}, "horizon of CheetahVel is 0; allowed: a whole number of at least 1"),
+        ({"horizon": math.nan}, "family_options.horizon is nan; allowed: a finite number"),
+        ({"horizon": None}, "family_options.horizon is None; allowed: a finite number"),
+        ({1: 2}, "family_options is {1: 2}; allowed: values by name"),
+        ([1], r"family_options is \[1\]; allowed: values by name"),
+        (3, "family_options is 3; allowed: values by name"),
+    ],
+)
+def test_options_that_a_family_does_not_have(given: Any, message: str) -> None:
+    with pytest.raises(NacreError, match=message):
+        family_of(make_experiment("pearl/cheetah-vel", family_options=given))
 
 
 def test_numpy_numbers_are_numbers() -> None:

@@ -25,7 +25,8 @@ import tyro
 from tyro.conf import Positional, arg, subcommand
 
 from nacre.errors import Interrupted, NacreError, printable, shown
-from nacre.experiments import Experiment, make_experiment, named_experiments
+from nacre.experiments import Experiment, make_experiment, named_experiments, options
+from nacre.experiments.experiment import FamilyOptions
 from nacre.extensions import command, import_modules, load_plugins
 from nacre.files import cannot, parse_json, read_text
 
@@ -405,7 +406,7 @@ def _parsed(arguments: list[str], experiment: Experiment) -> Any:
         description="Meta-reinforcement learning by task inference. --version tells the version. --import MODULE makes "
         "task families, algorithms and experiments known that the module registers; it may be given several times.",
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
-        registry=_common_flags_first(),
+        registry=_registry(),
     )
 
 
@@ -422,8 +423,9 @@ _COMMON = (
 )
 
 
-def _common_flags_first() -> tyro.constructors.ConstructorRegistry:
-    """Makes --help show the fields of an experiment that are set most often before the others."""
+def _registry() -> tyro.constructors.ConstructorRegistry:
+    """Makes --help show the fields of an experiment that are set most often before the others, and reads options of a
+    family as NAME=VALUE."""
     registry = tyro.constructors.ConstructorRegistry()
     rank = {name: position for position, name in enumerate(_COMMON)}
     asking = False
@@ -441,7 +443,46 @@ def _common_flags_first() -> tyro.constructors.ConstructorRegistry:
         fields = sorted(spec.fields, key=lambda field: rank.get(field.name, len(rank)))
         return dataclasses.replace(spec, fields=tuple(fields))
 
+    @registry.primitive_rule
+    def family_options(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
+        if info.type != FamilyOptions:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs="*",
+            metavar="NAME=VALUE...",
+            instance_from_str=_parse_options,
+            is_instance=lambda value: isinstance(value, tuple),
+            str_from_instance=lambda pairs: [f"{name}={_option_text(value)}" for name, value in pairs],
+        )
+
     return registry
+
+
+def _parse_options(words: Sequence[str]) -> FamilyOptions:
+    """`horizon=800`, `terminates=true`, `variants=velocity,jumping` as options of a task family."""
+    values: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or not name or name in values:
+            raise NacreError(f"family_options has {shown(word)}; allowed: NAME=VALUE, each name once")
+        parts = [_option_value(part) for part in text.split(",")]
+        values[name] = parts[0] if len(parts) == 1 else tuple(parts)
+    return options(**values)
+
+
+def _option_value(text: str) -> Any:
+    """A number or a truth value as JSON has them; anything else is text."""
+    try:
+        value = parse_json(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, bool | int | float) else text
+
+
+def _option_text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(_option_text, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _print_version() -> None:

@@ -18,11 +18,10 @@ import jax
 import numpy as np
 
 from nacre.errors import NacreError
-from nacre.experiments import Experiment, validate
+from nacre.experiments import Experiment, family_of, validate
 from nacre.experiments.experiment import bounds_of, field_types
 from nacre.interfaces import Learner, Memory
 from nacre.runtime import learner_for
-from nacre.tasks import make_family
 from nacre.tasks.family import TaskFamily
 from nacre.types import Tree
 
@@ -51,7 +50,7 @@ class Estimate(NamedTuple):
 
 def estimate(experiment: Experiment, seeds: int = 1) -> Estimate:
     """What an experiment needs, infinite if its sizes are beyond every machine."""
-    family = make_family(experiment.family)
+    family = family_of(experiment)
     learner = learner_for(experiment, family)
     try:
         state = _state_shapes(learner)
@@ -203,7 +202,7 @@ def _change(experiment: Experiment, field: str, value: int) -> Experiment | None
     else:
         changed = dataclasses.replace(experiment, algorithm=dataclasses.replace(experiment.algorithm, **{field: value}))
     try:
-        validate(changed, make_family(changed.family))
+        validate(changed, family_of(changed))
     except NacreError:
         return None
     return changed

@@ -16,14 +16,13 @@ from jaxtyping import Array, Bool
 from nacre import acting
 from nacre.checkpoint import latest_checkpoint, load_selected, read_progress
 from nacre.errors import NacreError
-from nacre.experiments import Experiment
+from nacre.experiments import Experiment, family_of
 from nacre.experiments.experiment import nearest
 from nacre.identity import check_stamp
 from nacre.interfaces import Agent, Learner, select
 from nacre.protocol import Protocol
 from nacre.run_folder import CHECKPOINTS, read_run, read_stamp
 from nacre.runtime import learner_for
-from nacre.tasks import make_family
 from nacre.tasks.family import TaskFamily, TaskSplit
 from nacre.types import Transition, Tree
 
@@ -60,7 +59,7 @@ def read_trained(run: Path | str, checkpoint: Path | str = "latest") -> TrainedR
         NacreError: the folder is no run, or the checkpoint is missing, damaged or of another experiment.
     """
     experiment, split = read_run(Path(run))
-    family = make_family(experiment.family)
+    family = family_of(experiment)
     learner = learner_for(experiment, family)
     path = find_checkpoint(Path(run), checkpoint)
     shapes = jax.eval_shape(learner.initial_state, jax.random.key(0))

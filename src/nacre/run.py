@@ -27,7 +27,7 @@ from nacre.checkpoint import (
     save_checkpoint,
 )
 from nacre.errors import NonFiniteError, SimulationError
-from nacre.experiments import Experiment
+from nacre.experiments import Experiment, family_of
 from nacre.identity import check_stamp
 from nacre.interfaces import Learner, Phase, Schedule
 from nacre.logs import CSV, ProgressLog, TensorBoard
@@ -37,7 +37,6 @@ from nacre.protocol import TEST_RETURN
 from nacre.run_folder import CHECKPOINTS, REPLAY, begun_by_earlier_version, read_stamp
 from nacre.runtime import SimulatorPool, Stream, learner_for, seed_of
 from nacre.seeds import key_of
-from nacre.tasks import make_family
 from nacre.tasks.family import TaskFamily, TaskSplit
 from nacre.types import Metrics, Tree, Visit
 from nacre.warm_start import take_networks
@@ -63,7 +62,7 @@ class Run:
         `alone`: False if the process trains other seeds too, so that messages say which seed they are about.
         """
         self.folder, self.experiment, self.split = folder, experiment, split
-        self.family = make_family(experiment.family)
+        self.family = family_of(experiment)
         self.learner = learner_for(experiment, self.family)
         self.memory = self.learner.memory(self.family, split.train, experiment.iterations)
         self.position = Position(0, 0, 0)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from nacre.errors import NacreError, shown
-from nacre.experiments.experiment import Experiment, from_json, to_json
+from nacre.experiments.experiment import Experiment, family_of, from_json, to_json
 from nacre.experiments.limits import validate
 from nacre.extensions import check_known, command, imported_modules
 from nacre.files import (
@@ -31,7 +31,6 @@ from nacre.files import (
 )
 from nacre.identity import checksum, new_name, stamp_of
 from nacre.locks import SIGNATURE, lock
-from nacre.tasks import make_family
 from nacre.tasks.family import TaskFamily, TaskSplit, check_tasks
 
 FORMAT = 2
@@ -154,7 +153,7 @@ def read_run(run: Path) -> tuple[Experiment, TaskSplit]:
     check_known(path, content)
     try:
         experiment = from_json(content.get("experiment"))
-        family = make_family(experiment.family)
+        family = family_of(experiment)
         validate(experiment, family)
         train = _tasks(content, "train", family, experiment.train_tasks)
         test = _tasks(content, "test", family, experiment.test_tasks)
@@ -241,7 +240,7 @@ def _write_run(run: Path, experiment: Experiment, split: TaskSplit) -> None:
         "format": FORMAT,
         "experiment": to_json(experiment),
         "tasks": {
-            "parameters": list(make_family(experiment.family).task_parameters),
+            "parameters": list(family_of(experiment).task_parameters),
             "train": split.train.tolist(),
             "test": split.test.tolist(),
         },

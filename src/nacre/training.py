@@ -20,7 +20,7 @@ from typing import Any
 from nacre.collect import run_schedules
 from nacre.errors import Interrupted, NacreError, SimulationError, printable, shown
 from nacre.estimate import MOST_SEEDS, Estimate, check_memory
-from nacre.experiments import Experiment, validate
+from nacre.experiments import Experiment, family_of, validate
 from nacre.extensions import command
 from nacre.gradient_steps import update_seeds
 from nacre.interfaces import Phase
@@ -36,7 +36,6 @@ from nacre.run_folder import (
     rewrite_experiment,
 )
 from nacre.runtime import SimulatorPool, learner_for, prepare_jax
-from nacre.tasks import make_family
 from nacre.tasks.family import TaskSplit, split_tasks
 from nacre.types import Metrics
 from nacre.warm_start import resolve_warm_start
@@ -61,7 +60,7 @@ def train(experiment: Experiment, out: Path | str | None = None, *, seeds: int |
         NonFiniteError, SimulationError: a loss, parameter, observation or reward is not finite; the last checkpoint
             is good.
     """
-    family = make_family(experiment.family)
+    family = family_of(experiment)
     validate(experiment, family)
     with prepare_jax(experiment.device):
         check_memory(experiment, 1 if seeds is None else len(_with_seeds(experiment, seeds)))
@@ -87,7 +86,7 @@ def plan(experiment: Experiment, seeds: int | None = None) -> Estimate:
     Raises:
         NacreError: the experiment is impossible, or does not fit into the memory.
     """
-    validate(experiment, make_family(experiment.family))
+    validate(experiment, family_of(experiment))
     with prepare_jax(experiment.device):
         return check_memory(experiment, 1 if seeds is None else len(_with_seeds(experiment, seeds)))
 
@@ -119,7 +118,7 @@ def resume(run: Path | str, iterations: int | None = None) -> Path:
         if iterations is not None:
             _check_iterations(iterations, runs)
             experiments = [dataclasses.replace(each, iterations=iterations) for each in experiments]
-            validate(experiments[0], make_family(experiments[0].family))
+            validate(experiments[0], family_of(experiments[0]))
         with prepare_jax(experiments[0].device):
             check_memory(max(experiments, key=lambda each: each.iterations), len(experiments))
             group = _Group(folder, runs, experiments, splits)  # it reads all that is needed; only then is written

@@ -7,7 +7,15 @@ from typing import Any
 
 from nacre.agents import ALGORITHMS, algorithm_of
 from nacre.errors import NacreError, nearest
-from nacre.experiments.experiment import Experiment, NamedExperiment, from_json, override, to_json
+from nacre.experiments.experiment import (
+    Experiment,
+    NamedExperiment,
+    family_of,
+    from_json,
+    options,
+    override,
+    to_json,
+)
 from nacre.experiments.limits import validate
 
 _REGISTERED: dict[str, NamedExperiment] = {}
@@ -60,9 +68,11 @@ def make_experiment(name: str, /, **overrides: Any) -> Experiment:
 __all__ = [
     "Experiment",
     "NamedExperiment",
+    "family_of",
     "from_json",
     "make_experiment",
     "named_experiments",
+    "options",
     "register_experiment",
     "to_json",
     "validate",

@@ -13,13 +13,12 @@ from typing import Any
 from nacre.agents.pearl.config import PearlConfig
 from nacre.errors import NacreError
 from nacre.experiments.configuration_files import naming, read_values
-from nacre.experiments.experiment import Experiment
+from nacre.experiments.experiment import Experiment, family_of
 from nacre.experiments.limits import validate
 from nacre.original import cemrl_configs
 from nacre.original.cemrl_configs import CEMRL
 from nacre.original.keys import CodeBase
 from nacre.original.pearl_configs import PEARL
-from nacre.tasks import make_family
 
 
 def read_old_config(path: str | Path, ignore_unknown: bool = False) -> tuple[Experiment, list[str]]:
@@ -72,7 +71,7 @@ def code_base_of(content: Any) -> CodeBase:
 
 def _find_wrong(experiment: Experiment) -> str | None:
     try:
-        validate(experiment, make_family(experiment.family))
+        validate(experiment, family_of(experiment))
     except NacreError as error:
         return str(error)
     return None

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nacre.evaluation import Evaluation
-from nacre.experiments import Experiment
+from nacre.experiments import Experiment, family_of
 from nacre.loading import TrainedRun, read_trained
 from nacre.protocol import Protocol
 from nacre.run_evaluation import play_trials
-from nacre.tasks import make_family
 from nacre.tasks.family import TaskFamily
 from nacre.types import Episode, Tree
 
@@ -50,11 +49,11 @@ def play_test_trials(run: Path, checkpoint: Path | str, say: Callable[[str], Non
 
 def protocol_of(experiment: Experiment) -> Protocol:
     """How the experiment is meta-tested after each iteration."""
-    return experiment.algorithm.protocol(make_family(experiment.family).horizon)
+    return experiment.algorithm.protocol(family_of(experiment).horizon)
 
 
 def protocol_in_words(experiment: Experiment) -> str:
     """The same in one sentence."""
-    family = make_family(experiment.family)
+    family = family_of(experiment)
     may_terminate = type(family).terminated is not TaskFamily.terminated
     return protocol_of(experiment).in_words(family.horizon, experiment.test_tasks, may_terminate)

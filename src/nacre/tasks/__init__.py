@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 from nacre.errors import NacreError, nearest
 from nacre.tasks.ant import (
@@ -37,7 +39,7 @@ __all__ = [
     "split_tasks",
 ]
 
-FAMILIES: dict[str, Callable[[], TaskFamily]] = {
+FAMILIES: dict[str, Callable[..., TaskFamily]] = {
     family.name: family
     for family in (
         PointRobot,
@@ -66,25 +68,54 @@ def list_families() -> list[str]:
     return sorted(FAMILIES)
 
 
-def make_family(name: str) -> TaskFamily:
+def make_family(name: str, **options: Any) -> TaskFamily:
     """The task family of that name.
 
+    Args:
+        name: one of `list_families()`.
+        options: the keyword arguments of what makes the family, such as `lowest=0.5`. Every family also takes
+            `horizon`, the control steps of an episode.
+
     Raises:
-        NacreError: there is none; the message has the nearest names, and says where others come from. Or its sizes are
-            impossible.
+        NacreError: there is none; the message has the nearest names, and says where others come from. Or it has no such
+            option, or a value is impossible, or its sizes are.
     """
     if name not in FAMILIES:
         raise NacreError(
             f"unknown task family {name!r} (one of your own is registered first: nacre.register_family, or nacre "
             f"--import MODULE): {nearest(name, FAMILIES)}"
         )
-    family = call(FAMILIES[name])
+    allowed = sorted({*_options(FAMILIES[name]), "horizon"})
+    for option in options:
+        if option not in allowed:
+            raise NacreError(f"unknown option {option!r} of the family {name}; allowed: {', '.join(allowed)}")
+    own = {option: value for option, value in options.items() if option in _options(FAMILIES[name])}
+    family = call(FAMILIES[name], **own)
+    if "horizon" in options and "horizon" not in own:
+        family.horizon = options["horizon"]
     check_family(family)
     return family
 
 
-def register_family(name: str, factory: Callable[[], TaskFamily]) -> None:
+def _options(factory: Callable[..., TaskFamily]) -> list[str]:
+    """The keyword arguments of what makes a family."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):  # compiled code may not say
+        return []
+    return [
+        parameter.name
+        for parameter in parameters
+        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+
+
+def register_family(name: str, factory: Callable[..., TaskFamily]) -> None:
     """Makes `factory` the family of that name, for `make_family` and experiments.
+
+    Args:
+        name: how it is called.
+        factory: a class or a function. Its keyword arguments are the family's options, and have defaults.
 
     Raises:
         NacreError: the name is taken.
