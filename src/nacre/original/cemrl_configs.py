@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from nacre.agents.cemrl.config import CemrlConfig
@@ -13,6 +13,7 @@ from nacre.experiments.configuration_files import without_unknown
 from nacre.experiments.experiment import Experiment, override
 from nacre.original import cemrl_tasks
 from nacre.original.keys import CodeBase, as_switch, check_fixed, flatten
+from nacre.original.pearl_configs import OLD_DEFAULTS as PEARL_DEFAULTS
 
 SECTIONS = ("env_params", "algo_params", "reconstruction_params", "util_params")
 
@@ -204,22 +205,29 @@ PUBLISHED = {
 
 def is_own(content: Mapping[str, Any]) -> bool:
     """Whether a configuration is one of CEMRL or DMRLAD, and not of PEARL."""
-    if "reconstruction_params" in content or content.get("env_name") in cemrl_tasks.OWN_NAMES:
+    if "reconstruction_params" in content or _names(content, cemrl_tasks.OWN_NAMES):
         return True
-    own = {
-        "env_params": {"n_train_tasks", "n_eval_tasks", "use_normalized_env", "scripted_policy"},
-        "algo_params": {*OLD_DEFAULTS["algo_params"], "use_softmax", "utility_batch_size", "num_quantiles"}
-        - {"latent_size", "max_path_length"},
-    }
-    return any(isinstance(content.get(section), Mapping) and own[section] & content[section].keys() for section in own)
+    # Forks of PEARL's code have numbers of tasks among env_params, too.
+    env = {"use_normalized_env", "scripted_policy", "state_reconstruction_clip"}
+    algo = {*OLD_DEFAULTS["algo_params"], *DMRLAD_DEFAULTS["algo_params"]} - PEARL_DEFAULTS["algo_params"].keys()
+    return _has(content, "env_params", env) or _has(content, "algo_params", algo - {"latent_size"})
 
 
 def is_dmrlad(content: Mapping[str, Any]) -> bool:
     """Whether a configuration of the two is one of DMRLAD: it has a key or an environment that CEMRL has not."""
-    if content.get("env_name") in cemrl_tasks.DMRLAD_NAMES:
+    if _names(content, cemrl_tasks.DMRLAD_NAMES):
         return True
-    sections = ((content.get(section), keys) for section, keys in DMRLAD_DEFAULTS.items())
-    return any(isinstance(values, Mapping) and keys.keys() & values.keys() for values, keys in sections)
+    return any(_has(content, section, set(keys)) for section, keys in DMRLAD_DEFAULTS.items())
+
+
+def _names(content: Mapping[str, Any], environments: Collection[str]) -> bool:
+    name = content.get("env_name")
+    return isinstance(name, str) and name in environments
+
+
+def _has(content: Mapping[str, Any], section: str, keys: set[str]) -> bool:
+    values = content.get(section)
+    return isinstance(values, Mapping) and bool(keys & values.keys())
 
 
 def as_published(experiment: Experiment) -> Experiment:
@@ -257,7 +265,7 @@ def _translate(content: Any, ignore_unknown: bool) -> tuple[Experiment, list[str
 
 
 def _choice(key: str, value: Any, choices: Mapping[Any, str]) -> str:
-    if value is not None and not isinstance(value, str) or value not in choices:
+    if (value is not None and not isinstance(value, str)) or value not in choices:
         allowed = ", ".join(map(json.dumps, choices))
         raise NacreError(f"{key} is {json.dumps(value)}; allowed: {allowed}")
     return choices[value]
@@ -275,13 +283,13 @@ def _validation_block(share: Any) -> int:
 
 
 def _about_sampling(values: Mapping[str, Any]) -> list[str]:
-    trees = [key for key in ("algo_params.data_usage_reconstruction", "algo_params.data_usage_sac")]
-    trees = [key for key in trees if values[key] == "tree_sampling"]
+    keys = "algo_params.data_usage_reconstruction", "algo_params.data_usage_sac"
+    trees = [key for key in keys if values[key] == "tree_sampling"]
     if not trees:
         return []
     fields = " and ".join(f"{CHOICES[key][0]} uniform" for key in trees)
     return [
-        f"{' and '.join(trees)} \"tree_sampling\" became {fields}: it drew uniformly, by way of buckets that left out "
+        f'{" and ".join(trees)} "tree_sampling" became {fields}: it drew uniformly, by way of buckets that left out '
         "some transitions"
     ]
 
