@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from nacre.agents.cemrl.config import CemrlConfig
-from nacre.configuration import AlgorithmConfig
 from nacre.errors import NacreError
 from nacre.experiments.configuration_files import without_unknown
 from nacre.experiments.experiment import Experiment, override
@@ -184,6 +183,9 @@ FIXED = {
 }
 """Old keys of which one value is supported, and why."""
 
+_BEGINNING = ("path_to_weights", "train_or_showcase")
+"""What does not matter once a run is done."""
+
 SWITCHES = tuple(
     f"{section}.{key}"
     for defaults in (OLD_DEFAULTS, DMRLAD_DEFAULTS)
@@ -230,12 +232,7 @@ def _has(content: Mapping[str, Any], section: str, keys: set[str]) -> bool:
     return isinstance(values, Mapping) and bool(keys & values.keys())
 
 
-def as_published(experiment: Experiment) -> Experiment:
-    """The experiment, with the old code's deviations."""
-    return override(experiment, PUBLISHED)
-
-
-def _translate(content: Any, ignore_unknown: bool) -> tuple[Experiment, list[str]]:
+def _translate(content: Any, ignore_unknown: bool, of_run: bool) -> tuple[Experiment, list[str]]:
     dmrlad = is_dmrlad(content)
     defaults = flatten(OLD_DEFAULTS, SECTIONS) | (flatten(DMRLAD_DEFAULTS, SECTIONS) if dmrlad else {})
     known = [*defaults, *FIELDS, *CHOICES, *WITHOUT_MEANING, *FIXED, *cemrl_tasks.KEYS]
@@ -243,7 +240,7 @@ def _translate(content: Any, ignore_unknown: bool) -> tuple[Experiment, list[str
     given = {key: as_switch(key, value) if key in SWITCHES else value for key, value in given.items()}
     values = defaults | given
     tasks = cemrl_tasks.tasks_of(values)
-    check_fixed(values, FIXED)
+    check_fixed(values, {key: fixed for key, fixed in FIXED.items() if not (of_run and key in _BEGINNING)})
 
     fields = {field: values[key] for key, field in FIELDS.items() if key in values}
     fields |= {field: _choice(key, values[key], choices) for key, (field, choices) in CHOICES.items()}
@@ -252,7 +249,7 @@ def _translate(content: Any, ignore_unknown: bool) -> tuple[Experiment, list[str
     messages += [
         f"{key} has no meaning any more: {why}"
         for key, why in WITHOUT_MEANING.items()
-        if key in given and given[key] != defaults.get(key) and key != "exp_name"
+        if key in given and given[key] != defaults.get(key) and not (of_run and key in ("exp_name", "showcase_itr"))
     ]
     messages += [*_about_sampling(values), *tasks.messages]
     if not values["util_params.use_gpu"]:
@@ -261,7 +258,9 @@ def _translate(content: Any, ignore_unknown: bool) -> tuple[Experiment, list[str
     kind, config = "cemrl", CemrlConfig()
     experiment = Experiment(f"{kind}/{values['env_name']}", tasks.family, config, train_tasks=100, test_tasks=30)
     experiment = override(experiment, fields)
-    return experiment, [*messages, _about_deviations(experiment.algorithm)]
+    if of_run:
+        return override(experiment, PUBLISHED), messages
+    return experiment, [*messages, _about_deviations()]
 
 
 def _choice(key: str, value: Any, choices: Mapping[Any, str]) -> str:
@@ -294,7 +293,7 @@ def _about_sampling(values: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _about_deviations(config: AlgorithmConfig) -> str:
+def _about_deviations() -> str:
     flags = " ".join(f"--{field.replace('_', '-')} {value}" for field, value in PUBLISHED.items())
     return (
         "the old code's deviations from its own method are not taken over; they can be had back by options, as its "

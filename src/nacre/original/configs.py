@@ -21,12 +21,16 @@ from nacre.original.keys import CodeBase
 from nacre.original.pearl_configs import PEARL
 
 
-def read_old_config(path: str | Path, ignore_unknown: bool = False) -> tuple[Experiment, list[str]]:
+def read_old_config(
+    path: str | Path, ignore_unknown: bool = False, of_run: bool = False
+) -> tuple[Experiment, list[str]]:
     """Reads a configuration file of an original code base, which its keys tell.
 
     Args:
         path: the file.
         ignore_unknown: whether keys that are not known are left out, with a message for each.
+        of_run: whether it is that of a run whose networks are there. Its agent then is as it was, with the deviations
+            of the old code, and with which networks the run began does not matter.
 
     Returns:
         the experiment (its values are not validated yet), and one message for each key of the file that was
@@ -39,7 +43,7 @@ def read_old_config(path: str | Path, ignore_unknown: bool = False) -> tuple[Exp
     content = read_values(Path(path))
     code_base = code_base_of(content)
     try:
-        return code_base.translate(content, ignore_unknown)
+        return code_base.translate(content, ignore_unknown, of_run)
     except NacreError as error:
         raise naming(Path(path), NacreError(code_base.in_old_words(str(error)))) from None
 

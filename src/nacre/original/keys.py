@@ -17,9 +17,9 @@ class CodeBase(NamedTuple):
     name: str
     fields: Mapping[str, str]
     """Keys that are a field of ours under another name."""
-    translate: Callable[[Any, bool], tuple[Experiment, list[str]]]
-    """Makes an experiment and messages of a file's content; the other argument says whether unknown keys are left
-    out."""
+    translate: Callable[[Any, bool, bool], tuple[Experiment, list[str]]]
+    """Makes an experiment and messages of a file's content. The other arguments say whether unknown keys are left out,
+    and whether it is that of a run whose networks are there: see `read_old_config`."""
 
     def in_old_words(self, message: str) -> str:
         """A message with the old keys in place of our fields, which stand at its beginning or have an underscore or a

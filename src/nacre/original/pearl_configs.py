@@ -155,7 +155,7 @@ FAMILIES = (
 """What env_name may be."""
 
 
-def _translate(content: Any, ignore_unknown: bool) -> tuple[Experiment, list[str]]:
+def _translate(content: Any, ignore_unknown: bool, of_run: bool) -> tuple[Experiment, list[str]]:
     known = [*flatten(OLD_DEFAULTS, SECTIONS), *FIELDS, *WITHOUT_MEANING, *FIXED]
     known += ["env_params.goal_radius", "env_params.forward_backward"]
     given, unknown = without_unknown(flatten(content, SECTIONS), known, ignore_unknown)
@@ -182,6 +182,8 @@ def _translate(content: Any, ignore_unknown: bool) -> tuple[Experiment, list[str
     elif "util_params.use_gpu" in given:
         messages.append("util_params.use_gpu true has no meaning any more: a GPU is used if there is one")
 
+    if of_run:
+        fields.pop("warm_start")
     defaults = Experiment(f"pearl/{family.name}", family.name, PearlConfig(), train_tasks=2, test_tasks=2)
     return override(defaults, fields), messages
 
