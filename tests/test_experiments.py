@@ -278,7 +278,10 @@ def test_options_of_a_family(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"speed": 3}, "unknown option 'speed' of the family cheetah-vel; allowed: horizon"),
+        (
+            {"speed": 3},
+            "unknown option 'speed' of the family cheetah-vel; allowed: highest, horizon, lowest, terminates",
+        ),
         ({"horizon": 0}, "horizon of CheetahVel is 0; allowed: a whole number of at least 1"),
         ({"horizon": math.nan}, "family_options.horizon is nan; allowed: a finite number"),
         ({"horizon": None}, "family_options.horizon is None; allowed: a finite number"),

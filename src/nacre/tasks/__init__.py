@@ -9,14 +9,26 @@ from typing import Any
 from nacre.errors import NacreError, nearest
 from nacre.tasks.ant import (
     AntDir,
+    AntDirCemrl,
     AntDirWithoutForces,
     AntGoal,
+    AntGoalSparse,
     AntGoalWithoutForces,
     AntRandomDir,
     AntRandomDirWithoutForces,
+    AntVel,
+    AntVelSparse,
 )
 from nacre.tasks.checks import call
-from nacre.tasks.cheetah import CheetahDir, CheetahVel
+from nacre.tasks.cheetah import (
+    CheetahDir,
+    CheetahGoalSparse,
+    CheetahMultiTask,
+    CheetahMultiTaskSparse,
+    CheetahRandDamping,
+    CheetahVel,
+    CheetahVelSparse,
+)
 from nacre.tasks.family import TaskFamily, TaskList, TaskSplit, World, check_family, split_tasks
 from nacre.tasks.humanoid import HumanoidDir, HumanoidDirWithoutForces
 from nacre.tasks.own_environment import GymnasiumFamily
@@ -24,6 +36,7 @@ from nacre.tasks.pixels import CheetahVelPixels, PointRobotPixels
 from nacre.tasks.point import PointRobot, SparsePointRobot
 from nacre.tasks.rand_params import HopperRandParams, WalkerRandParams
 from nacre.tasks.simulator import Simulator
+from nacre.tasks.walkers import HopperVel, HopperVelSparse, WalkerVel, WalkerVelSparse
 
 __all__ = [
     "FAMILIES",
@@ -46,16 +59,29 @@ FAMILIES: dict[str, Callable[..., TaskFamily]] = {
         SparsePointRobot,
         CheetahVel,
         CheetahDir,
+        CheetahMultiTask,
+        CheetahRandDamping,
+        CheetahVelSparse,
+        CheetahGoalSparse,
+        CheetahMultiTaskSparse,
         AntDir,
         AntRandomDir,
         AntGoal,
         AntDirWithoutForces,
         AntRandomDirWithoutForces,
         AntGoalWithoutForces,
+        AntDirCemrl,
+        AntVel,
+        AntVelSparse,
+        AntGoalSparse,
         HumanoidDir,
         HumanoidDirWithoutForces,
         WalkerRandParams,
         HopperRandParams,
+        WalkerVel,
+        HopperVel,
+        WalkerVelSparse,
+        HopperVelSparse,
         PointRobotPixels,
         CheetahVelPixels,
     )

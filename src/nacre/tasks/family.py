@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int, Real
 
 from nacre.errors import NacreError
-from nacre.tasks.checks import call, name_of, shortened
+from nacre.tasks.checks import call, name_of, shortened, truths
 
 TaskList = Literal["published", "seeded", "shared"]
 
@@ -112,6 +112,8 @@ class TaskFamily(abc.ABC):
     """Whether `success` says something."""
     success_at: Literal["any", "end"] = "any"
     """An episode is a success if any of its steps was one, or if its last step was."""
+    quantity: str | None = None
+    """What `measured` measures, with its unit: "velocity (m/s)". None: it says nothing."""
     contact_forces: tuple[int, int] | None = None
     """(first, end): which columns of the observation are contact forces; None if it has none."""
     finite_tasks: tuple[tuple[float, ...], ...] | None = None
@@ -147,6 +149,11 @@ class TaskFamily(abc.ABC):
         same = (tasks[:, None] == np.array(self.finite_tasks)[None]).all(axis=-1)
         return same.argmax(axis=1)
 
+    def repeatable(self, tasks: Float64[np.ndarray, "n parameters"]) -> Bool[np.ndarray, " n"]:
+        """Which of these may be there several times, for training and for testing alike, as there are hardly any others
+        to draw of their kind. None, unless a family says otherwise."""
+        return np.zeros(len(tasks), bool)
+
     @abc.abstractmethod
     def sample_tasks(self, generator: np.random.Generator, n: int) -> Float64[np.ndarray, "n parameters"]:
         """Draws `n` tasks."""
@@ -159,9 +166,9 @@ class TaskFamily(abc.ABC):
 
         - `published`: the first `train_tasks` and the last `test_tasks` of the original code's list; `seed` has no
           effect.
-        - `seeded`: train and test tasks are separate draws from `numpy.random.SeedSequence(seed)`, all different. The
-          train tasks do not change when the number of test tasks does. The test tasks change with the number of
-          train tasks only if a draw was a train task already, and so was drawn anew.
+        - `seeded`: train and test tasks are separate draws from `numpy.random.SeedSequence(seed)`, all different but
+          for those that are `repeatable`. The train tasks do not change when the number of test tasks does. The test
+          tasks change with the number of train tasks only if a draw was a train task already, and so was drawn anew.
         - `shared`: the train tasks of `seeded`; the last `test_tasks` of them are also the test tasks.
 
         A family of finitely many tasks has no others to draw: any list gives the first `train_tasks` and the last
@@ -205,6 +212,16 @@ class TaskFamily(abc.ABC):
     def success(self, previous: Any, action: Any, following: Any, task: Any) -> Bool[Any, "..."]:
         """Whether the task is achieved after this transition (see `success_at`); pure as `reward` is."""
         raise NotImplementedError(f"{self.name} does not say what a success is")
+
+    def measured(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        """The quantity that the task is about, such as a velocity, over this transition (...); pure as `reward` is.
+        Plots show it over time, and how soon it follows a task that changes."""
+        raise NotImplementedError(f"{self.name} does not say what its tasks are about")
+
+    def target(self, task: Any) -> Any:
+        """What `measured` should be, for NumPy arrays of tasks (..., parameters): shape (...), NaN for tasks without
+        a target. None: no task has one, and more is better."""
+        return None
 
     def terminated(self, previous: Any, action: Any, following: Any, task: Any) -> Bool[np.ndarray, "..."]:
         """Whether the task ended with this transition. Never, unless a family says otherwise."""
@@ -338,11 +355,11 @@ def _different_tasks(
     n: int,
     taken: Float64[np.ndarray, "n_taken parameters"] | None = None,
 ) -> Float64[np.ndarray, "n parameters"]:
-    """`n` tasks that differ from each other and from those of `taken`."""
+    """`n` tasks that differ from each other and from those of `taken`, but for those that are repeatable."""
     tasks = draw_tasks(family, generator, n)
     others = tasks[:0] if taken is None else taken
     for _ in range(ROUNDS):
-        again = _repeated(np.concatenate([others, tasks]))[len(others) :]
+        again = _repeated(np.concatenate([others, tasks]))[len(others) :] & ~_repeatable(family, tasks)
         if not again.any():
             return tasks
         tasks[again] = draw_tasks(family, generator, int(again.sum()))
@@ -361,6 +378,10 @@ def _repeated(rows: Float64[np.ndarray, "n parameters"]) -> Bool[np.ndarray, " n
     return repeated
 
 
+def _repeatable(family: TaskFamily, tasks: np.ndarray) -> Bool[np.ndarray, " n"]:
+    return truths(family.repeatable, call(family.repeatable, tasks), len(tasks))
+
+
 def _check_different(family: TaskFamily, tasks: np.ndarray) -> None:
     repeated = _repeated(tasks)
     if repeated.any():
@@ -374,7 +395,7 @@ def _check_different(family: TaskFamily, tasks: np.ndarray) -> None:
 def _check_held_out(family: TaskFamily, train: np.ndarray, test: np.ndarray) -> None:
     """Raises NacreError if a test task is a train task. In a family of few tasks all of them may be."""
     known = (train[None] == test[:, None]).all(axis=-1)
-    trained_on = known.any(axis=1)
+    trained_on = known.any(axis=1) & ~_repeatable(family, test)
     if not trained_on.any() or (family.finite_tasks is not None and trained_on.all()):
         return
     row = int(np.argmax(trained_on))

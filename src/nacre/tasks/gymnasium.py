@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from jaxtyping import Float32, Real, UInt8
 
-from nacre.errors import NacreError
+from nacre.errors import NacreError, shown
 from nacre.tasks.family import TaskFamily, check_tasks, draw_tasks
 from nacre.tasks.rendering import Renderer, signs_of
 from nacre.tasks.simulator import Simulator, action_space, observation_space
@@ -31,19 +31,23 @@ class FamilyEnv(gymnasium.Env):
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
 
-    def __init__(self, family: TaskFamily | str, render_mode: str | None = None) -> None:
+    def __init__(self, family: TaskFamily | str, render_mode: str | None = None, **options: Any) -> None:
         """
         Args:
             family: the family, or its name.
             render_mode: "rgb_array": `render` returns pictures, which also show the goal or direction of the task.
+            options: of the family, if its name is given, as `nacre.make_family` takes them.
 
         Raises:
-            NacreError: there is no family of that name, or no such mode; the family, or this machine, cannot draw.
+            NacreError: there is no family of that name, or no such option or mode; the family, or this machine, cannot
+                draw.
         """
         if isinstance(family, str):
             from nacre.tasks import make_family  # here, because nacre.tasks imports this module
 
-            family = make_family(family)
+            family = make_family(family, **options)
+        elif options:
+            raise NacreError(f"options are {shown(options)}; allowed with a family that is made already: none")
         if render_mode not in (None, "rgb_array"):
             raise NacreError(f"render_mode is {render_mode!r}; allowed: None, 'rgb_array'")
         self.family = family

@@ -32,6 +32,7 @@ class HumanoidDir(TaskFamily):
     action_size = 17
     horizon = 200
     task_parameters = ("direction_x", "direction_y")
+    quantity = "velocity in the direction (m/s)"
     contact_forces = (292, 376)
     feels_contacts: bool = True
     """Whether contact forces are computed; without, they are 0."""
@@ -46,6 +47,9 @@ class HumanoidDir(TaskFamily):
         control_cost = 0.1 * ((CONTROL_RANGE * action) ** 2).sum(-1)
         impact_cost = (0.5e-6 * (following[..., 3:] ** 2).sum(-1)).clip(None, 10.0)
         return progress - control_cost - impact_cost + SURVIVAL_REWARD
+
+    def measured(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        return (task * (following[..., :2] - previous[..., :2])).sum(-1) / (FRAME_SKIP * TIMESTEP)
 
     def terminated(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
         height = following[..., 2]

@@ -73,6 +73,7 @@ class PointRobot(TaskFamily):
     action_size = 2
     horizon = 20
     task_parameters = ("goal_x", "goal_y")
+    quantity = "distance to the goal (m)"
     has_success = True
     success_at = "end"
     goal_radius = 0.2
@@ -88,6 +89,12 @@ class PointRobot(TaskFamily):
 
     def success(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
         return _distance(following, task) <= self.goal_radius
+
+    def measured(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        return _distance(following, task)
+
+    def target(self, task: Any) -> Any:
+        return np.zeros(np.shape(task)[:-1])
 
     def make_world(self, n_slots: int, threads: int) -> World:
         return PointWorld(n_slots, start_range=1.0, goal_radius=0.1)
@@ -105,6 +112,7 @@ class SparsePointRobot(TaskFamily):
     action_size = 2
     horizon = 20
     task_parameters = ("goal_x", "goal_y")
+    quantity = "distance to the goal (m)"
     has_sparse_reward = True
     has_success = True
     success_at = "any"
@@ -130,6 +138,12 @@ class SparsePointRobot(TaskFamily):
 
     def success(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
         return _distance(following, task) <= self.goal_radius
+
+    def measured(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        return _distance(following, task)
+
+    def target(self, task: Any) -> Any:
+        return np.zeros(np.shape(task)[:-1])
 
     def make_world(self, n_slots: int, threads: int) -> World:
         return PointWorld(n_slots, start_range=0.0, goal_radius=self.goal_radius)
