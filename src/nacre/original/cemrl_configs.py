@@ -245,6 +245,8 @@ def _translate(content: Any, ignore_unknown: bool, of_run: bool) -> tuple[Experi
     fields = {field: values[key] for key, field in FIELDS.items() if key in values}
     fields |= {field: _choice(key, values[key], choices) for key, (field, choices) in CHOICES.items()}
     fields["validation_block"] = _validation_block(values["reconstruction_params.train_val_percent"])
+    if "last" not in (fields["encoder_data"], fields["policy_data"]):
+        del fields["last_transitions"]
     fields |= tasks.fields
     messages += [
         f"{key} has no meaning any more: {why}"

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from nacre.errors import NacreError, nearest
-from nacre.experiments.experiment import options
+from nacre.experiments.experiment import Experiment, family_of, options
 from nacre.original.keys import as_switch, check_fixed
-from nacre.tasks import make_family
+from nacre.tasks import TaskSplit, make_family
 
 NEVER = 1e5
 """A change so far off, in metres or steps, that no episode gets there: the old files have 1e6."""
@@ -29,24 +31,25 @@ class Environment:
     """Whether `termination_possible` says if episodes may end early. If not, they always may, or never."""
     has_directions: bool = False
     """Whether the tasks are running forward and backward."""
-    variants: Mapping[str, str] = field(default_factory=dict)
-    """Our names of the kinds of tasks, by those of the old code."""
+    lists: Mapping[str, tuple[str, Mapping[str, str]]] = field(default_factory=dict)
+    """Options of the family that are lists, by the old keys that they were, with our names of what may be in them by
+    those of the old code."""
     keys: Mapping[str, str] = field(default_factory=dict)
     """Options of the family, by the old keys that they were."""
     fixed: Mapping[str, Any] = field(default_factory=dict)
     """Other old keys, of which one value is supported."""
+    always: Mapping[str, Any] = field(default_factory=dict)
+    """Options of the family that no old key says."""
 
 
-def _variants(*names: str) -> dict[str, str]:
-    return {name.replace("-", " "): name for name in names}
+def _variants(*names: str) -> dict[str, tuple[str, dict[str, str]]]:
+    return {"task_variants": ("variants", {name.replace("-", " "): name for name in names})}
 
 
 _VELOCITIES = (0.0, 1.0)
 _CHEETAH_VEL = Environment("cheetah-vel", _VELOCITIES)
 _CHEETAH_DIR = Environment("cheetah-dir", shifts="opposite", has_directions=True)
-_MULTI_TASK = Environment(
-    "cheetah-multi-task", variants=_variants("velocity", "direction", "goal", "flipping", "jumping")
-)
+_MULTI_TASK = Environment("cheetah-multi-task", lists=_variants("velocity", "direction", "goal", "flipping", "jumping"))
 _WALKER_VEL = Environment("walker-vel", _VELOCITIES)
 _HOPPER_VEL = Environment("hopper-vel", _VELOCITIES)
 
@@ -64,12 +67,24 @@ CEMRL_ENVIRONMENTS = {
         fixed={"observe_velocity": True, "filename": "half_cheetah.xml", "frame_skip": 5},
     ),
     "ant-non-stationary-vel": Environment("ant-vel", _VELOCITIES),
-    "ant-non-stationary-dir": Environment("ant-non-stationary-dir", shifts="opposite", has_directions=True),
+    "ant-non-stationary-dir": Environment("ant-dir-cemrl", shifts="opposite", has_directions=True),
     "hopper-stationary-vel": _HOPPER_VEL,
     "hopper-non-stationary-vel": _HOPPER_VEL,
     "walker2d-stationary-vel": _WALKER_VEL,
     "walker2d-non-stationary-vel": _WALKER_VEL,
-    "walker2d-non-stationary-rand-params": Environment("walker-rand-params-runner"),
+    "walker2d-non-stationary-rand-params": Environment(
+        "walker-rand-params",
+        may_terminate=False,
+        lists={
+            "rand_params": (
+                "varied",
+                {"body_mass": "mass", "body_inertia": "inertia", "dof_damping": "damping", "geom_friction": "friction"},
+            )
+        },
+        keys={"log_scale_limit": "log_scale_limit", "observe_velocity": "sees_velocities"},
+        fixed={"filename": "walker2d.xml", "frame_skip": 4, "termination_possible": True},
+        always={"timestep": 0.002},
+    ),
     "humanoid-dir": Environment("humanoid-dir", shifts=None, may_terminate=False),
 }
 
@@ -78,15 +93,61 @@ DMRLAD_ENVIRONMENTS = {
     "cheetah-goal-sparse": Environment("cheetah-goal-sparse"),
     "cheetah-sparse-multi-task": Environment(
         "cheetah-multi-task-sparse",
-        variants=_variants("forward-velocity", "backward-velocity", "front-goal", "back-goal"),
+        lists=_variants("forward-velocity", "backward-velocity", "front-goal", "back-goal"),
     ),
+    "ant-vel-sparse": Environment("ant-vel-sparse", _VELOCITIES),
+    "ant-goal-sparse": Environment(
+        "ant-goal-sparse", shifts=None, may_terminate=False, keys={"task_max_radius": "radius"}
+    ),
+    "hopper-sparse-vel": Environment("hopper-vel-sparse", _VELOCITIES),
+    "walker2d-sparse-vel": Environment("walker-vel-sparse", _VELOCITIES),
 }
 
+_META_WORLD = "Meta-World's tasks are not there"
+_ARM = "the Sawyer arm is not there"
+_PROTOTYPE = "it was an early prototype, which no configuration of the old code used"
+REFUSED = {
+    **dict.fromkeys(
+        (
+            *(f"metaworld-ml1-{task}" for task in ("reach", "push", "pick-and-place")),
+            *(f"metaworld-ml{classes}" for classes in ("3", "10", "45")),
+            "metaworld-ml10-scripted",
+        ),
+        _META_WORLD,
+    ),
+    **dict.fromkeys(("sawyer-push", "sawyer-reach", "sawyer-push-sparse", "sawyer-reach-sparse"), _ARM),
+    "ant-goal": "the old code could not make it; ant-goal-sparse is there, and cemrl/ant-goal in nacre list",
+    **dict.fromkeys(
+        (
+            "ant-changing-dir",
+            "ant-changing-goal",
+            "ant-cripple",
+            "ant-rand-params",
+            "cheetah-changing-dir",
+            "cheetah-changing-vel-old",
+            "cheetah-changing-multi-env",
+            "cheetah-rand-params",
+            "cheetah-hfield-rand-params",
+            "walker2d-changing-vel",
+        ),
+        _PROTOTYPE,
+    ),
+}
+"""Environments of the old code that are not there, and why."""
+
 ENVIRONMENTS = CEMRL_ENVIRONMENTS | DMRLAD_ENVIRONMENTS
-OWN_NAMES = frozenset(ENVIRONMENTS) - {"humanoid-dir"}
+OWN_NAMES = {*ENVIRONMENTS, *REFUSED} - {"humanoid-dir", "ant-goal"}
 """What only CEMRL and DMRLAD call an environment, and PEARL does not."""
 DMRLAD_NAMES = frozenset(DMRLAD_ENVIRONMENTS)
 
+_TERMINATION = {"termination_possible"}
+_USUAL_CHANGE = {
+    "change_steps": 100,
+    "change_prob": 1.0,
+    "positive_change_point_basis": 10,
+    "negative_change_point_basis": -10,
+}
+"""What the old code takes if a file names none."""
 CHANGES = (
     "change_mode",
     "change_prob",
@@ -103,11 +164,17 @@ KEYS = tuple(
         "termination_possible",
         "task_min_velocity",
         "task_max_velocity",
-        "task_variants",
-        *sorted({key for environment in ENVIRONMENTS.values() for key in (*environment.keys, *environment.fixed)}),
+        *sorted({key for it in ENVIRONMENTS.values() for key in (*it.lists, *it.keys, *it.fixed)} - _TERMINATION),
+        "base_task",
+        "ml10or45",
     )
 )
 """Old keys that belong to environments."""
+
+
+OLD_SEED = 1337
+_FIXED_SEED = {it.family for it in ENVIRONMENTS.values() if it.velocities is not None} | {"cheetah-goal-sparse"}
+"""Families of which the old code drew the tasks with OLD_SEED, uniform in a range."""
 
 
 class Tasks(NamedTuple):
@@ -129,6 +196,8 @@ def tasks_of(values: Mapping[str, Any]) -> Tasks:
         NacreError: it is not there, or a value is impossible.
     """
     name = values["env_name"]
+    if isinstance(name, str) and name in REFUSED:
+        raise NacreError(f"env_name is {json.dumps(name)}; allowed: another environment, as {REFUSED[name]}")
     if not isinstance(name, str) or name not in ENVIRONMENTS:
         raise NacreError(f"unknown env_name {json.dumps(name)}: {nearest(str(name), ENVIRONMENTS)}")
     environment = ENVIRONMENTS[name]
@@ -139,9 +208,8 @@ def tasks_of(values: Mapping[str, Any]) -> Tasks:
     fields, messages = _counts(environment, values)
     chosen = _options(environment, given, values)
     usual = make_family(environment.family)
-    chosen = {option: value for option, value in chosen.items() if getattr(usual, option) != value}
-    shift = _shift(environment, given)
-    fields |= {"family_options": options(**chosen)} | ({} if shift is None else {"shift": shift})
+    chosen = {option: value for option, value in chosen.items() if getattr(usual, option, None) != value}
+    fields |= {"family_options": options(**chosen), **_shift(environment, given)}
     return Tasks(environment.family, fields, messages + _about_unused(name, environment, given))
 
 
@@ -158,7 +226,7 @@ def _counts(environment: Environment, values: Mapping[str, Any]) -> tuple[dict[s
 
 def _options(environment: Environment, given: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Options of the family by name."""
-    chosen: dict[str, Any] = {"horizon": values["algo_params.max_path_length"]}
+    chosen = {"horizon": values["algo_params.max_path_length"], **environment.always}
     if environment.may_terminate:
         key = "env_params.termination_possible"
         chosen["terminates"] = as_switch(key, values.get(key, False))
@@ -168,12 +236,10 @@ def _options(environment: Environment, given: Mapping[str, Any], values: Mapping
         chosen["highest"] = given.get("task_max_velocity", highest)
     if environment.has_directions:
         chosen["directions"] = _directions(values["env_params.n_train_tasks"], values["env_params.n_eval_tasks"])
-    if environment.variants:
-        chosen["variants"] = _chosen_variants(environment.variants, given.get("task_variants"))
-    for key, option in environment.keys.items():
+    for key, (option, names) in environment.lists.items():
         if key in given:
-            chosen[option] = given[key]
-    return chosen
+            chosen[option] = _listed(key, names, given[key])
+    return chosen | {option: given[key] for key, option in environment.keys.items() if key in given}
 
 
 def _directions(train: Any, test: Any) -> tuple[float, ...]:
@@ -187,45 +253,61 @@ def _directions(train: Any, test: Any) -> tuple[float, ...]:
     )
 
 
-def _chosen_variants(names: Mapping[str, str], given: Any) -> tuple[str, ...]:
-    if given is None:
-        return tuple(names.values())
-    known = [name for name in given if name in names] if isinstance(given, list) else []
+def _listed(key: str, names: Mapping[str, str], given: Any) -> tuple[str, ...]:
+    known = [name for name in given if isinstance(name, str) and name in names] if isinstance(given, list) else []
     if not known or known != given:
-        raise NacreError(
-            f"env_params.task_variants is {json.dumps(given)}; allowed: a list of {', '.join(map(json.dumps, names))}"
-        )
+        allowed = ", ".join(map(json.dumps, names))
+        raise NacreError(f"env_params.{key} is {json.dumps(given)}; allowed: a list of some of {allowed}")
     return tuple(names[name] for name in known)
 
 
-def _shift(environment: Environment, given: Mapping[str, Any]) -> Any:
-    """When the task changes inside an episode, and to what; None: never."""
-    if environment.shifts is None:
-        return None
+def _shift(environment: Environment, given: Mapping[str, Any]) -> dict[str, Any]:
+    """When the task changes inside an episode, and to what, as fields of an experiment."""
+    mode = given.get("change_mode", "location")
+    if mode not in ("location", "time"):
+        raise NacreError(f'env_params.change_mode is {json.dumps(mode)}; allowed: "location" or "time"')
+    keys = "change_steps", "change_prob", "positive_change_point_basis", "negative_change_point_basis"
+    steps, probability, first, behind = (_number(key, given.get(key, _USUAL_CHANGE[key])) for key in keys)
+    if environment.shifts is None or min(steps if mode == "time" else first, NEVER) == NEVER or probability == 0:
+        return {}
     from nacre.tasks.shifts import Shift
 
-    mode = given.get("change_mode", "location")
     if mode == "time":
-        steps, probability = given.get("change_steps", 100), given.get("change_prob", 1.0)
-        if steps >= NEVER or probability == 0:
-            return None
-        return Shift("time", steps, probability=probability, draw=environment.shifts)
-    if mode != "location":
-        raise NacreError(f'env_params.change_mode is {json.dumps(mode)}; allowed: "location" or "time"')
-    first, opposite = given.get("positive_change_point_basis", 10), given.get("negative_change_point_basis", -10)
-    if opposite != -first:
+        return {"shift": Shift("time", steps, probability=probability, draw=environment.shifts)}
+    if behind != -first:
         raise NacreError(
-            f"env_params.negative_change_point_basis is {json.dumps(opposite)}; allowed: {json.dumps(-first)}, as "
+            f"env_params.negative_change_point_basis is {json.dumps(behind)}; allowed: {json.dumps(-first)}, as "
             "places of change lie the same way in front and behind"
         )
-    if first >= NEVER:
-        return None
-    return Shift("place", first, given.get("change_point_interval", 1), draw=environment.shifts)
+    spread = _number("change_point_interval", given.get("change_point_interval", 1))
+    return {"shift": Shift("place", first, spread, draw=environment.shifts)}
+
+
+def _number(key: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise NacreError(f"env_params.{key} is {json.dumps(value)}; allowed: a number")
+    return value
 
 
 def _about_unused(name: str, environment: Environment, given: Mapping[str, Any]) -> list[str]:
     """A message for each key that says nothing about this environment."""
-    used = {*environment.keys, *environment.fixed, "termination_possible", *CHANGES}
+    used = {*environment.lists, *environment.keys, *environment.fixed, *_TERMINATION, *CHANGES}
     used |= {"task_min_velocity", "task_max_velocity"} if environment.velocities is not None else set()
-    used |= {"task_variants"} if environment.variants else set()
     return [f"env_params.{key} has no meaning for {name}, and had none" for key in given if key not in used]
+
+
+def known_split(experiment: Experiment) -> TaskSplit | None:
+    """The tasks that the old code trained and tested on; None: it kept no list of them.
+
+    It drew velocities and goals from a fixed seed, for training and for testing alike: the test tasks were the first of
+    the train tasks (spec cemrl-dmrlad 6.1).
+    """
+    if experiment.family not in _FIXED_SEED:
+        return None
+    family = family_of(experiment)
+    lowest, highest = (float(getattr(family, end)) for end in ("lowest", "highest"))
+    train, test = (
+        np.random.RandomState(OLD_SEED).uniform(lowest, highest, (n, 1))
+        for n in (experiment.train_tasks, experiment.test_tasks)
+    )
+    return TaskSplit(train, test)

@@ -19,6 +19,7 @@ from nacre.checkpoint import checkpoint_label, save_checkpoint
 from nacre.errors import NacreError
 from nacre.experiments import Experiment, family_of
 from nacre.original import cemrl_networks, networks
+from nacre.original.cemrl_tasks import known_split
 from nacre.original.configs import read_old_config, validate_old
 from nacre.original.forces import about_contact_forces
 from nacre.original.networks import OldNetworks
@@ -84,7 +85,10 @@ def import_old_run(
         is_pearl = isinstance(experiment.algorithm, PearlConfig)
         if is_pearl and not old.missing:
             experiment = resolve_warm_start(experiment, learner)
-        split = split_tasks(world, experiment.train_tasks, experiment.test_tasks, experiment.seed, experiment.task_list)
+        known = None if is_pearl else known_split(experiment)
+        split = known or split_tasks(
+            world, experiment.train_tasks, experiment.test_tasks, experiment.seed, experiment.task_list
+        )
         state = learner.initial_state(key_of(seed_of(experiment, Stream.NETWORKS)))
         if old.missing:
             say(f"{folder} has no {', '.join(old.missing)}: the run can be evaluated and loaded, but not resumed")
@@ -99,7 +103,7 @@ def import_old_run(
             save_checkpoint(run / CHECKPOINTS, checkpoint_label(0), state, stamped, keep=1)
 
         with new_run(None if out is None else Path(out), experiment, split, fill) as run:
-            if not world.has_published_tasks:
+            if known is None and experiment.task_list != "published":
                 say(_lost_tasks(experiment))
             forces = about_contact_forces(old.arrays, world) if is_pearl else None
             if forces is not None:
