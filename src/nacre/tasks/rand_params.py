@@ -46,6 +46,7 @@ class _RandomParameters(TaskFamily):
     the world's mass or of the root's damping, which are 0. The reward state is qpos and qvel.
     """
 
+    can_relabel = False
     horizon = 200
     asset: str
 
