@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from nacre.agents.cemrl.config import CemrlConfig
+from nacre.agents.dmrlad.config import DmrladConfig
 from nacre.errors import NacreError
 from nacre.experiments.configuration_files import without_unknown
 from nacre.experiments.experiment import Experiment, override
@@ -129,6 +130,11 @@ FIELDS = {
 """Old keys that are a field of ours under another name."""
 
 _USAGE = {None: "uniform", "cut": "last", "linear": "rising", "tree_sampling": "uniform"}
+DMRLAD_FIELDS = {
+    "algo_params.utility_batch_size": "scoring_states",
+    "algo_params.num_quantiles": "quantiles",
+}
+"""The same of what only DMRLAD has."""
 CHOICES: dict[str, tuple[str, dict[Any, str]]] = {
     "algo_params.encoding_mode": (
         "encoder",
@@ -143,6 +149,11 @@ CHOICES: dict[str, tuple[str, dict[Any, str]]] = {
     "reconstruction_params.prior_mode": ("prior", {"fixedOnY": "fixed", "network": "learned"}),
 }
 """Old keys of which each value has another name here."""
+
+DMRLAD_CHOICES: dict[str, tuple[str, dict[Any, str]]] = {
+    "algo_params.use_softmax": ("choice", {True: "softmax", False: "arg-max"}),
+}
+"""The same of what only DMRLAD has."""
 
 WITHOUT_MEANING = {
     "showcase_itr": "it says which networks path_to_weights means: nacre import FOLDER --iteration N",
@@ -179,6 +190,7 @@ FIXED = {
     "env_params.scripted_policy": (False, "Meta-World's scripted policies are not there"),
     "algo_params.use_relabeler": (True, "the z of a transition is always inferred by the newest encoder"),
     "algo_params.use_combination_trainer": (False, "it did not work in the old code"),
+    "env_params.sparse": (False, "rewards are sparse in environments that say so in their name"),
     "algo_params.sparse_rewards": (False, "no environment of the old code had the two rewards that it needs"),
 }
 """Old keys of which one value is supported, and why."""
@@ -203,6 +215,7 @@ PUBLISHED = {
     "target_critics": "published",
 }
 """Fields with which an agent acts and learns as in the old code, whose deviations are not the defaults here."""
+DMRLAD_PUBLISHED = {**PUBLISHED, "log_normaliser": "published"}
 
 
 def is_own(content: Mapping[str, Any]) -> bool:
@@ -235,15 +248,16 @@ def _has(content: Mapping[str, Any], section: str, keys: set[str]) -> bool:
 def _translate(content: Any, ignore_unknown: bool, of_run: bool) -> tuple[Experiment, list[str]]:
     dmrlad = is_dmrlad(content)
     defaults = flatten(OLD_DEFAULTS, SECTIONS) | (flatten(DMRLAD_DEFAULTS, SECTIONS) if dmrlad else {})
-    known = [*defaults, *FIELDS, *CHOICES, *WITHOUT_MEANING, *FIXED, *cemrl_tasks.KEYS]
+    known = [*defaults, *FIELDS, *WITHOUT_MEANING, *FIXED, *cemrl_tasks.KEYS]
     given, messages = without_unknown(flatten(content, SECTIONS), known, ignore_unknown)
     given = {key: as_switch(key, value) if key in SWITCHES else value for key, value in given.items()}
     values = defaults | given
     tasks = cemrl_tasks.tasks_of(values)
     check_fixed(values, {key: fixed for key, fixed in FIXED.items() if not (of_run and key in _BEGINNING)})
 
-    fields = {field: values[key] for key, field in FIELDS.items() if key in values}
-    fields |= {field: _choice(key, values[key], choices) for key, (field, choices) in CHOICES.items()}
+    names, choices = (FIELDS | DMRLAD_FIELDS, CHOICES | DMRLAD_CHOICES) if dmrlad else (FIELDS, CHOICES)
+    fields = {field: values[key] for key, field in names.items() if key in values}
+    fields |= {field: _choice(key, values[key], allowed) for key, (field, allowed) in choices.items()}
     fields["validation_block"] = _validation_block(values["reconstruction_params.train_val_percent"])
     if "last" not in (fields["encoder_data"], fields["policy_data"]):
         del fields["last_transitions"]
@@ -257,16 +271,16 @@ def _translate(content: Any, ignore_unknown: bool, of_run: bool) -> tuple[Experi
     if not values["util_params.use_gpu"]:
         fields["device"] = "cpu"
         messages.append("util_params.use_gpu false became device cpu")
-    kind, config = "cemrl", CemrlConfig()
+    kind, config = ("dmrlad", DmrladConfig()) if dmrlad else ("cemrl", CemrlConfig())
     experiment = Experiment(f"{kind}/{values['env_name']}", tasks.family, config, train_tasks=100, test_tasks=30)
-    experiment = override(experiment, fields)
+    experiment, published = override(experiment, fields), DMRLAD_PUBLISHED if dmrlad else PUBLISHED
     if of_run:
-        return override(experiment, PUBLISHED), messages
-    return experiment, [*messages, _about_deviations()]
+        return override(experiment, published), messages
+    return experiment, [*messages, _about_deviations(published)]
 
 
 def _choice(key: str, value: Any, choices: Mapping[Any, str]) -> str:
-    if (value is not None and not isinstance(value, str)) or value not in choices:
+    if not (value is None or isinstance(value, str | bool)) or value not in choices:
         allowed = ", ".join(map(json.dumps, choices))
         raise NacreError(f"{key} is {json.dumps(value)}; allowed: {allowed}")
     return choices[value]
@@ -295,8 +309,8 @@ def _about_sampling(values: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _about_deviations() -> str:
-    flags = " ".join(f"--{field.replace('_', '-')} {value}" for field, value in PUBLISHED.items())
+def _about_deviations(published: Mapping[str, str]) -> str:
+    flags = " ".join(f"--{field.replace('_', '-')} {value}" for field, value in published.items())
     return (
         "the old code's deviations from its own method are not taken over; they can be had back by options, as its "
         f"published numbers depend on them: {flags}"
@@ -305,6 +319,6 @@ def _about_deviations() -> str:
 
 CEMRL = CodeBase(
     "CEMRL",
-    FIELDS | {key: field for key, (field, _) in CHOICES.items()},
+    FIELDS | DMRLAD_FIELDS | {key: field for key, (field, _) in (CHOICES | DMRLAD_CHOICES).items()},
     _translate,
 )

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nacre.agents.cemrl.config import CemrlConfig
+from nacre.agents.dmrlad.config import DmrladConfig
 from nacre.errors import NacreError
 from nacre.original.networks import OldNetworks, mlp_leaves, side_by_side
 from nacre.original.statistics_files import read_statistics
@@ -82,19 +83,26 @@ class _Reader:
             self.take("prior_pz", ".networks.encoder.prior", self.prior)
         else:
             self.put(".networks.encoder.prior", _fixed_prior(config))
-        self.take("policy", ".networks.control.policy.network", lambda saved: _reordered(mlp_leaves(saved), state))
+
+        def policy(saved: State) -> Leaves:
+            return _reordered(mlp_leaves(saved), state)
+
+        self.take("policy", ".networks.control.policy.network", policy)
         self.put(".networks.normaliser", self.normaliser())
 
         missing = [] if self.take_if_there("decoder", ".networks.decoder", self.decoder) else ["decoder"]
         critic_input = np.concatenate([state, len(state) + np.arange(self.action)])
+        letter, critic = ("z", quantile_leaves) if isinstance(config, DmrladConfig) else ("q", mlp_leaves)
         for place, name in (
-            (".networks.control.critics[0]", "qf1"),
-            (".networks.control.critics[1]", "qf2"),
-            (".target_critics[0]", "target_qf1"),
-            (".target_critics[1]", "target_qf2"),
+            (".networks.control.critics[0]", f"{letter}f1"),
+            (".networks.control.critics[1]", f"{letter}f2"),
+            (".target_critics[0]", f"target_{letter}f1"),
+            (".target_critics[1]", f"target_{letter}f2"),
         ):
-            if not self.take_if_there(name, place, lambda saved: _reordered(mlp_leaves(saved), critic_input)):
+            if not self.take_if_there(name, place, lambda saved: _reordered(critic(saved), critic_input)):
                 missing.append(name)
+        if config.has_target_policy and not self.take_if_there("target_policy", ".target_policy.network", policy):
+            missing.append("target_policy")
         if config.latent_temperature and not self.take_if_there("alpha_net", ".networks.temperature", mlp_leaves):
             missing.append("alpha_net")
         # The best of an iteration begin as what there is.
@@ -217,6 +225,30 @@ def linear_leaves(layers: Sequence[State]) -> Leaves:
     return {".weights[0]": weights, ".biases[0]": biases}
 
 
+def quantile_leaves(state: State) -> Leaves:
+    """A quantile critic: blocks of a linear layer, layer normalisation and an activation in `base_fc`, `tau_fc` and
+    `merge_fc`, numbered each, and `last_fc`."""
+    layers: dict[str, dict[str, np.ndarray]] = {}
+    for name, array in state.items():
+        layer, _, kind = name.rpartition(".")
+        layers.setdefault(layer, {})[kind] = array
+    blocks = max(1, sum(re.fullmatch(r"base_fc\.\d+", layer) is not None for layer in layers) // 2)
+    places = {f".base[{number}]": ("base_fc", 3 * number) for number in range(blocks)}
+    places |= {".embedding": ("tau_fc", 0), ".merge": ("merge_fc", 0)}
+    _expect(
+        {f"{module}.{number + part}" for module, number in places.values() for part in (0, 1)} | {"last_fc"}, layers
+    )
+    for layer in layers.values():
+        _expect({"weight", "bias"}, layer)
+    leaves: Leaves = {}
+    for place, (module, number) in places.items():
+        linear, normalisation = (layers[f"{module}.{number + part}"] for part in (0, 1))
+        leaves[f"{place}.weight"], leaves[f"{place}.bias"] = side_by_side([linear])
+        leaves |= {f"{place}.scale": normalisation["weight"], f"{place}.offset": normalisation["bias"]}
+    leaves[".weight"], leaves[".bias"] = side_by_side([layers["last_fc"]])
+    return leaves
+
+
 def _fixed_prior(config: CemrlConfig) -> Leaves:
     shape = (config.classes, config.latent_size)
     mean = np.broadcast_to(np.arange(config.classes)[:, None], shape)
@@ -224,11 +256,12 @@ def _fixed_prior(config: CemrlConfig) -> Leaves:
 
 
 def _reordered(leaves: Leaves, order: np.ndarray) -> Leaves:
-    """An MLP whose inputs come in another order: input i is what was input order[i]."""
-    first = leaves[".weights[0]"]
+    """A network whose inputs come in another order: input i is what was input order[i]."""
+    name = ".weights[0]" if ".weights[0]" in leaves else ".base[0].weight"
+    first = leaves[name]
     if len(first) != len(order):
         raise NacreError(f"does not fit the configuration: it has {len(first)} inputs, and {len(order)} were expected")
-    return leaves | {".weights[0]": first[order]}
+    return leaves | {name: first[order]}
 
 
 def _parts(state: State) -> dict[str, dict[str, np.ndarray]]:

@@ -232,8 +232,8 @@ def _options(environment: Environment, given: Mapping[str, Any], values: Mapping
         chosen["terminates"] = as_switch(key, values.get(key, False))
     if environment.velocities is not None:
         lowest, highest = environment.velocities
-        chosen["lowest"] = given.get("task_min_velocity", lowest)
-        chosen["highest"] = given.get("task_max_velocity", highest)
+        chosen["lowest"] = _number("task_min_velocity", given.get("task_min_velocity", lowest))
+        chosen["highest"] = _number("task_max_velocity", given.get("task_max_velocity", highest))
     if environment.has_directions:
         chosen["directions"] = _directions(values["env_params.n_train_tasks"], values["env_params.n_eval_tasks"])
     for key, (option, names) in environment.lists.items():
@@ -286,7 +286,7 @@ def _shift(environment: Environment, given: Mapping[str, Any]) -> dict[str, Any]
 def _number(key: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise NacreError(f"env_params.{key} is {json.dumps(value)}; allowed: a number")
-    return value
+    return float(value)
 
 
 def _about_unused(name: str, environment: Environment, given: Mapping[str, Any]) -> list[str]:
