@@ -220,7 +220,7 @@ def test_ant_tasks_cover_their_ranges():
 OBSERVED = {
     "ant-vel": lambda data: [data.qpos[2:], data.qvel, data.body("torso").xpos],
     "ant-vel-sparse": lambda data: [data.qpos[2:], data.qvel, data.body("torso").xpos],
-    "ant-dir-cemrl": lambda data: [data.qpos[2:], data.body("torso").xpos, data.qvel],
+    "ant-dir-weighted": lambda data: [data.qpos[2:], data.body("torso").xpos, data.qvel],
 }
 """Positions, velocities and the torso's place in the orders of CEMRL (spec cemrl-dmrlad 3.2)."""
 
@@ -232,7 +232,7 @@ def sparse(reward, radius):
 PAID = {
     "ant-vel": lambda velocity: -abs(velocity - 0.5),
     "ant-vel-sparse": lambda velocity: sparse(-abs(velocity - 0.5), 0.3),
-    "ant-dir-cemrl": lambda velocity: 10 * -1 * velocity,
+    "ant-dir-weighted": lambda velocity: 10 * -1 * velocity,
 }
 
 
@@ -309,4 +309,4 @@ def test_tasks_of_cemrls_ants_cover_their_ranges():
         assert (radii < radius / 2).mean() == pytest.approx(0.25, abs=0.02)  # uniform in area
     with pytest.raises(NacreError, match="radius of ant-goal-sparse is -1; allowed: a finite number above 0"):
         make_family("ant-goal-sparse", radius=-1)
-    np.testing.assert_array_equal(make_family("ant-dir-cemrl", directions=(1,)).finite_tasks, [[1.0]])
+    np.testing.assert_array_equal(make_family("ant-dir-weighted", directions=(1,)).finite_tasks, [[1.0]])

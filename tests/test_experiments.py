@@ -206,7 +206,7 @@ def test_the_table_of_experiments() -> None:
         assert experiment.name == name
         assert description
         assert "\n" not in description
-        validate(experiment, make_family(experiment.family))
+        validate(experiment, family_of(experiment))
         assert len({experiment, make_experiment(name), make_experiment(name, seed=1)}) == 2
 
 

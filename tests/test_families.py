@@ -32,7 +32,7 @@ REWARD_STATES = {
     "ant-dir": 87,
     "ant-random-dir": 87,
     "ant-goal": 87,
-    "ant-dir-cemrl": 87,
+    "ant-dir-weighted": 87,
     "ant-vel": 87,
     "ant-vel-sparse": 87,
     "ant-goal-sparse": 87,
@@ -59,7 +59,7 @@ PUBLISHED = [
     "cheetah-dir",
     "ant-dir",
     "ant-dir-without-forces",
-    "ant-dir-cemrl",
+    "ant-dir-weighted",
     "point-robot-pixels",
     "cheetah-vel-pixels",
 ]
@@ -184,7 +184,7 @@ def test_impossible_numbers_of_tasks(name, train, test, message):
         ("ant-dir", 27, 8, 200),
         ("ant-random-dir", 27, 8, 200),
         ("ant-goal", 113, 8, 200),
-        ("ant-dir-cemrl", 30, 8, 200),
+        ("ant-dir-weighted", 30, 8, 200),
         ("ant-vel", 30, 8, 200),
         ("ant-vel-sparse", 30, 8, 200),
         ("ant-goal-sparse", 116, 8, 200),
@@ -287,7 +287,7 @@ def test_rewards_are_the_same_function_in_numpy_and_jax_and_for_any_leading_axes
 TERMINATING: dict[str, dict[str, Any]] = {
     name: {"terminates": True}
     for name in ALL
-    if name.endswith(("-vel", "-vel-sparse", "-cemrl")) or (name.startswith("cheetah") and "pixels" not in name)
+    if name.endswith(("-vel", "-vel-sparse", "-weighted")) or (name.startswith("cheetah") and "pixels" not in name)
 }
 """Families that end only if they are asked to."""
 
@@ -578,7 +578,7 @@ QUANTITIES = {
     "ant-goal-sparse": ([3.0, 1.0, 0.5], [0.0, -3.0], 5.0, 0.0),
     "ant-vel": ([0.1, 9.0, 0.5], [3.0], 2.0, 3.0),
     "ant-vel-sparse": ([0.1, 9.0, 0.5], [3.0], 2.0, 3.0),
-    "ant-dir-cemrl": ([0.1, 9.0, 0.5], [-1.0], -2.0, None),
+    "ant-dir-weighted": ([0.1, 9.0, 0.5], [-1.0], -2.0, None),
     "humanoid-dir": ([0.015, 0.03, 1.4], [0.0, 1.0], 2.0, None),
     "walker-vel": ([0.016], [1.5], 2.0, 1.5),
     "hopper-vel": ([0.016], [1.5], 2.0, 1.5),

@@ -29,7 +29,7 @@ IDS = {
     "nacre/AntDirWithoutForces-v0": "ant-dir-without-forces",
     "nacre/AntRandomDirWithoutForces-v0": "ant-random-dir-without-forces",
     "nacre/AntGoalWithoutForces-v0": "ant-goal-without-forces",
-    "nacre/AntDirCemrl-v0": "ant-dir-cemrl",
+    "nacre/AntDirWeighted-v0": "ant-dir-weighted",
     "nacre/AntVel-v0": "ant-vel",
     "nacre/AntVelSparse-v0": "ant-vel-sparse",
     "nacre/AntGoalSparse-v0": "ant-goal-sparse",

@@ -29,6 +29,7 @@ from nacre.experiments import Experiment, make_experiment, named_experiments, op
 from nacre.experiments.experiment import FamilyOptions
 from nacre.extensions import command, import_modules, load_plugins
 from nacre.files import cannot, parse_json, read_text
+from nacre.tasks.shifts import Shift, parse_shift
 
 if TYPE_CHECKING:
     from nacre.estimate import Estimate
@@ -428,7 +429,7 @@ _COMMON = (
 
 def _registry() -> tyro.constructors.ConstructorRegistry:
     """Makes --help show the fields of an experiment that are set most often before the others, and reads options of a
-    family as NAME=VALUE."""
+    family as NAME=VALUE and a shift as TRIGGER:FIRST."""
     registry = tyro.constructors.ConstructorRegistry()
     rank = {name: position for position, name in enumerate(_COMMON)}
     asking = False
@@ -456,6 +457,18 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
             instance_from_str=_parse_options,
             is_instance=lambda value: isinstance(value, tuple),
             str_from_instance=lambda pairs: [f"{name}={_option_text(value)}" for name, value in pairs],
+        )
+
+    @registry.primitive_rule
+    def shift(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
+        if info.type != Shift | None:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="none|TRIGGER:FIRST...",
+            instance_from_str=lambda words: parse_shift(words[0]),
+            is_instance=lambda value: value is None or isinstance(value, Shift),
+            str_from_instance=lambda value: ["none" if value is None else str(value)],
         )
 
     return registry

@@ -20,7 +20,7 @@ ENVIRONMENTS = {
     "nacre/AntDirWithoutForces-v0": ("ant-dir-without-forces", 200),
     "nacre/AntRandomDirWithoutForces-v0": ("ant-random-dir-without-forces", 200),
     "nacre/AntGoalWithoutForces-v0": ("ant-goal-without-forces", 200),
-    "nacre/AntDirCemrl-v0": ("ant-dir-cemrl", 200),
+    "nacre/AntDirWeighted-v0": ("ant-dir-weighted", 200),
     "nacre/AntVel-v0": ("ant-vel", 200),
     "nacre/AntVelSparse-v0": ("ant-vel-sparse", 200),
     "nacre/AntGoalSparse-v0": ("ant-goal-sparse", 200),

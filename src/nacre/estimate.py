@@ -5,13 +5,10 @@ All sizes come from the shapes of what the learner would make: nothing is comput
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import math
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +17,7 @@ import numpy as np
 from nacre.errors import NacreError
 from nacre.experiments import Experiment, family_of, validate
 from nacre.experiments.experiment import bounds_of, field_types
+from nacre.files import memory_of_machine
 from nacre.interfaces import Learner, Memory
 from nacre.runtime import learner_for
 from nacre.tasks.family import TaskFamily
@@ -89,7 +87,7 @@ def memory_of_device() -> float:
     statistics = device.memory_stats() if device.platform != "cpu" else None
     if statistics and "bytes_limit" in statistics:
         return float(statistics["bytes_limit"])
-    return _memory_of_machine()
+    return memory_of_machine()
 
 
 def in_words(size: float) -> str:
@@ -100,18 +98,6 @@ def in_words(size: float) -> str:
         if size >= scale:
             return f"{size / scale:,.1f} {unit}"
     return f"{size / 1e3:.1f} kB"
-
-
-def _memory_of_machine() -> float:
-    limits = [math.inf]
-    with contextlib.suppress(AttributeError, OSError, ValueError):  # on a system that is not POSIX
-        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):  # of a container
-        try:
-            limits.append(int(Path(path).read_text()))
-        except (OSError, ValueError):
-            continue
-    return float(min(limits))
 
 
 @functools.lru_cache(maxsize=4)

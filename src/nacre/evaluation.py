@@ -113,18 +113,30 @@ def meta_test(
     tasks: Float64[np.ndarray, "n parameters"],
     protocol: Protocol,
     seed: np.random.SeedSequence,
+    keeps_all: bool = False,
 ) -> Schedule[MetaTest]:
-    """Meta-tests an agent: every trial of every task at once, each in a slot of its own."""
+    """Meta-tests an agent: every trial of every task at once, each in a slot of its own.
+
+    `keeps_all`: whether episodes carry what rewards are computed from, and the task of each step.
+    """
     agent = make_agent(protocol.capacity(family.horizon))
     repeated = np.repeat(tasks, protocol.trials, axis=0)
     played: list[list[Episode]] = [[] for _ in repeated]
     belief = None
+    keeps = {"keeps_reward_states": keeps_all, "keeps_tasks": keeps_all}
     if protocol.stochastic_steps:
-        played, belief = yield Play(
-            agent, params, repeated, child(seed, 0), deterministic=False, steps=protocol.stochastic_steps
-        )
+        steps = protocol.stochastic_steps
+        played, belief = yield Play(agent, params, repeated, child(seed, 0), deterministic=False, steps=steps, **keeps)
     adapted, belief = yield Play(
-        agent, params, repeated, child(seed, 1), protocol.deterministic, protocol.steps, protocol.episodes, belief
+        agent,
+        params,
+        repeated,
+        child(seed, 1),
+        protocol.deterministic,
+        protocol.steps,
+        protocol.episodes,
+        belief,
+        **keeps,
     )
     played = [first + second for first, second in zip(played, adapted, strict=True)]
     grouped = [played[start : start + protocol.trials] for start in range(0, len(played), protocol.trials)]

@@ -348,7 +348,7 @@ def find_checkpoint(run: Path, checkpoint: Path | str) -> Path:
             warnings.warn(damage, stacklevel=4)
         return path
     for path in (folder / f"{checkpoint}.npz", Path(checkpoint)):
-        if path.is_file():
+        if path.exists():
             return path
     known = ["latest", *(path.stem for path in folder.glob("*.npz"))]
     raise NacreError(f"{run} has no checkpoint {str(checkpoint)!r}: {nearest(str(checkpoint), known)}")

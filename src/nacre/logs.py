@@ -25,7 +25,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[re
 from tensorboardX.summary import scalar
 
 from nacre.errors import NacreError, printable, shown
-from nacre.files import append_durably, cannot, write_atomically
+from nacre.files import append_durably, cannot, check_is_file, write_atomically
 from nacre.locks import check_place
 from nacre.protocol import TEST_RETURN, TEST_SUCCESS
 from nacre.types import Metrics
@@ -177,6 +177,7 @@ def _fields(line: str) -> list[str]:
 
 
 def _complete_lines(path: Path) -> list[str]:
+    check_is_file(path)
     try:
         text = path.read_bytes().decode()
     except OSError as error:

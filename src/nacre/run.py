@@ -26,6 +26,7 @@ from nacre.checkpoint import (
     save_best,
     save_checkpoint,
 )
+from nacre.collect import drawing_from
 from nacre.errors import NonFiniteError, SimulationError
 from nacre.experiments import Experiment, family_of
 from nacre.identity import check_stamp
@@ -121,7 +122,8 @@ class Run:
     def collection(self, phase: Phase) -> Schedule[list[Visit]]:
         """What a phase collects."""
         seed = seed_of(self.experiment, Stream.COLLECTION, self.position.iteration, self.position.phase)
-        return self.learner.collect(phase.name, self.state, self.memory, self.family, self.split.train, seed)
+        schedule = self.learner.collect(phase.name, self.state, self.memory, self.family, self.split.train, seed)
+        return drawing_from(schedule, self.split.train)
 
     def store(self, visits: list[Visit]) -> int:
         """Takes what a phase collected; returns the environment steps that were played."""
@@ -160,7 +162,9 @@ class Run:
     def evaluation(self) -> Schedule[tuple[Metrics, int]]:
         """Columns of progress.csv, and the environment steps that they took."""
         seed = seed_of(self.experiment, Stream.EVALUATION, self.position.iteration)
-        return self.learner.evaluate(self.state, self.memory, self.family, self.split, seed)
+        return drawing_from(
+            self.learner.evaluate(self.state, self.memory, self.family, self.split, seed), self.split.test
+        )
 
     def end_iteration(self, evaluation: Metrics, times: Metrics, board: TensorBoard) -> None:
         """Writes what was collected and the row of the iteration, and a checkpoint if one is due."""

@@ -112,7 +112,7 @@ def evaluate_run(
             simulator = RecordingSimulator(trained.family, n_slots, experiment.threads)
             stack.enter_context(contextlib.closing(simulator))
             renderer = stack.enter_context(contextlib.closing(simulator.make_renderer(WIDTH, HEIGHT)))
-        evaluation, played, _ = play_trials(trained, parameters, protocol, experiment.seed, simulator)
+        evaluation, played, _ = play_trials(trained, parameters, protocol, experiment.seed, simulator, keeps_all=video)
         show(evaluation)
         if path is None:
             return evaluation, None
@@ -145,12 +145,15 @@ def play_trials(
     protocol: Protocol,
     seed: int,
     simulator: Simulator | None = None,
+    *,
+    keeps_all: bool = False,
 ) -> MetaTest:
     """Lets a trained agent adapt to tasks; with the experiment's seed this is what `nacre evaluate RUN` plays.
 
     Args:
         seed: of resets, z and actions.
         simulator: with a slot for each trial; None: one is made and closed.
+        keeps_all: as in :func:`nacre.evaluation.meta_test`.
     """
     experiment = dataclasses.replace(trained.experiment, seed=seed)
     if simulator is None:
@@ -160,7 +163,7 @@ def play_trials(
         closing = contextlib.nullcontext(simulator)
     with prepare_jax(None), closing as chosen:
         source = seed_of(experiment, Stream.COMMAND_EVALUATION)
-        schedule = meta_test(trained.agent, trained.parameters, trained.family, tasks, protocol, source)
+        schedule = meta_test(trained.agent, trained.parameters, trained.family, tasks, protocol, source, keeps_all)
         return run_schedules([schedule], lambda plays: play_together(plays, chosen))[0]
 
 

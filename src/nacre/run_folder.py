@@ -21,6 +21,7 @@ from nacre.experiments.limits import validate
 from nacre.extensions import check_known, command, imported_modules
 from nacre.files import (
     cannot,
+    check_is_file,
     make_folder,
     parse_json,
     read_text,
@@ -387,6 +388,8 @@ def _read(run: Path, may_be_unfinished: bool = False) -> dict[str, Any]:
     path = run / EXPERIMENT
     if not may_be_unfinished:
         _check_is_run(run)
+    if path.exists():
+        check_is_file(path)
     text = read_text(path)
     try:
         content = parse_json(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import sys
@@ -17,8 +18,9 @@ from nacre.configuration import AlgorithmConfig, Bounds, Count, plain_numbers
 from nacre.errors import NacreError, nearest, shown
 from nacre.tasks import make_family
 from nacre.tasks.family import TaskFamily, TaskList
+from nacre.tasks.shifts import Shift, read_shift
 
-ADDED_LATER: dict[str, Any] = {"warm_start": None, "family_options": ()}
+ADDED_LATER: dict[str, Any] = {"warm_start": None, "family_options": (), "shift": None}
 """Fields of an experiment that files of earlier versions lack, with what these versions did. Those of an algorithm are
 in its configuration."""
 
@@ -67,6 +69,8 @@ class Experiment:
     """Where to learn; None: on a GPU if there is one."""
     family_options: FamilyOptions = ()
     """Options of the task family, such as horizon=800."""
+    shift: Shift | None = None
+    """How the task changes inside an episode, in training and in evaluation. None: it does not."""
     warm_start: str | None = None
     """Whose networks to begin with: a run folder, of which the latest checkpoint is taken, a checkpoint, or a folder of
     an old code base. Nothing but networks is taken over, and it is not read again. None: fresh networks."""
@@ -87,12 +91,16 @@ class Experiment:
 
 
 def family_of(experiment: Experiment) -> TaskFamily:
-    """The task family of an experiment, with its options.
+    """The task family of an experiment, with its options and with how its tasks change.
 
     Raises:
         NacreError: there is no such family, or it has no such option, or a value is impossible.
     """
-    return make_family(experiment.family, **dict(experiment.family_options))
+    family = make_family(experiment.family, **dict(experiment.family_options))
+    if family.shift != experiment.shift:
+        family = copy.copy(family)  # what makes it may always give the same one
+        family.shift = experiment.shift
+    return family
 
 
 def options(**values: Any) -> FamilyOptions:
@@ -193,6 +201,8 @@ def check_type(field: str, value: Any, annotation: Any) -> Any:
                 return float(value)
         elif option == FamilyOptions:
             return _sorted_options(field, value)
+        elif option is Shift and isinstance(value, str | Mapping):
+            return read_shift(value)
         elif isinstance(value, get_origin(option) or option):
             return value
     raise NacreError(f"{field} is {shown(value)}; allowed: {' or '.join(map(_describe, _options(annotation)))}")
@@ -272,5 +282,6 @@ def _describe(option: Any) -> str:
         str: "text",
         type(None): "None",
         AlgorithmConfig: "the configuration of an algorithm",
+        Shift: "a shift such as 'place:10+2' or 'time:200'",
     }
     return names.get(option, getattr(option, "__name__", str(option)))

@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from nacre.evaluation import Evaluation
 from nacre.report.figures import AFTER, BEFORE, tidy, trajectories
+from nacre.tasks.quantities import in_words
 from nacre.types import Episode
 
 COLUMNS = 3
@@ -101,7 +102,7 @@ def trajectory_panels(
     figure: Figure, trials: Sequence[Sequence[Episode]], tasks: Float64[np.ndarray, "n parameters"]
 ) -> None:
     """Draws where a point robot went, a panel per task."""
-    panels = _panels(figure, len(trials))
+    panels = panels_of(figure, len(trials))
     for axes, trial, goal in zip(panels, trials, tasks, strict=True):
         trajectories(axes, trial, goal)
         axes.grid(alpha=0.2)
@@ -114,7 +115,7 @@ def trajectory_panels(
     else:
         handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    _label(panels, "x (no unit)", "y (no unit)")
+    label_panels(panels, "x (no unit)", "y (no unit)")
 
 
 def reward_panels(
@@ -124,17 +125,22 @@ def reward_panels(
 
     `sparse`: whether the sparse reward is meant.
     """
-    panels = _panels(figure, len(trials))
+    panels = panels_of(figure, len(trials))
     shades = _MAP(np.linspace(0.0, 0.85, max(map(len, trials))))
     for axes, trial, title in zip(panels, trials, titles, strict=True):
         for number, (episode, shade) in enumerate(zip(trial, shades, strict=False), start=1):
-            rewards = episode.sparse_rewards if sparse and episode.sparse_rewards is not None else episode.rewards
+            rewards = rewards_of(episode, sparse)
             axes.plot(np.arange(1, 1 + len(rewards)), rewards, color=shade, linewidth=1.1, label=f"episode {number}")
         axes.set_title(title, fontsize="small")
         tidy(axes)
     handles, labels = max((axes.get_legend_handles_labels() for axes in panels), key=lambda found: len(found[1]))
     figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)), frameon=False)
-    _label(panels, "time step of the episode", "reward")
+    label_panels(panels, "time step of the episode", "reward")
+
+
+def rewards_of(episode: Episode, sparse: bool) -> np.ndarray:
+    """The rewards that a return sums."""
+    return episode.sparse_rewards if sparse and episode.sparse_rewards is not None else episode.rewards
 
 
 def spread(tasks: Float64[np.ndarray, "n parameters"], most: int) -> list[int]:
@@ -143,7 +149,7 @@ def spread(tasks: Float64[np.ndarray, "n parameters"], most: int) -> list[int]:
     return order[np.linspace(0, len(tasks) - 1, min(most, len(tasks))).round().astype(int)].tolist()
 
 
-def _panels(figure: Figure, n: int) -> list[Axes]:
+def panels_of(figure: Figure, n: int) -> list[Axes]:
     columns = min(COLUMNS, n)
     grid = figure.subplots(-(-n // columns), columns, sharex=True, sharey=True, squeeze=False)
     for unused in grid.flat[n:]:
@@ -151,7 +157,7 @@ def _panels(figure: Figure, n: int) -> list[Axes]:
     return list(grid.flat[:n])
 
 
-def _label(panels: Sequence[Axes], x: str, y: str) -> None:
+def label_panels(panels: Sequence[Axes], x: str, y: str) -> None:
     """Labels the outer panels of a grid."""
     for axes in panels:
         axes.set(xlabel=x, ylabel=y)
@@ -162,8 +168,3 @@ def task_shades(values: Float64[np.ndarray, " n"]) -> ScalarMappable:
     """Colours for the values of a task parameter."""
     low, high = values.min(), values.max()
     return ScalarMappable(Normalize(low, high if high > low else low + 1), _MAP)
-
-
-def in_words(parameter: str) -> str:
-    """The name of a task parameter as people write it."""
-    return parameter.replace("_", " ")

@@ -9,7 +9,7 @@ from typing import Any
 from nacre.errors import NacreError, nearest
 from nacre.tasks.ant import (
     AntDir,
-    AntDirCemrl,
+    AntDirWeighted,
     AntDirWithoutForces,
     AntGoal,
     AntGoalSparse,
@@ -71,7 +71,7 @@ FAMILIES: dict[str, Callable[..., TaskFamily]] = {
         AntDirWithoutForces,
         AntRandomDirWithoutForces,
         AntGoalWithoutForces,
-        AntDirCemrl,
+        AntDirWeighted,
         AntVel,
         AntVelSparse,
         AntGoalSparse,

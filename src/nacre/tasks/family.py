@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float64, Int, Real
 
 from nacre.errors import NacreError
 from nacre.tasks.checks import call, name_of, shortened, truths
+from nacre.tasks.shifts import Shift
 
 TaskList = Literal["published", "seeded", "shared"]
 
@@ -87,6 +88,16 @@ class RememberingWorld(Protocol):
     def load_state_dict(self, state: Any) -> None: ...
 
 
+@runtime_checkable
+class ChangingWorld(World, Protocol):
+    """A world whose slots may be given another task within an episode."""
+
+    def set_tasks(self, slots: Int[np.ndarray, " n"], tasks: Float64[np.ndarray, "n parameters"]) -> None:
+        """Gives slots other tasks, between two steps. Physics that depend on the task follow; whatever else is in a
+        slot, such as positions and velocities, stays. Where no physics depend on it, nothing has to be done."""
+        ...
+
+
 class TaskFamily(abc.ABC):
     """What the world is: its sizes, its tasks, and the rewards as pure functions.
 
@@ -121,6 +132,10 @@ class TaskFamily(abc.ABC):
     """(first, end): which columns of the observation are contact forces; None if it has none."""
     finite_tasks: tuple[tuple[float, ...], ...] | None = None
     """Every task there is, in order, in a family that has only a few; None where tasks are drawn from a continuum."""
+    shift: Shift | None = None
+    """How tasks change within an episode; None: they never do. It is set on an instance."""
+    follows_changes: bool = True
+    """Whether tasks may change within an episode. Worlds then need `set_tasks` (see :class:`ChangingWorld`)."""
 
     @property
     def sizes(self) -> Sizes:
@@ -145,12 +160,42 @@ class TaskFamily(abc.ABC):
         each is a kind of its own."""
         return None if self.finite_tasks is None else len(self.finite_tasks)
 
+    @property
+    def kind_names(self) -> tuple[str, ...]:
+        """What each kind is called."""
+        return tuple(f"kind {kind + 1}" for kind in range(self.kinds or 0))
+
     def kind_of(self, tasks: Float64[np.ndarray, "n parameters"]) -> Int[np.ndarray, " n"]:
         """Which kind each task is of, from 0 on, in families that have `kinds`."""
         if self.finite_tasks is None:
             raise NotImplementedError(f"{self.name} has no kinds of tasks")
         same = (tasks[:, None] == np.array(self.finite_tasks)[None]).all(axis=-1)
         return same.argmax(axis=1)
+
+    @property
+    def has_opposites(self) -> bool:
+        """Whether tasks may change to their opposites."""
+        directions = all(name.startswith("direction") for name in self.task_parameters)
+        return directions or len(self.finite_tasks or ()) > 1 or type(self).opposite is not TaskFamily.opposite
+
+    def opposite(self, task: Float64[np.ndarray, " parameters"]) -> Float64[np.ndarray, " parameters"]:
+        """What a task changes to if tasks change to their opposites: the other way if it is a direction, otherwise the
+        next of the finite tasks, after the last of them the first."""
+        if self.finite_tasks is None or all(name.startswith("direction") for name in self.task_parameters):
+            return 0.0 - task
+        every = np.array(self.finite_tasks)
+        own = (every == task).all(axis=1)
+        return every[(int(own.argmax()) + 1) % len(every)] if own.any() else task
+
+    @property
+    def has_place(self) -> bool:
+        """Whether tasks may change by place."""
+        return type(self).place is not TaskFamily.place
+
+    def place(self, reward_state: Any) -> Any:
+        """Where the body is, (...) for reward states (..., reward_state): what changes by place go by, such as x of the
+        root in metres."""
+        raise NotImplementedError(f"{self.name} has no place")
 
     def repeatable(self, tasks: Float64[np.ndarray, "n parameters"]) -> Bool[np.ndarray, " n"]:
         """Which of these may be there several times, for training and for testing alike, as there are hardly any others

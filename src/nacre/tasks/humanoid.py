@@ -55,6 +55,9 @@ class HumanoidDir(TaskFamily):
         height = following[..., 2]
         return (height < 1.0) | (height > 2.0)
 
+    def place(self, reward_state: Any) -> Any:
+        return reward_state[..., 0]
+
     def make_world(self, n_slots: int, threads: int) -> World:
         # Imported here, so that naming a family does not load MuJoCo.
         from nacre.tasks.mujoco import MujocoBody, MujocoWorld

@@ -169,6 +169,13 @@ class MujocoWorld:
                 raise error
         return self._read(slots)
 
+    def set_tasks(self, slots: Int[np.ndarray, " n"], tasks: Float64[np.ndarray, "n parameters"]) -> None:
+        """The next step has the physics of the new tasks, if they differ between tasks. Positions and velocities stay,
+        and so do contact forces and all else that was computed from them with the old physics."""
+        if self._body.set_task is not None:
+            for slot, task in zip(slots, tasks, strict=True):
+                self._body.set_task(self._slots[slot].model, self._original, task)
+
     @property
     def frames_per_second(self) -> float:
         return 1.0 / (self._body.frame_skip * self._original.opt.timestep)

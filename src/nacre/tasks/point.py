@@ -44,6 +44,9 @@ class PointWorld:
         self._positions[slots] += STEP_SIZE * actions
         return self._read(slots)
 
+    def set_tasks(self, slots: Int[np.ndarray, " n"], tasks: Float64[np.ndarray, "n 2"]) -> None:
+        pass
+
     def configurations(self, slots: Int[np.ndarray, " n"]) -> Float64[np.ndarray, "n 2"]:
         return self._positions[slots]
 
@@ -83,6 +86,9 @@ class PointRobot(TaskFamily):
 
     def published_tasks(self, n: int) -> Float64[np.ndarray, "n 2"]:
         return np.random.RandomState(PUBLISHED_SEED).uniform(-1.0, 1.0, (n, 2))
+
+    def place(self, reward_state: Any) -> Any:
+        return reward_state[..., 0]
 
     def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
         return -_distance(following, task)
@@ -128,6 +134,9 @@ class SparsePointRobot(TaskFamily):
         goals = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
         np.random.RandomState(PUBLISHED_SEED).shuffle(goals)
         return goals
+
+    def place(self, reward_state: Any) -> Any:
+        return reward_state[..., 0]
 
     def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
         return -_distance(following, task)

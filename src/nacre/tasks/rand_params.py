@@ -92,6 +92,9 @@ class _RandomParameters(TaskFamily):
     def measured(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
         return (following[..., 0] - previous[..., 0]) / (FRAME_SKIP * self.timestep)
 
+    def place(self, reward_state: Any) -> Any:
+        return reward_state[..., 0]
+
     def make_world(self, n_slots: int, threads: int) -> World:
         # Imported here, so that naming a family does not load MuJoCo.
         from nacre.tasks.mujoco import MujocoBody, MujocoWorld

@@ -200,6 +200,11 @@ class CemrlConfig(AlgorithmConfig):
     def _check_classes(self, family: TaskFamily) -> None:
         if not self.true_classes:
             return
+        if family.shift is not None:
+            raise NacreError(
+                f"algorithm.true_classes is True; allowed with the shift '{family.shift}': False, as the class of a "
+                "task that changes within an episode is not that of its beginning"
+            )
         if family.kinds is None:
             raise NacreError(
                 f"algorithm.true_classes is True; allowed for {family.name}: False, as it has no kinds of tasks"
