@@ -319,6 +319,13 @@ def _about_deviations(published: Mapping[str, str]) -> str:
 
 CEMRL = CodeBase(
     "CEMRL",
-    FIELDS | DMRLAD_FIELDS | {key: field for key, (field, _) in (CHOICES | DMRLAD_CHOICES).items()},
+    FIELDS
+    | DMRLAD_FIELDS
+    | {key: field for key, (field, _) in (CHOICES | DMRLAD_CHOICES).items()}
+    | {
+        "algo_params.max_path_length": "horizon",
+        "env_params.task_min_velocity": "lowest",
+        "env_params.task_max_velocity": "highest",
+    },
     _translate,
 )

@@ -67,7 +67,7 @@ CEMRL_ENVIRONMENTS = {
         fixed={"observe_velocity": True, "filename": "half_cheetah.xml", "frame_skip": 5},
     ),
     "ant-non-stationary-vel": Environment("ant-vel", _VELOCITIES),
-    "ant-non-stationary-dir": Environment("ant-dir-cemrl", shifts="opposite", has_directions=True),
+    "ant-non-stationary-dir": Environment("ant-dir-weighted", shifts="opposite", has_directions=True),
     "hopper-stationary-vel": _HOPPER_VEL,
     "hopper-non-stationary-vel": _HOPPER_VEL,
     "walker2d-stationary-vel": _WALKER_VEL,
@@ -207,9 +207,10 @@ def tasks_of(values: Mapping[str, Any]) -> Tasks:
     )
     fields, messages = _counts(environment, values)
     chosen = _options(environment, given, values)
-    usual = make_family(environment.family)
-    chosen = {option: value for option, value in chosen.items() if getattr(usual, option, None) != value}
-    fields |= {"family_options": options(**chosen), **_shift(environment, given)}
+    made, usual = make_family(environment.family, **chosen), make_family(environment.family)
+    own = {option: getattr(made, option, value) for option, value in chosen.items()}  # as the family writes it
+    own = {option: value for option, value in own.items() if getattr(usual, option, None) != value}
+    fields |= {"family_options": options(**own), **_shift(environment, given)}
     return Tasks(environment.family, fields, messages + _about_unused(name, environment, given))
 
 
