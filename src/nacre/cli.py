@@ -167,6 +167,11 @@ class Evaluate:
     """Which checkpoint: the latest, the best by test return, a label such as iteration_000012, or a file."""
     seed: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: the run's)")] = None
     """Of resets, z and actions."""
+    shift: Annotated[
+        str | None, arg(metavar="none|TRIGGER:FIRST...", help_behavior_hint="(default: as the experiment says)")
+    ] = None
+    """How the task changes inside an episode: place:10+2 (x farther than 10 to 12), time:200 (after more than 200
+    steps), with ,probability=P or ,opposite behind it; none: it does not."""
     video: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Also draw the first trial of each task, all its episodes, into an MP4 file."""
     out: Annotated[Path | None, arg(metavar="FILE.json", help_behavior_hint="(default: a new file in RUN)")] = None
@@ -189,6 +194,8 @@ class Evaluate:
                 + (explored if protocol.explores else ""),
                 flush=True,
             )
+            if evaluation.shift is not None:
+                _print_recovery(evaluation)
 
         _, path = evaluate_run(
             trained,
@@ -200,6 +207,7 @@ class Evaluate:
             seed=self.seed,
             video=self.video,
             out=self.out,
+            shift=self.shift,
             show=show,
         )
         _say("Not written" if path is None else f"Written to {path}")
@@ -530,6 +538,8 @@ def _print_plan(experiment: Experiment, seeds: int, needed: Estimate) -> None:
 
     each = " for each seed" if seeds > 1 else ""
     print(f"{experiment.name}: {experiment.iterations} iterations{each}")
+    if experiment.shift is not None:
+        print(f"tasks: {experiment.shift.in_words()}")
     print(f"steps{each}: {experiment.environment_steps:,} of environments, {experiment.gradient_steps:,} of gradients")
     print(f"memory, about: {in_words(needed.total)} of {in_words(memory_of_device())} ({needed})")
 
@@ -557,6 +567,14 @@ def _print_evaluation(evaluation: Evaluation, parameters: tuple[str, ...]) -> No
     if successes is not None:
         table.add_row("success", *empty, *(f"{value:.0%}" for value in successes.mean(axis=0)), style="bold")
     _print_table(table)
+
+
+def _print_recovery(evaluation: Evaluation) -> None:
+    """Prints how tasks changed, and how agents recovered from it."""
+    if evaluation.recovery is None:
+        print(f"With the shift '{evaluation.shift}' no task changed inside an episode.", flush=True)
+    else:
+        print(*evaluation.recovery.in_words(), sep="\n", flush=True)
 
 
 def _print_gap(evaluation: Evaluation, family: str) -> None:

@@ -121,8 +121,6 @@ def write_videos(
 def shots_of(simulator: RecordingSimulator, evaluation: Evaluation, task: int, trial: list[Episode]) -> list[Shot]:
     """The pictures of the first trial of a task, of which `trial` has the episodes."""
     family, protocol = simulator.family, evaluation.protocol
-    signs = signs_of(family, evaluation.tasks[task])
-    name = _caption_of(family, task, evaluation.tasks[task])
     every, rate = _pace(simulator)
     shots = []
     recorded = simulator.recordings[task * protocol.trials]
@@ -132,13 +130,15 @@ def shots_of(simulator: RecordingSimulator, evaluation: Evaluation, task: int, t
         rewards = episode.rewards if rewards is None else rewards
         steps = len(episode)
         for step in [*range(0, steps, every), steps]:
+            # The task of the step that comes next; after the last step, that of the last.
+            now = evaluation.tasks[task] if episode.tasks is None else episode.tasks[min(step, steps - 1)]
             lines = (
-                name,
+                _caption_of(family, task, now, has_changed=not np.array_equal(now, evaluation.tasks[task])),
                 f"episode {index + 1} of {len(trial)}" + (f": {activity}" if activity else ""),
                 f"step {step} of {family.horizon} · return {math.fsum(rewards[:step]):.2f}",
             )
             frames = 1 + round(PAUSE * rate) if step == steps else 1
-            shots.append(Shot(lines, configurations[step], signs, frames))
+            shots.append(Shot(lines, configurations[step], signs_of(family, now), frames))
     return shots
 
 
@@ -181,11 +181,15 @@ def _pace(simulator: Simulator) -> tuple[int, Fraction]:
     return every, Fraction(simulator.frames_per_second / every).limit_denominator(1000)
 
 
-def _caption_of(family: TaskFamily, number: int, task: Float64[np.ndarray, " parameters"]) -> str:
+def _caption_of(
+    family: TaskFamily, number: int, task: Float64[np.ndarray, " parameters"], has_changed: bool = False
+) -> str:
+    """`task` is what is in force, and `number` that of the task with which the episode began."""
+    changed = ", changed" if has_changed else ""
     if len(task) > MOST_PARAMETERS:
-        return f"task {number}"
+        return f"task {number}{changed}"
     values = [f"{name} {value:.3f}" for name, value in zip(family.task_parameters, task, strict=True)]
-    return f"task {number}: {', '.join(values)}"
+    return f"task {number}{changed}: {', '.join(values)}"
 
 
 @functools.cache

@@ -70,7 +70,8 @@ class Experiment:
     family_options: FamilyOptions = ()
     """Options of the task family, such as horizon=800."""
     shift: Shift | None = None
-    """How the task changes inside an episode, in training and in evaluation. None: it does not."""
+    """How the task changes inside an episode, in training and in evaluation: place:10+2 (x farther than 10 to 12), or
+    time:200 (after more than 200 steps), with ,probability=P or ,opposite behind it. None: it does not."""
     warm_start: str | None = None
     """Whose networks to begin with: a run folder, of which the latest checkpoint is taken, a checkpoint, or a folder of
     an old code base. Nothing but networks is taken over, and it is not read again. None: fresh networks."""

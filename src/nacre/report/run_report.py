@@ -36,6 +36,7 @@ from nacre.report.curves import (
 from nacre.report.figures import learning_curve
 from nacre.report.html import Picture, Table, number, percent, picture, span, write_page
 from nacre.report.numbers import Numbers, crossed, joined, rows_of
+from nacre.report.recovery_figures import recovery_pictures
 from nacre.report.references import Reference, gap_of, references_of
 from nacre.report.response_figures import response_pictures
 from nacre.report.task_figures import (
@@ -232,6 +233,7 @@ def pictures_of(test: RunTest, algorithm: Any | None) -> list[Picture]:
         *task_pictures(test),
         *beliefs,
         *response_pictures(test),
+        *recovery_pictures(test),
         _episodes_picture(test),
     ]
 

@@ -105,6 +105,10 @@ def trajectory_panels(
     panels = panels_of(figure, len(trials))
     for axes, trial, goal in zip(panels, trials, tasks, strict=True):
         trajectories(axes, trial, goal)
+        later = np.concatenate([goal[None], *(episode.tasks for episode in trial if episode.tasks is not None)])
+        for number, other in enumerate(np.unique(later[(later != goal).any(axis=1)], axis=0)):
+            label = "goal after a change" if number == 0 else None
+            axes.plot(*other[:2], "*", color="0.45", markersize=10, markeredgecolor="white", label=label, zorder=0)
         axes.grid(alpha=0.2)
     if len(trials[0]) > 6:  # too many to name: a colour bar in place of the legend
         shades = ScalarMappable(Normalize(1, len(trials[0]) / 0.85), _MAP)

@@ -52,7 +52,9 @@ def play_test_trials(run: Path, checkpoint: Path | str, say: Callable[[str], Non
     )
     seed = trained.experiment.seed
     test = play_trials(trained, tasks, protocol, seed, keeps_all=True)
-    known = play_trials(trained, train, protocol, seed).evaluation if len(train) else None
+    known = None
+    if len(train):
+        known = play_trials(trained, train, protocol, seed, pool=trained.split.train).evaluation
     return RunTest(trained, *test, known)
 
 
@@ -72,4 +74,5 @@ def protocol_in_words(experiment: Experiment) -> str:
     """The same in one sentence."""
     family = family_of(experiment)
     may_terminate = type(family).terminated is not TaskFamily.terminated
-    return protocol_of(experiment).in_words(family.horizon, experiment.test_tasks, may_terminate)
+    words = protocol_of(experiment).in_words(family.horizon, experiment.test_tasks, may_terminate)
+    return words if experiment.shift is None else f"{words}; {experiment.shift.in_words()}"

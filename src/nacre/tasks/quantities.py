@@ -27,13 +27,13 @@ def measure(family: TaskFamily, episode: Episode, task: Float64[np.ndarray, " pa
     Args:
         family: of the episode.
         episode: with its reward states.
-        task: of the episode, if it does not carry a task for each step.
+        task: with which the episode begins.
     """
     states = episode.reward_states
     assert states is not None
     tasks = np.broadcast_to(task, (len(episode), len(task))) if episode.tasks is None else episode.tasks
     measured = np.asarray(family.measured(states[:-1], episode.actions, states[1:], tasks), float)
-    changes = np.append(False, (tasks[1:] != tasks[:-1]).any(axis=1))
+    changes = (tasks != np.concatenate([task[None], tasks[:-1]])).any(axis=1)  # a task may change before the first step
     return Measurement(measured, targets_of(family, tasks), changes)
 
 
