@@ -98,6 +98,8 @@ EXPECTED: dict[str, tuple[str, dict[str, Any], Shift | None]] = {
     "DMRLAD/cheetah-stationary-multi-task": ("cheetah-multi-task", {"variants": MULTI_TASK}, None),
     "DMRLAD/cheetah-stationary-vel": ("cheetah-vel", {}, None),
     "DMRLAD/cheetah-vel-sparse": ("cheetah-vel-sparse", {}, None),
+    "DMRLAD/sawyer-push-sparse": ("sawyer-push-sparse", {}, None),
+    "DMRLAD/sawyer-reach-sparse": ("sawyer-reach-sparse", {}, None),
 }
 """Task family, its options and its changes inside episodes."""
 
@@ -110,8 +112,6 @@ IMPOSSIBLE = {
     "DMRLAD/ant-goal": "allowed: another environment, as the old code could not make it",
     "DMRLAD/cheetah-multi-task-sparse": 'env_params.task_variants is ["velocity", "flipping", "jumping"]; allowed: a '
     'list of some of "forward velocity", "backward velocity", "front goal", "back goal"',
-    "DMRLAD/sawyer-push-sparse": "allowed: another environment, as the Sawyer arm is not there",
-    "DMRLAD/sawyer-reach-sparse": "allowed: another environment, as the Sawyer arm is not there",
 }
 """What is said of those that cannot be read."""
 
@@ -187,7 +187,7 @@ def test_every_old_key_is_known_and_documented() -> None:
     }
     defaults = [*flatten(OLD_DEFAULTS, SECTIONS), *flatten(DMRLAD_DEFAULTS, SECTIONS)]
     fields = FIELDS | DMRLAD_FIELDS | {key: field for key, (field, _) in (CHOICES | DMRLAD_CHOICES).items()}
-    assert set(defaults) <= {*fields, *WITHOUT_MEANING, *FIXED, *special}
+    assert set(defaults) <= {*fields, *WITHOUT_MEANING, *FIXED, *KEYS, *special}
     own = {*field_types(Experiment), *field_types(DmrladConfig)}
     assert set(fields.values()) <= own
     text = (Path(__file__).parents[1] / "docs" / "old-configs.md").read_text()
@@ -331,6 +331,14 @@ def test_what_is_said_can_be_done(tmp_path: Path) -> None:
         (
             {"env_name": "cheetah-changing-dir"},
             'env_name is "cheetah-changing-dir"; allowed: another environment, as it',
+        ),
+        (
+            {"env_name": "sawyer-reach-sparse"},
+            "env_params.sparse is false; allowed: true, as sawyer-reach-sparse has no",
+        ),
+        (
+            {"env_name": "sawyer-push"},
+            'env_name is "sawyer-push"; allowed: another environment, as it could not run in',
         ),
         ({"env_name": 3, "reconstruction_params": {}}, "unknown env_name 3: "),
         ({"env_name": "cheetah-non-stationary-dir"}, "env_params.n_train_tasks is 100 and env_params.n_eval_tasks 30"),

@@ -68,7 +68,7 @@ class Train:
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """The run folder, new or empty. By default runs/<algorithm>/<task>/seed-<seed>-<time>."""
     seeds: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
-    """Train so many seeds at once: --seed, --seed + 1 and so on, each in a run folder of its own, DIR/seed-<seed>.
+    """Train this many seeds at once: --seed, --seed + 1 and so on, each in a run folder of its own, DIR/seed-<seed>.
     By default DIR is then runs/<algorithm>/<task>/seeds-<first>-to-<last>-<time>."""
 
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False

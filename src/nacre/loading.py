@@ -170,7 +170,7 @@ class LoadedAgent:
         """Begins an episode without ending one, in all trials: what the agent draws for an episode, such as a guess of
         the task, is drawn anew; what it has inferred stays.
 
-        `begin_trial` does this already, and so does `observe` where an episode has ended. It is for an episode that
+        `begin_trial` does this already, and so does `observe` when an episode has ended. It is for an episode that
         was broken off, and for looking at several draws of one belief.
 
         Raises:
@@ -197,7 +197,7 @@ class LoadedAgent:
 
         Raises:
             RuntimeError: no trial has begun.
-            ValueError: the observation is of another shape, or no picture of uint8 where it has to be one.
+            ValueError: the observation is of another shape, or is no picture of uint8 although it has to be one.
             NacreError: it is not finite.
         """
         if self._belief is None:

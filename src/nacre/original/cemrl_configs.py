@@ -190,7 +190,6 @@ FIXED = {
     "env_params.scripted_policy": (False, "Meta-World's scripted policies are not there"),
     "algo_params.use_relabeler": (True, "the z of a transition is always inferred by the newest encoder"),
     "algo_params.use_combination_trainer": (False, "it did not work in the old code"),
-    "env_params.sparse": (False, "rewards are sparse in environments that say so in their name"),
     "algo_params.sparse_rewards": (False, "no environment of the old code had the two rewards that it needs"),
 }
 """Old keys of which one value is supported, and why."""

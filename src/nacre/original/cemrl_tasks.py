@@ -101,10 +101,12 @@ DMRLAD_ENVIRONMENTS = {
     ),
     "hopper-sparse-vel": Environment("hopper-vel-sparse", _VELOCITIES),
     "walker2d-sparse-vel": Environment("walker-vel-sparse", _VELOCITIES),
+    "sawyer-reach-sparse": Environment("sawyer-reach-sparse", shifts=None, may_terminate=False, fixed={"sparse": True}),
+    "sawyer-push-sparse": Environment("sawyer-push-sparse", shifts=None, may_terminate=False, fixed={"sparse": True}),
 }
 
 _META_WORLD = "Meta-World's tasks are not there"
-_ARM = "the Sawyer arm is not there"
+_DENSE_ARM = "it could not run in the old code; sawyer-reach-sparse and sawyer-push-sparse are there"
 _PROTOTYPE = "it was an early prototype, which no configuration of the old code used"
 REFUSED = {
     **dict.fromkeys(
@@ -115,7 +117,7 @@ REFUSED = {
         ),
         _META_WORLD,
     ),
-    **dict.fromkeys(("sawyer-push", "sawyer-reach", "sawyer-push-sparse", "sawyer-reach-sparse"), _ARM),
+    **dict.fromkeys(("sawyer-push", "sawyer-reach"), _DENSE_ARM),
     "ant-goal": "the old code could not make it; ant-goal-sparse is there, and cemrl/ant-goal in nacre list",
     **dict.fromkeys(
         (
@@ -294,7 +296,11 @@ def _about_unused(name: str, environment: Environment, given: Mapping[str, Any])
     """A message for each key that says nothing about this environment."""
     used = {*environment.lists, *environment.keys, *environment.fixed, *_TERMINATION, *CHANGES}
     used |= {"task_min_velocity", "task_max_velocity"} if environment.velocities is not None else set()
-    return [f"env_params.{key} has no meaning for {name}, and had none" for key in given if key not in used]
+    return [
+        f"env_params.{key} has no meaning for {name}, and had none"
+        for key, value in given.items()
+        if key not in used and value is not False
+    ]
 
 
 def known_split(experiment: Experiment) -> TaskSplit | None:

@@ -171,7 +171,7 @@ def _translate(content: Any, ignore_unknown: bool, of_run: bool) -> tuple[Experi
     if family.name == "ant-random-dir":
         messages.append(
             "env_name ant-dir became ant-random-dir, as env_params.forward_backward is not true: two random "
-            "directions, where the paper has forward and backward (pearl/ant-dir)"
+            "directions; the paper has forward and backward (pearl/ant-dir)"
         )
     if values["algo_params.num_exp_traj_eval"] == 0:
         fields["exploration_episodes"] = 1

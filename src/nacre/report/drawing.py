@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 from collections.abc import Iterator
@@ -18,12 +17,14 @@ from matplotlib.text import Text
 
 _SVG, _LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 _MARKS = "marks-"
+_PREFIX = "figure-of-the-page-"
 MOST_MARKS = 2000
 """In a figure with more marks none of them tells its values: the page would grow too large."""
 
 
 def svg_of(figure: Figure, words: str) -> str:
-    """The figure as an SVG element for an HTML page. The same figure gives the same text.
+    """The figure as an SVG element for an HTML page, in which it is given a number by :func:`numbered`. The same figure
+    gives the same text.
 
     Args:
         figure: it is drawn with a transparent ground.
@@ -36,20 +37,24 @@ def svg_of(figure: Figure, words: str) -> str:
     file = io.BytesIO()
     with rc_context({"svg.hashsalt": "nacre", "svg.fonttype": "none"}):
         figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
-    content = file.getvalue()
-    root = ElementTree.fromstring(content)
+    root = ElementTree.fromstring(file.getvalue())
     _strip(root)
     for group in root.iter(f"{_SVG}g"):
         artist = named.get(group.get("id", ""))
         if artist is not None:
             _title(group, artist)
-    _make_unique(root, f"f{hashlib.sha256(content).hexdigest()[:8]}-")
+    _rename(root)
     root.set("role", "img")
     root.set("aria-label", words)
     root.set("style", "stroke-linejoin: round; stroke-linecap: butt")
     for element in root.iter():  # in HTML the namespace goes without saying
         element.tag = element.tag.removeprefix(_SVG)
     return ElementTree.tostring(root, encoding="unicode")
+
+
+def numbered(svg: str, number: int) -> str:
+    """The element with names that no other figure of the page has."""
+    return svg.replace(_PREFIX, f"figure-{number}-")
 
 
 def _named(figure: Figure) -> Iterator[tuple[str, Artist]]:
@@ -99,14 +104,19 @@ def _strip(root: ElementTree.Element) -> None:
         root.attrib.pop(attribute, None)
 
 
-def _make_unique(root: ElementTree.Element, prefix: str) -> None:
-    """Names that no other figure of the page has."""
+def _rename(root: ElementTree.Element) -> None:
+    """Begins the names that something refers to with `_PREFIX`, and removes the others."""
+    pattern = re.compile(r"url\(#([^)]+)\)")
+    used = {value.removeprefix("#") for element in root.iter() if (value := element.get(_LINK, "")).startswith("#")}
+    used |= {name for element in root.iter() for value in element.attrib.values() for name in pattern.findall(value)}
     for element in root.iter():
         for name, value in list(element.attrib.items()):
             if name == "id":
-                element.set("id", prefix + value)
+                del element.attrib[name]
+                if value in used:
+                    element.set("id", _PREFIX + value)
             elif name == _LINK:
                 del element.attrib[name]
-                element.set("href", value.replace("#", f"#{prefix}"))
-            elif "url(#" in value:
-                element.set(name, value.replace("url(#", f"url(#{prefix}"))
+                element.set("href", f"#{_PREFIX}{value[1:]}" if value.startswith("#") else value)
+            else:
+                element.set(name, pattern.sub(rf"url(#{_PREFIX}\1)", value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from nacre.files import write_atomically
-from nacre.report.drawing import svg_of
+from nacre.report.drawing import numbered, svg_of
 from nacre.report.numbers import Numbers, data_folder, write_numbers
 
 
@@ -30,6 +31,10 @@ class Picture:
     caption: str
     numbers: Numbers | None = None
     """What it was drawn from."""
+
+    def element(self, number: int) -> str:
+        """The figure as the page's figure of that number."""
+        return numbered(self.svg, number)
 
     def prefixed(self, prefix: str) -> Picture:
         """The same picture, of which the numbers have a longer name."""
@@ -90,7 +95,7 @@ def write_page(page: Path, template: str, pictures: Sequence[Picture], **content
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals["data_folder"] = data_folder(page).name
+    environment.globals.update(data_folder=data_folder(page).name, next_number=itertools.count(1).__next__)
     text = environment.get_template(template).render(
         version=version("nacre"), written=f"{datetime.now():%Y-%m-%d %H:%M}", pictures=pictures, **content
     )

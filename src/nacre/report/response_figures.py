@@ -14,7 +14,7 @@ from nacre.report.figures import AFTER, BEFORE, tidy
 from nacre.report.html import Picture, number, picture
 from nacre.report.numbers import Numbers, joined
 from nacre.report.task_figures import MOST_PARAMETERS, parameter_columns, task_in_words
-from nacre.report.trial_figures import COLUMNS, label_panels, panels_of, spread, task_shades
+from nacre.report.trial_figures import COLUMNS, count_steps, label_panels, panels_of, spread, task_shades
 from nacre.report.trials import RunTest
 from nacre.tasks.family import TaskFamily
 from nacre.tasks.quantities import labels_of, measure
@@ -109,6 +109,7 @@ def response_panels(
         if not np.isnan(response.target).all():
             axes.plot(time, response.target, color="black", linestyle="--", linewidth=1.2, label="target", zorder=3)
         axes.set_title(title, fontsize="small")
+        count_steps(axes)
         tidy(axes)
     handles, labels = max((axes.get_legend_handles_labels() for axes in panels), key=lambda found: len(found[1]))
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
@@ -143,6 +144,7 @@ def responses_together(
         )
     axes.figure.colorbar(shades, ax=axes, label=names[0], pad=0.02)
     axes.set(xlabel="step of the last episode", ylabel=quantity)
+    count_steps(axes)
     tidy(axes)
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -24,6 +24,8 @@ from nacre.types import Episode
 
 COLUMNS = 3
 _MAP = colormaps["viridis"]
+_TASK_MAP = ListedColormap(_MAP(np.linspace(0.0, 0.88, 256)))
+"""Without the yellow, which is not seen on white."""
 
 
 def returns_by_episode(axes: Axes, evaluation: Evaluation, names: Sequence[str]) -> None:
@@ -136,6 +138,7 @@ def reward_panels(
             rewards = rewards_of(episode, sparse)
             axes.plot(np.arange(1, 1 + len(rewards)), rewards, color=shade, linewidth=1.1, label=f"episode {number}")
         axes.set_title(title, fontsize="small")
+        count_steps(axes)
         tidy(axes)
     handles, labels = max((axes.get_legend_handles_labels() for axes in panels), key=lambda found: len(found[1]))
     figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)), frameon=False)
@@ -168,7 +171,12 @@ def label_panels(panels: Sequence[Axes], x: str, y: str) -> None:
         axes.label_outer()
 
 
+def count_steps(axes: Axes) -> None:
+    """Whole numbers below an axis of steps."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
 def task_shades(values: Float64[np.ndarray, " n"]) -> ScalarMappable:
     """Colours for the values of a task parameter."""
     low, high = values.min(), values.max()
-    return ScalarMappable(Normalize(low, high if high > low else low + 1), _MAP)
+    return ScalarMappable(Normalize(low, high if high > low else low + 1), _TASK_MAP)

@@ -35,6 +35,7 @@ from nacre.tasks.own_environment import GymnasiumFamily
 from nacre.tasks.pixels import CheetahVelPixels, PointRobotPixels
 from nacre.tasks.point import HiddenPointRobot, PointRobot, SparsePointRobot
 from nacre.tasks.rand_params import HopperRandParams, WalkerRandParams
+from nacre.tasks.sawyer import SawyerPushSparse, SawyerReachSparse
 from nacre.tasks.simulator import Simulator
 from nacre.tasks.walkers import HopperVel, HopperVelSparse, WalkerVel, WalkerVelSparse
 
@@ -83,11 +84,15 @@ FAMILIES: dict[str, Callable[..., TaskFamily]] = {
         HopperVel,
         WalkerVelSparse,
         HopperVelSparse,
+        SawyerReachSparse,
+        SawyerPushSparse,
         PointRobotPixels,
         CheetahVelPixels,
     )
 }
 """Every family there is by name, and what makes it."""
+OURS = frozenset(FAMILIES)
+"""Names of the families that come with nacre."""
 
 
 def list_families() -> list[str]:

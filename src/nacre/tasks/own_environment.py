@@ -246,7 +246,7 @@ def _map_to(box: Box) -> Callable[[np.ndarray], np.ndarray]:
             return (low + np.clip(np.floor(0.5 * (1 + actions) * values), 0, values - 1)).astype(box.dtype)
 
         return share
-    # Written so that -1 and 1 give the bounds to the bit.
+    # Written so that -1 and 1 give exactly the bounds.
     return lambda actions: (0.5 * (1 - actions) * low + 0.5 * (1 + actions) * high).astype(box.dtype)
 
 

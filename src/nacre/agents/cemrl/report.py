@@ -20,7 +20,7 @@ from nacre.report.figures import tidy
 from nacre.report.html import Picture, picture
 from nacre.report.numbers import Numbers, crossed, rows_of
 from nacre.report.task_figures import MOST_PARAMETERS, Along, parameter_columns, tasks_along
-from nacre.report.trial_figures import task_shades
+from nacre.report.trial_figures import count_steps, task_shades
 from nacre.report.trials import RunTest
 from nacre.tasks.family import TaskFamily
 from nacre.tasks.quantities import labels_of
@@ -32,7 +32,7 @@ MOST_TICKS = 10
 
 
 class Course(NamedTuple):
-    """What an agent infers before each step of n trials. NaN where a trial is over."""
+    """What an agent infers before each step of n trials. NaN once a trial is over."""
 
     latent: Float32[np.ndarray, "steps n latent"]
     class_probabilities: Float32[np.ndarray, "steps n K"]
@@ -111,7 +111,7 @@ def _transition(places: Sequence[tuple[Episode, int]]) -> Transition:
 
 
 def tasks_in_force(test: RunTest) -> Float64[np.ndarray, "steps n parameters"]:
-    """The task of each step of each trial; NaN where a trial is over."""
+    """The task of each step of each trial; NaN once a trial is over."""
     trials = [trial for trials in test.episodes for trial in trials]
     own = np.repeat(test.evaluation.tasks, test.evaluation.protocol.trials, axis=0)
     steps = max(sum(map(len, trial)) for trial in trials)
@@ -198,6 +198,7 @@ def _course_picture(test: RunTest, course: Course, in_force: Float64[np.ndarray,
         axes.set_ylabel(f"z{dimension + 1}")
         tidy(axes)
     panels[-1].set_xlabel("step of the trial")
+    count_steps(panels[-1])
     shown = " and ".join(f"z{dimension + 1} by {label}" for label, dimension in zip(labels, dimensions, strict=True))
     changes = " A line changes its colour as its task changes." if _changes(in_force).any() else ""
     return picture(
@@ -281,8 +282,8 @@ def _encoding_picture(test: RunTest, found: Encodings) -> Picture:
     )
     return picture(
         figure,
-        f"Encodings of {len(found.tasks)} test tasks: mean and standard deviation of z of each{beside}.",
-        f"Encodings: mean and standard deviation of z in each test task{beside}, over the second half of the trials’ "
+        f"Encodings of {len(found.tasks)} tasks: mean and standard deviation of z of each{beside}.",
+        f"Encodings: mean and standard deviation of z in each task{beside}, over the second half of the trials’ "
         f"steps.{below}",
         Numbers("encodings", _encoding_columns(family, found)),
     )
