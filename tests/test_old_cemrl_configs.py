@@ -317,6 +317,14 @@ def test_what_is_said_can_be_done(tmp_path: Path) -> None:
         ({"reconstruction_params": {"train_val_percent": 1}}, "train_val_percent is 1; allowed: 1 - 1/n for a whole"),
         ({"reconstruction_params": 3}, "reconstruction_params is 3; allowed: a JSON object"),
         ({"env_params": {"change_mode": "never"}}, 'env_params.change_mode is "never"; allowed: "location" or "time"'),
+        (
+            {"env_params": {"change_mode": "time", "change_steps": -1}},
+            "env_params.change_steps is -1; allowed: more than",
+        ),
+        (
+            {"env_params": {"positive_change_point_basis": -1, "negative_change_point_basis": 1}},
+            "env_params.positive_change_point_basis is -1; allowed: more than 0",
+        ),
         ({"env_params": {"change_point_interval": "1"}}, 'env_params.change_point_interval is "1"; allowed: a number'),
         ({"env_params": {"positive_change_point_basis": 5}}, "negative_change_point_basis is -10.0; allowed: -5.0, as"),
         ({"env_params": {"task_min_velocity": 4}}, "env_params.task_min_velocity of cheetah-vel is 4"),

@@ -158,6 +158,10 @@ def test_old_runs_are_grouped(tiny_run: Path, tmp_path: Path) -> None:
         ("n_env_steps_total,test_eval_avg_reward_deterministic\n1,x\n", "line 2, is damaged: 2 numbers were expected"),
         ("n_env_steps_total,n_env_steps_total\n1,2\n", "line 1, is damaged"),
         ("\x00", "has no complete row"),
+        (
+            "Number of env steps total,AverageReturn_all_test_tasks,AverageReturn_test_episode_1\n1,2,3\n",
+            r"is of a run of nacre; allowed: the folder of that run, with its experiment.json",
+        ),
     ],
 )
 def test_damaged_curves(tmp_path: Path, content: str, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -13,6 +14,7 @@ from nacre.errors import NacreError, nearest
 from nacre.experiments.experiment import Experiment, family_of, options
 from nacre.original.keys import as_switch, check_fixed
 from nacre.tasks import TaskSplit, make_family
+from nacre.tasks.shifts import Shift
 
 NEVER = 1e5
 """A change so far off, in metres or steps, that no episode gets there: the old files have 1e6."""
@@ -179,6 +181,17 @@ _FIXED_SEED = {it.family for it in ENVIRONMENTS.values() if it.velocities is not
 """Families of which the old code drew the tasks with OLD_SEED, uniform in a range."""
 
 
+_SHIFT_FIELD = re.compile(r"^shift\.(first|spread|probability)\b")
+_SHIFT_KEYS = {
+    "location": {
+        "first": "positive_change_point_basis",
+        "spread": "change_point_interval",
+        "probability": "change_prob",
+    },
+    "time": {"first": "change_steps", "spread": "change_point_interval", "probability": "change_prob"},
+}
+
+
 class Tasks(NamedTuple):
     """What an environment with its parameters became."""
 
@@ -273,17 +286,20 @@ def _shift(environment: Environment, given: Mapping[str, Any]) -> dict[str, Any]
     steps, probability, first, behind = (_number(key, given.get(key, _USUAL_CHANGE[key])) for key in keys)
     if environment.shifts is None or min(steps if mode == "time" else first, NEVER) == NEVER or probability == 0:
         return {}
-    from nacre.tasks.shifts import Shift
-
-    if mode == "time":
-        return {"shift": Shift("time", steps, probability=probability, draw=environment.shifts)}
-    if behind != -first:
+    try:
+        if mode == "time":
+            return {"shift": Shift("time", steps, probability=probability, draw=environment.shifts)}
+        if behind != -first:
+            raise NacreError(
+                f"env_params.negative_change_point_basis is {json.dumps(behind)}; allowed: {json.dumps(-first)}, as "
+                "places of change lie the same way in front and behind"
+            )
+        spread = _number("change_point_interval", given.get("change_point_interval", 1))
+        return {"shift": Shift("place", first, spread, draw=environment.shifts)}
+    except NacreError as error:
         raise NacreError(
-            f"env_params.negative_change_point_basis is {json.dumps(behind)}; allowed: {json.dumps(-first)}, as "
-            "places of change lie the same way in front and behind"
-        )
-    spread = _number("change_point_interval", given.get("change_point_interval", 1))
-    return {"shift": Shift("place", first, spread, draw=environment.shifts)}
+            _SHIFT_FIELD.sub(lambda match: f"env_params.{_SHIFT_KEYS[mode][match[1]]}", str(error))
+        ) from None
 
 
 def _number(key: str, value: Any) -> float:

@@ -30,6 +30,8 @@ class _Columns(NamedTuple):
 
 _PEARL = _Columns("Number of env steps total", "Total Train Time (s)", "AverageReturn_all_test_tasks")
 _CEMRL = _Columns("n_env_steps_total", "time_total", "test_eval_avg_reward_deterministic", "test_eval_success_rate")
+_OWN = "AverageReturn_test_episode_"
+"""How columns begin that only nacre writes."""
 _DISTRIBUTIONAL = "ZF1 Loss"
 """A column that tells DMRLAD from CEMRL."""
 
@@ -106,6 +108,8 @@ def read_old_curve(path: Path) -> OldCurve:
     found = read_progress_csv(table)
     if not max(map(len, found.values()), default=0):
         raise NacreError(f"{table} has no complete row")
+    if any(column.startswith(_OWN) for column in found):
+        raise NacreError(f"{table} is of a run of nacre; allowed: the folder of that run, with its {EXPERIMENT}")
     own = next((own for own in (_PEARL, _CEMRL) if {own.steps, own.test_return} <= found.keys()), None)
     if own is None:
         raise NacreError(
