@@ -119,6 +119,9 @@ class TaskFamily(abc.ABC):
     has_sparse_reward: bool = False
     remembers: bool = False
     """Whether worlds remember across episodes, and offer what by `state_dict` (see :class:`RememberingWorld`)."""
+    can_relabel: bool = True
+    """Whether `reward`, `terminated` and `success` say of what was played in one task what it were in another: not if
+    they are an environment's own, nor if tasks differ in their physics."""
     has_success: bool = False
     """Whether `success` says something."""
     success_at: Literal["any", "end"] = "any"
