@@ -4,6 +4,7 @@ import mujoco
 import numpy as np
 import pytest
 
+from nacre.errors import NacreError
 from nacre.tasks import Simulator, make_family
 from nacre.tasks.mujoco import ASSETS
 
@@ -214,3 +215,98 @@ def test_ant_tasks_cover_their_ranges():
     np.testing.assert_allclose(goals.mean(axis=0), 0, atol=0.1)
     both = make_family("ant-dir").sample_tasks(np.random.default_rng(0), 100)
     np.testing.assert_array_equal(np.unique(both, axis=0), [[-1, 0], [1, 0]])
+
+
+OBSERVED = {
+    "ant-vel": lambda data: [data.qpos[2:], data.qvel, data.body("torso").xpos],
+    "ant-vel-sparse": lambda data: [data.qpos[2:], data.qvel, data.body("torso").xpos],
+    "ant-dir-weighted": lambda data: [data.qpos[2:], data.body("torso").xpos, data.qvel],
+}
+"""Positions, velocities and the torso's place in the orders of CEMRL (spec cemrl-dmrlad 3.2)."""
+
+
+def sparse(reward, radius):
+    return reward + 2 if reward >= -radius else -2
+
+
+PAID = {
+    "ant-vel": lambda velocity: -abs(velocity - 0.5),
+    "ant-vel-sparse": lambda velocity: sparse(-abs(velocity - 0.5), 0.3),
+    "ant-dir-weighted": lambda velocity: 10 * -1 * velocity,
+}
+
+
+@pytest.mark.parametrize("name", OBSERVED)
+def test_ants_of_cemrl_against_a_plain_loop(name):
+    simulator = Simulator(make_family(name), 1)
+    observations, _ = simulator.reset(seed=[3], options={"tasks": np.array([[-1.0 if "dir" in name else 0.5]])})
+    model, data = bare_ant(3)
+    near = []
+    for action in np.random.default_rng(0).uniform(-1, 1, (40, 1, 8)).astype(np.float32):
+        np.testing.assert_array_equal(observations[0], np.concatenate(OBSERVED[name](data)).astype(np.float32))
+        assert observations.shape == (1, 30)
+        observations, rewards, terminations, _, _ = simulator.step(action)
+        moved, contact_cost = bare_step(model, data, action[0])
+        velocity = moved[0] / 0.05
+        expected = PAID[name](velocity) - 0.5 * np.sum(np.square(action.astype(float))) - contact_cost + 1.0
+        np.testing.assert_allclose(rewards[0], expected, rtol=0, atol=1e-11)
+        near.append(abs(velocity - 0.5) <= 0.3)
+        assert not terminations[0]
+    simulator.close()
+    assert 0 < sum(near) < len(near)
+
+
+def test_ant_goal_sparse_against_a_plain_loop():
+    goal = np.array([0.6, 0.5])
+    simulator = Simulator(make_family("ant-goal-sparse"), 1)
+    observations, _ = simulator.reset(seed=[4], options={"tasks": goal[None]})
+    model, data = bare_ant(4)
+    near = []
+    for action in np.random.default_rng(1).uniform(-1, 1, (100, 1, 8)).astype(np.float32):
+        observations, rewards, terminations, _, _ = simulator.step(action)
+        _, contact_cost = bare_step(model, data, action[0])
+        torso = data.body("torso").xpos
+        forces = np.clip(data.cfrc_ext, -1, 1).ravel()
+        expected = np.concatenate([data.qpos, data.qvel, torso, forces])
+        np.testing.assert_array_equal(observations[0], expected.astype(np.float32))
+        near.append(np.linalg.norm(torso[:2] - goal) <= 0.8)
+        distance = np.abs(torso[:2] - goal).sum() if near[-1] else 1.1
+        expected = 4 - distance - 0.1 * np.sum(np.square(action.astype(float))) - contact_cost + 1
+        np.testing.assert_allclose(rewards[0], expected, rtol=0, atol=1e-12)
+        assert terminations[0] == (not 0.2 <= data.qpos[2] <= 1.0)
+        if terminations[0]:
+            break
+    simulator.close()
+    assert 0 < sum(near) < len(near)
+
+
+def test_ant_goal_sparse_by_hand():
+    following = np.zeros((3, 87))
+    following[:, :2] = [(1.0, 0.0), (0.0, 0.0), (0.7, 0.3)]
+    rewards = make_family("ant-goal-sparse").reward(following, np.zeros((3, 8)), following, np.array([1.0, 0.2]))
+    np.testing.assert_allclose(rewards, [4 - 0.2 + 1, 4 - 1.2 + 1, 4 - 0.4 + 1])
+
+
+def test_where_ants_of_cemrl_end():
+    heights = np.zeros((6, 87))
+    heights[:, 2] = 0.29, 0.3, 1.5, 10.0, 10.1, np.nan
+    for name in OBSERVED:
+        ended = make_family(name, terminates=True).terminated(heights, None, heights, None)
+        np.testing.assert_array_equal(ended, [True, False, False, False, True, True])
+        assert not make_family(name).terminated(heights, None, heights, None).any()
+
+
+def test_tasks_of_cemrls_ants_cover_their_ranges():
+    for name, low, high in (("ant-vel", 1, 5), ("ant-vel-sparse", 0, 3)):
+        velocities = make_family(name).sample_tasks(np.random.default_rng(0), 2000)
+        assert low <= velocities.min() < low + 0.01
+        assert high - 0.01 < velocities.max() <= high
+    assert make_family("ant-vel", lowest=0.0, highest=3).highest == 3.0
+    for radius in (1.0, 2.0):
+        goals = make_family("ant-goal-sparse", radius=radius).sample_tasks(np.random.default_rng(0), 4000)
+        radii = np.linalg.norm(goals, axis=1)
+        assert 0.995 * radius < radii.max() <= radius
+        assert (radii < radius / 2).mean() == pytest.approx(0.25, abs=0.02)  # uniform in area
+    with pytest.raises(NacreError, match="radius of ant-goal-sparse is -1; allowed: a finite number above 0"):
+        make_family("ant-goal-sparse", radius=-1)
+    np.testing.assert_array_equal(make_family("ant-dir-weighted", directions=(1,)).finite_tasks, [[1.0]])

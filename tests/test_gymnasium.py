@@ -6,33 +6,62 @@ import sys
 import gymnasium
 import numpy as np
 import pytest
+from extras import NEEDS_METAWORLD
 from gymnasium.utils.env_checker import check_env
 
 from nacre.environments import ENVIRONMENTS
 from nacre.errors import NacreError
 from nacre.tasks import Simulator, list_families, make_family
+from nacre.tasks.gymnasium import FamilyEnv
 
 IDS = {
     "nacre/PointRobot-v0": "point-robot",
     "nacre/SparsePointRobot-v0": "sparse-point-robot",
     "nacre/HalfCheetahVel-v0": "cheetah-vel",
     "nacre/HalfCheetahDir-v0": "cheetah-dir",
+    "nacre/HalfCheetahMultiTask-v0": "cheetah-multi-task",
+    "nacre/HalfCheetahRandDamping-v0": "cheetah-rand-damping",
+    "nacre/HalfCheetahVelSparse-v0": "cheetah-vel-sparse",
+    "nacre/HalfCheetahGoalSparse-v0": "cheetah-goal-sparse",
+    "nacre/HalfCheetahMultiTaskSparse-v0": "cheetah-multi-task-sparse",
     "nacre/AntDir-v0": "ant-dir",
     "nacre/AntRandomDir-v0": "ant-random-dir",
     "nacre/AntGoal-v0": "ant-goal",
     "nacre/AntDirWithoutForces-v0": "ant-dir-without-forces",
     "nacre/AntRandomDirWithoutForces-v0": "ant-random-dir-without-forces",
     "nacre/AntGoalWithoutForces-v0": "ant-goal-without-forces",
+    "nacre/AntDirWeighted-v0": "ant-dir-weighted",
+    "nacre/AntVel-v0": "ant-vel",
+    "nacre/AntVelSparse-v0": "ant-vel-sparse",
+    "nacre/AntGoalSparse-v0": "ant-goal-sparse",
     "nacre/HumanoidDir-v0": "humanoid-dir",
     "nacre/HumanoidDirWithoutForces-v0": "humanoid-dir-without-forces",
     "nacre/Walker2dRandParams-v0": "walker-rand-params",
     "nacre/HopperRandParams-v0": "hopper-rand-params",
+    "nacre/Walker2dVel-v0": "walker-vel",
+    "nacre/HopperVel-v0": "hopper-vel",
+    "nacre/Walker2dVelSparse-v0": "walker-vel-sparse",
+    "nacre/HopperVelSparse-v0": "hopper-vel-sparse",
+    "nacre/SawyerReachSparse-v0": "sawyer-reach-sparse",
+    "nacre/SawyerPushSparse-v0": "sawyer-push-sparse",
     "nacre/PointRobotPixels-v0": "point-robot-pixels",
     "nacre/HalfCheetahVelPixels-v0": "cheetah-vel-pixels",
 }
-ITEMS = [pytest.param(*item, marks=[pytest.mark.opengl] * (item[1] == "cheetah-vel-pixels")) for item in IDS.items()]
+NEEDS = {
+    "cheetah-vel-pixels": [pytest.mark.opengl],
+    "sawyer-reach-sparse": [NEEDS_METAWORLD],
+    "sawyer-push-sparse": [NEEDS_METAWORLD],
+}
+ITEMS = [pytest.param(*item, marks=NEEDS.get(item[1], ())) for item in IDS.items()]
 
-TERMINATING = {"ant-dir", "ant-random-dir", "humanoid-dir", "walker-rand-params", "hopper-rand-params"}
+TERMINATING = {
+    "ant-dir",
+    "ant-random-dir",
+    "ant-goal-sparse",
+    "humanoid-dir",
+    "walker-rand-params",
+    "hopper-rand-params",
+}
 TERMINATING |= {f"{name}-without-forces" for name in TERMINATING}
 """Where random actions end an episode before the horizon."""
 
@@ -48,6 +77,35 @@ def test_gymnasiums_own_check(environment_id, name):
     # Others need OpenGL to draw: tests/test_rendering.py.
     check_env(env.unwrapped, skip_render_check="Point" not in environment_id)
     env.close()
+
+
+@pytest.mark.parametrize(
+    ("environment_id", "options", "width"),
+    [
+        ("nacre/HalfCheetahVel-v0", {"lowest": 1, "highest": 2, "terminates": True}, 20),
+        ("nacre/HalfCheetahDir-v0", {"directions": (-1,)}, 20),
+        ("nacre/HalfCheetahMultiTask-v0", {"variants": ["jumping", "flipping"]}, 20),
+        ("nacre/HalfCheetahRandDamping-v0", {"log_scale_limit": 2.0, "terminates": True}, 17),
+        ("nacre/AntVel-v0", {"terminates": True, "highest": 3.0}, 30),
+        ("nacre/AntGoalSparse-v0", {"radius": 2.0}, 116),
+        ("nacre/HopperVel-v0", {"terminates": True}, 14),
+        ("nacre/Walker2dRandParams-v0", {"varied": ("mass",), "sees_velocities": False, "timestep": 0.002}, 8),
+    ],
+)
+def test_environments_with_options(environment_id, options, width):
+    env = gymnasium.make(environment_id, **options)
+    assert env.observation_space.shape == (width,)
+    check_env(env.unwrapped, skip_render_check=True)
+    env.close()
+
+
+def test_options_of_an_environment_that_are_refused():
+    with pytest.raises(NacreError, match="unknown option 'speed' of the family cheetah-vel; allowed: highest, horizon"):
+        gymnasium.make("nacre/HalfCheetahVel-v0", speed=3)
+    with pytest.raises(
+        NacreError, match=r"options are {'lowest': 1}; allowed with a family that is made already: none"
+    ):
+        FamilyEnv(make_family("cheetah-vel"), lowest=1)
 
 
 def test_importing_nacre_registers_and_loads_no_mujoco():

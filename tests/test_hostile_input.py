@@ -16,7 +16,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import nacre.__main__
-from nacre import make_experiment
+from nacre import files, make_experiment
 from nacre.cli import main
 from nacre.errors import Interrupted, NacreError, printable
 from nacre.estimate import check_memory, estimate
@@ -262,7 +262,7 @@ def test_foreign_names_do_not_reach_the_terminal(tmp_path: Path, says: Callable[
 def test_names_that_matplotlib_would_read_as_formulas() -> None:
     figure = Figure()
     figure.subplots().set_title(r"cost $\frac{$")
-    assert picture(figure, "", "").source
+    assert picture(figure, "", "").svg
 
 
 # Signals and terminals
@@ -320,3 +320,26 @@ def test_a_closed_terminal_does_not_end_training(monkeypatch: pytest.MonkeyPatch
         console.phase("collect")
         console.advance(3)
         console.iteration({})
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("experiment.json", ["evaluate"]),
+        ("checkpoints/best.npz", ["evaluate", "--checkpoint", "best"]),
+        ("progress.csv", ["resume"]),
+        ("replay/segment_000000.npz", ["resume"]),
+    ],
+)
+def test_a_pipe_in_place_of_a_file(run_copy: Path, says: Callable[..., str], name: str, command: list[str]) -> None:
+    (run_copy / name).unlink()
+    os.mkfifo(run_copy / name)
+    assert f"{run_copy / name} is a pipe or a device; allowed: a file" in says(*command, run_copy)
+
+
+def test_a_file_that_unpacks_to_more_than_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_npz(tmp_path / "zeros.npz", {"zeros": np.zeros(10**6)}, compress=True)
+    assert read_npz(tmp_path / "zeros.npz")["zeros"].shape == (10**6,)
+    monkeypatch.setattr(files, "memory_of_machine", lambda: 1e6)
+    with pytest.raises(NacreError, match="are said to have 8000128 bytes, which no memory here holds"):
+        read_npz(tmp_path / "zeros.npz")

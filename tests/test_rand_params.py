@@ -4,6 +4,7 @@ import mujoco
 import numpy as np
 import pytest
 
+from nacre.errors import NacreError
 from nacre.tasks import Simulator, make_family
 from nacre.tasks.mujoco import ASSETS
 
@@ -156,3 +157,57 @@ def test_where_walkers_and_hoppers_end():
     states[6:, 11] = 99, -100
     ended = hopper.terminated(states, np.zeros(3), states, np.ones(41))
     np.testing.assert_array_equal(ended, [True, False, False, False, True, True, False, True])
+
+
+def test_options_choose_what_varies_and_what_is_seen():
+    """As CEMRL's walkers: gym's timestep, three of the four arrays, no velocities (spec cemrl-dmrlad 1.13, 3.2)."""
+    varied = ["friction", "mass", "damping"]  # in any order
+    family = make_family("walker-rand-params", varied=varied, sees_velocities=False, timestep=0.002)
+    assert family.observation_size == 8
+    kinds = [parameter.split("_")[0] for parameter in family.task_parameters]
+    assert kinds == ["mass"] * 8 + ["damping"] * 9 + ["friction"] * 24
+    task = family.sample_tasks(np.random.default_rng(0), 1)
+    simulator = Simulator(family, 1)
+    observations, _ = simulator.reset(seed=[3], options={"tasks": task})
+    every = np.ones(65)
+    every[:8], every[32:41], every[41:] = np.split(task[0], [8, 17])
+    model = bare_model("walker-rand-params", every)
+    model.opt.timestep = 0.002
+    data = mujoco.MjData(model)
+    generator = np.random.default_rng(3)
+    data.qpos[:] = model.qpos0 + generator.uniform(-0.005, 0.005, model.nq)
+    data.qvel[:] = generator.uniform(-0.005, 0.005, model.nv)
+    mujoco.mj_forward(model, data)
+    for action in np.random.default_rng(3).uniform(-1, 1, (20, 1, 6)).astype(np.float32):
+        np.testing.assert_array_equal(observations[0], data.qpos[1:].astype(np.float32))
+        observations, rewards, *_ = simulator.step(action)
+        x = data.qpos[0]
+        data.ctrl[:] = action[0]
+        mujoco.mj_step(model, data, 4)
+        expected = (data.qpos[0] - x) / 0.008 + 1 - 1e-3 * np.square(action.astype(float)).sum()
+        np.testing.assert_allclose(rewards[0], expected, rtol=1e-9)
+    simulator.close()
+
+
+def test_the_limit_of_multipliers_is_an_option():
+    family = make_family("hopper-rand-params", log_scale_limit=1)
+    multipliers = family.sample_tasks(np.random.default_rng(0), 1000)
+    assert multipliers.max() == pytest.approx(1.5, abs=1e-3)
+    assert multipliers.min() == pytest.approx(1 / 1.5, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"varied": ["colour"]},
+            "varied of hopper-rand-params is .'colour'.; allowed: a list of some of 'mass', 'inertia'",
+        ),
+        ({"log_scale_limit": -1.0}, "log_scale_limit of hopper-rand-params is -1.0; allowed: a finite number above 0"),
+        ({"timestep": "fast"}, "timestep of hopper-rand-params is 'fast'; allowed: a finite number above 0"),
+        ({"sees_velocities": 0}, "sees_velocities of hopper-rand-params is 0; allowed: true or false"),
+    ],
+)
+def test_impossible_options(options, message):
+    with pytest.raises(NacreError, match=message):
+        make_family("hopper-rand-params", **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 
@@ -135,14 +136,42 @@ def test_the_camera_goes_along():
     simulator.close()
 
 
-def test_without_opengl_one_sentence_says_what_to_install():
-    code = "from nacre.tasks import make_family; make_family('cheetah-vel').make_world(1, 1).make_renderer(64, 64)"
+@pytest.mark.parametrize(
+    ("library", "chosen", "advice", "not_this"),
+    [
+        (None, None, "apt install libegl1 libgl1 libgl1-mesa-dri", "MUJOCO_GL"),
+        ("libEGL.so.1", None, "EGL is installed.*MUJOCO_EGL_DEVICE_ID.*MUJOCO_GL=osmesa", "apt install"),
+        ("libEGL.so.1", "glfw", "MUJOCO_GL is 'glfw'; without it nacre takes EGL", "apt install"),
+    ],
+)
+def test_without_opengl_one_sentence_says_what_to_do(library, chosen, advice, not_this):
+    code = (
+        f"import ctypes.util; ctypes.util.find_library = lambda name: {library!r}\n"
+        "from nacre.tasks import make_family; make_family('cheetah-vel').make_world(1, 1).make_renderer(64, 64)"
+    )
     environment = {**os.environ, "MUJOCO_EGL_DEVICE_ID": "99"}  # fails with EGL as well as without
-    environment.pop("MUJOCO_GL", None)
+    environment = {name: value for name, value in environment.items() if name not in ("MUJOCO_GL", "DISPLAY")}
+    if chosen is not None:
+        environment["MUJOCO_GL"] = chosen
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 1
-    assert "nacre.errors.NacreError: Nothing can be drawn, as OpenGL does not work here" in done.stderr
-    assert "apt install libegl1 libgl1 libgl1-mesa-dri" in done.stderr
+    last = done.stderr[done.stderr.index("nacre.errors.NacreError: ") :]
+    assert "Nothing can be drawn, as OpenGL does not work here" in last
+    assert re.search(advice, last)
+    assert not_this not in last.replace("MUJOCO_EGL_DEVICE_ID environment", "")
+    assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.opengl
+def test_renderers_that_nobody_closes_end_quietly():
+    code = (
+        "from nacre.tasks import make_family\n"
+        "world = make_family('cheetah-vel').make_world(1, 1)\n"
+        "kept = [world.make_renderer(64, 64) for _ in range(2)]; import sys; sys.kept = kept\n"
+        "world.make_renderer(32, 32)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0
     assert "Exception ignored" not in done.stderr
 
 

@@ -247,6 +247,7 @@ class Content(HTMLParser):
     tables: dict[str, list[list[str]]] = field(default_factory=dict)
     headings: list[str] = field(default_factory=list)
     addresses: list[str] = field(default_factory=list)
+    downloads: dict[str, str] = field(default_factory=dict)
     words: str = ""
 
     def __post_init__(self) -> None:
@@ -257,8 +258,10 @@ class Content(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         attributes = dict(attrs)
         self.addresses += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "action", "data")]
-        if tag == "img":
-            self.images.append(attributes)
+        if tag == "svg":
+            self.images.append({"alt": attributes["aria-label"]})
+        if tag == "a" and "download" in attributes:
+            self.downloads[attributes["download"] or ""] = attributes["href"] or ""
         if tag == "tr":
             self._rows.append([])
         self._text = ""
@@ -280,15 +283,26 @@ def read(page: Path) -> Content:
     content = Content()
     content.feed(page.read_text(encoding="utf-8"))
     # Self-contained: nothing is fetched, links stay inside the page, every picture is whole and described.
-    assert content.images
-    for image in content.images:
+    text = page.read_text(encoding="utf-8")
+    pictures = re.findall(r"<svg.*?</svg>", text, re.DOTALL)
+    assert len(pictures) == len(content.images) > 0
+    for picture, image in zip(pictures, content.images, strict=True):
         assert re.fullmatch(r"[A-Z].{40,}\.", image["alt"] or "", re.DOTALL)
-        kind, data = (image["src"] or "").split(",")
-        assert kind == "data:image/svg+xml;base64"
-        picture = ElementTree.fromstring(base64.b64decode(data))
-        assert picture.tag == "{http://www.w3.org/2000/svg}svg"
-    assert all(address.startswith(("data:image/svg+xml;base64,", "#")) for address in content.addresses)
-    assert not re.search(r"<script|<link|@import|url\(", page.read_text(encoding="utf-8"))
+        names = {element.get("id") for element in ElementTree.fromstring(picture).iter()} - {None}
+        assert set(re.findall(r"(?:url\(|href=\")#([^)\"]+)", picture)) <= names
+    identities = re.findall(r'\bid="([^"]+)"', text)
+    assert len(identities) == len(set(identities))
+    assert not re.search(r"<script|<link|<style.*<style|@import|url\((?!#)", text, re.DOTALL)
+    # Every figure has its numbers, in the page and beside it.
+    assert len(content.downloads) == len(content.images)
+    for name, address in content.downloads.items():
+        beside = (page.with_name(f"{page.stem}-data") / name).read_bytes()
+        if address.startswith("data:"):
+            assert base64.b64decode(address.removeprefix("data:text/csv;charset=utf-8;base64,")) == beside
+        else:
+            assert address == f"{page.stem}-data/{name}"
+    others = set(content.addresses) - set(content.downloads.values())
+    assert all(address.startswith(("#", "data:image/png;base64,")) for address in others)  # colour bars are images
     return content
 
 
@@ -334,8 +348,8 @@ def test_a_report_shows_what_was_learnt_and_how(
     cli.main(["report", str(two), str(one)])
     out = capsys.readouterr().out
     assert out.splitlines() == [
-        f"{one}: iteration_000002 plays 2 trial(s) of 3 episodes on each of 2 test tasks",
-        f"{two}: iteration_000002 plays 2 trial(s) of 3 episodes on each of 2 test tasks",
+        f"{one}: iteration_000002 plays 2 trial(s) of 3 episodes on each of 2 test tasks and 2 train tasks",
+        f"{two}: iteration_000002 plays 2 trial(s) of 3 episodes on each of 2 test tasks and 2 train tasks",
         f"Written to {two / 'report.html'}",
     ]
     content = read(two / "report.html")
@@ -346,7 +360,7 @@ def test_a_report_shows_what_was_learnt_and_how(
         "Adaptation of seed 2",
         "Origin",
     ]
-    assert len(content.images) == 1 + 2 * 4
+    assert len(content.images) == 1 + 2 * 7
     assert "Learning curve of 2 seed(s)" in (content.images[0]["alt"] or "")
     assert "given the task, at its end" in content.words
 
@@ -430,7 +444,7 @@ def test_a_comparison_shows_interquartile_means(
     assert "No interval for alone" in content.words
     assert "different protocols" not in content.words
     assert "same test tasks" not in content.words
-    assert len(content.images) == 2
+    assert len(content.images) == 4
 
 
 SUCCESS = ("AverageSuccess_test_episode_1", "AverageSuccess_test_episode_2", "AverageSuccess_test_episode_3")
@@ -455,9 +469,9 @@ def test_success_stands_beside_return_if_all_runs_have_it(
 ) -> None:
     one, two = (with_success(with_seed(tiny_run, tmp_path / f"{s}", s), share) for s, share in ((1, 0.5), (2, 1.0)))
 
-    def play(*arguments: Any) -> MetaTest:
+    def play(*arguments: Any, **keywords: Any) -> MetaTest:
         """The same trials: episode 2 is always a success, episode 3 on the first task, and episode 1 never."""
-        test = run_evaluation.play_trials(*arguments)
+        test = run_evaluation.play_trials(*arguments, **keywords)
         evaluation = test.evaluation
         trials = tuple(
             tuple(dataclasses.replace(trial, successes=(False, True, index == 0)) for trial in of_task)
@@ -530,7 +544,7 @@ def test_an_algorithm_without_beliefs_and_exploration_has_a_report(tmp_path: Pat
     split, learner = TaskSplit(tasks, tasks), learner_for(nacre.make_experiment("pearl/point-robot"), family)
     trained = TrainedRun(experiment, family, split, tmp_path / "iteration_000002", learner, None)
     test = RunTest(trained, played, [[[episode]] * 2] * 2, None)
-    adaptation, episodes = pictures_of(test, None)
+    adaptation, _, episodes = pictures_of(test, None)
     axes = Figure().subplots()
     returns_by_episode(axes, played, ["goal_x", "goal_y"])
     assert [tick for tick in axes.get_xticks() if 0.5 <= tick <= 1.5] == [1]

@@ -34,13 +34,14 @@ def read_video(path: Path) -> tuple[np.ndarray, av.VideoStream]:
 
 
 def assert_caption(frame: np.ndarray, *lines: str) -> None:
-    """The text of a frame, but for what compression does to it; and with other figures it would not pass."""
-    text = frame[: video.CAPTION_HEIGHT].astype(float)
-    assert abs(text - video.draw_caption(lines)).max() < 100
+    """The first lines of a frame, but for what compression does to it; and with other figures it would not pass."""
+    height = 6 + 21 * len(lines)
+    text = frame[:height].astype(float)
+    assert abs(text - video.draw_caption(lines)[:height]).max() < 100
     other_figures = str.maketrans("0123456789", "1234567890")
     for index, line in enumerate(lines):
         other = [*lines[:index], line.translate(other_figures), *lines[index + 1 :]]
-        assert abs(text - video.draw_caption(tuple(other))).max() > 120
+        assert abs(text - video.draw_caption(tuple(other))[:height]).max() > 120
 
 
 def discs(frame: np.ndarray) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -71,7 +72,7 @@ def test_the_command_line_writes_videos_of_the_episodes_it_reports(
     content = json.loads(result.read_text())
     assert sorted(result.with_suffix("").iterdir()) == [result.parent / task["video"] for task in content["tasks"]]
     for number, (parameters, task) in enumerate(zip(tasks, content["tasks"], strict=True)):
-        name = f"task {number}: goal_x {parameters[0]:.3f}, goal_y {parameters[1]:.3f}"
+        name = f"task {number}: goal x {parameters[0]:.3f}, goal y {parameters[1]:.3f}"
         frames, stream = read_video(result.parent / task["video"])
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
         assert stream.average_rate == POINT_RATE
@@ -197,6 +198,20 @@ def test_early_ends_sparse_returns_and_fast_worlds(monkeypatch: pytest.MonkeyPat
     ]
     assert [shot.lines[1] for shot in shots[2:4]] == ["episode 1 of 2: explores", "episode 2 of 2: has adapted"]
     np.testing.assert_allclose(shots[1].configuration, [0.0, 0.2], atol=1e-6)
+    assert [shot.lines[0] for shot in shots] == ["task 0: goal x 0.000, goal y 0.450"] * 5
+    assert {len(shot.lines) for shot in shots} == {3}  # what was measured is not known without reward states
+    states = np.array([[0.0, 0.1 * step] for step in range(5)])
+    in_force = np.array([[0.0, 0.45], [0.0, 0.45], [0.0, 0.45], [0.3, 0.0]])
+    known = [dataclasses.replace(trial[0], reward_states=states, tasks=in_force), trial[1]]
+    shots = video.shots_of(simulator, Evaluation(protocol, tasks, (result, result)), 0, known)
+    assert [shot.lines[3] for shot in shots[:3]] == [
+        "distance to the goal –, target 0.00 m",
+        "distance to the goal 0.25, target 0.00 m",
+        "distance to the goal 0.50, target 0.00 m",
+    ]
+    names = ["task 0: goal x 0.000, goal y 0.450", "task 0: goal x 0.300, goal y 0.000"]
+    assert [shot.lines[0] for shot in shots[1:3]] == names
+    np.testing.assert_array_equal(shots[2].signs.goal, [0.3, 0.0])
     unexplored = dataclasses.replace(protocol, exploration_episodes=0)
     shots = video.shots_of(simulator, Evaluation(unexplored, tasks, (result, result)), 0, trial)
     assert [shot.lines[1] for shot in shots[2:4]] == ["episode 1 of 2", "episode 2 of 2"]
@@ -217,7 +232,7 @@ def test_long_lines_are_made_to_fit() -> None:
 def test_a_task_of_many_parameters_is_shown_by_its_number() -> None:
     family = make_family("walker-rand-params")
     task = family.sample_tasks(np.random.default_rng(0), 1)[0]
-    assert video._caption_of(family, 3, task) == "task 3"
+    assert video._caption_of(family, 3, task, [""] * len(task)) == "task 3"
 
 
 @pytest.mark.opengl
@@ -236,7 +251,9 @@ def test_a_mujoco_family(experiment: str, tiny: dict[str, int], tmp_path: Path) 
     assert stream.average_rate == pytest.approx(rate)
     assert len(frames) == sum(shown) + len(shown) * round(rate / 2)
     parameters = zip(make_family(experiment.removeprefix("pearl/")).task_parameters, task, strict=True)
-    name = "task 0: " + ", ".join(f"{parameter} {value:.3f}" for parameter, value in parameters)
+    unit = " m/s" if experiment == "pearl/cheetah-vel" else ""
+    values = (f"{parameter.replace('_', ' ')} {value:.3f}{unit}" for parameter, value in parameters)
+    name = "task 0: " + ", ".join(values)
     number = len(trial.lengths)
     last = f"step {trial.lengths[-1]} of 200 · return {trial.returns[-1]:.2f}"
     assert_caption(frames[-1], name, f"episode {number} of {number}: has adapted", last)

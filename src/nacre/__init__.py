@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nacre.errors import Interrupted, NacreError, NonFiniteError, SimulationError
     from nacre.evaluation import Evaluation
     from nacre.experiments import Experiment, make_experiment, register_experiment
+    from nacre.iteration import Iteration
     from nacre.loading import LoadedAgent, load
     from nacre.original.runs import import_old_run
     from nacre.run_evaluation import evaluate
@@ -27,6 +28,7 @@ __all__ = [
     "Evaluation",
     "Experiment",
     "Interrupted",
+    "Iteration",
     "LoadedAgent",
     "NacreError",
     "NonFiniteError",
@@ -48,6 +50,7 @@ _MODULES = {
     "Evaluation": "nacre.evaluation",
     "Experiment": "nacre.experiments",
     "Interrupted": "nacre.errors",
+    "Iteration": "nacre.iteration",
     "LoadedAgent": "nacre.loading",
     "NacreError": "nacre.errors",
     "NonFiniteError": "nacre.errors",

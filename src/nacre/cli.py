@@ -25,9 +25,11 @@ import tyro
 from tyro.conf import Positional, arg, subcommand
 
 from nacre.errors import Interrupted, NacreError, printable, shown
-from nacre.experiments import Experiment, make_experiment, named_experiments
+from nacre.experiments import Experiment, make_experiment, named_experiments, options
+from nacre.experiments.experiment import FamilyOptions
 from nacre.extensions import command, import_modules, load_plugins
 from nacre.files import cannot, parse_json, read_text
+from nacre.tasks.shifts import Shift, parse_shift
 
 if TYPE_CHECKING:
     from nacre.estimate import Estimate
@@ -66,7 +68,7 @@ class Train:
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """The run folder, new or empty. By default runs/<algorithm>/<task>/seed-<seed>-<time>."""
     seeds: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
-    """Train so many seeds at once: --seed, --seed + 1 and so on, each in a run folder of its own, DIR/seed-<seed>.
+    """Train this many seeds at once: --seed, --seed + 1 and so on, each in a run folder of its own, DIR/seed-<seed>.
     By default DIR is then runs/<algorithm>/<task>/seeds-<first>-to-<last>-<time>."""
 
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -162,6 +164,11 @@ class Evaluate:
     """Which checkpoint: the latest, the best by test return, a label such as iteration_000012, or a file."""
     seed: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: the run's)")] = None
     """Of resets, z and actions."""
+    shift: Annotated[
+        str | None, arg(metavar="none|TRIGGER:FIRST...", help_behavior_hint="(default: as the experiment says)")
+    ] = None
+    """How the task changes inside an episode: place:10+2 (x farther than 10 to 12), time:200 (after more than 200
+    steps), with ,probability=P or ,opposite behind it; none: it does not."""
     video: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Also draw the first trial of each task, all its episodes, into an MP4 file."""
     out: Annotated[Path | None, arg(metavar="FILE.json", help_behavior_hint="(default: a new file in RUN)")] = None
@@ -184,6 +191,8 @@ class Evaluate:
                 + (explored if protocol.explores else ""),
                 flush=True,
             )
+            if evaluation.shift is not None:
+                _print_recovery(evaluation)
 
         _, path = evaluate_run(
             trained,
@@ -195,6 +204,7 @@ class Evaluate:
             seed=self.seed,
             video=self.video,
             out=self.out,
+            shift=self.shift,
             show=show,
         )
         _say("Not written" if path is None else f"Written to {path}")
@@ -405,7 +415,7 @@ def _parsed(arguments: list[str], experiment: Experiment) -> Any:
         description="Meta-reinforcement learning by task inference. --version tells the version. --import MODULE makes "
         "task families, algorithms and experiments known that the module registers; it may be given several times.",
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
-        registry=_common_flags_first(),
+        registry=_registry(),
     )
 
 
@@ -422,8 +432,9 @@ _COMMON = (
 )
 
 
-def _common_flags_first() -> tyro.constructors.ConstructorRegistry:
-    """Makes --help show the fields of an experiment that are set most often before the others."""
+def _registry() -> tyro.constructors.ConstructorRegistry:
+    """Makes --help show the fields of an experiment that are set most often before the others, and reads options of a
+    family as NAME=VALUE and a shift as TRIGGER:FIRST."""
     registry = tyro.constructors.ConstructorRegistry()
     rank = {name: position for position, name in enumerate(_COMMON)}
     asking = False
@@ -441,7 +452,58 @@ def _common_flags_first() -> tyro.constructors.ConstructorRegistry:
         fields = sorted(spec.fields, key=lambda field: rank.get(field.name, len(rank)))
         return dataclasses.replace(spec, fields=tuple(fields))
 
+    @registry.primitive_rule
+    def family_options(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
+        if info.type != FamilyOptions:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs="*",
+            metavar="NAME=VALUE...",
+            instance_from_str=_parse_options,
+            is_instance=lambda value: isinstance(value, tuple),
+            str_from_instance=lambda pairs: [f"{name}={_option_text(value)}" for name, value in pairs],
+        )
+
+    @registry.primitive_rule
+    def shift(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
+        if info.type != Shift | None:
+            return None
+        return tyro.constructors.PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="none|TRIGGER:FIRST...",
+            instance_from_str=lambda words: parse_shift(words[0]),
+            is_instance=lambda value: value is None or isinstance(value, Shift),
+            str_from_instance=lambda value: ["none" if value is None else str(value)],
+        )
+
     return registry
+
+
+def _parse_options(words: Sequence[str]) -> FamilyOptions:
+    """`horizon=800`, `terminates=true`, `variants=velocity,jumping` as options of a task family."""
+    values: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or not name or name in values:
+            raise NacreError(f"family_options has {shown(word)}; allowed: NAME=VALUE, each name once")
+        parts = [_option_value(part) for part in text.split(",")]
+        values[name] = parts[0] if len(parts) == 1 else tuple(parts)
+    return options(**values)
+
+
+def _option_value(text: str) -> Any:
+    """A number or a truth value as JSON has them; anything else is text."""
+    try:
+        value = parse_json(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, bool | int | float) else text
+
+
+def _option_text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(_option_text, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _print_version() -> None:
@@ -473,6 +535,8 @@ def _print_plan(experiment: Experiment, seeds: int, needed: Estimate) -> None:
 
     each = " for each seed" if seeds > 1 else ""
     print(f"{experiment.name}: {experiment.iterations} iterations{each}")
+    if experiment.shift is not None:
+        print(f"tasks: {experiment.shift.in_words()}")
     print(f"steps{each}: {experiment.environment_steps:,} of environments, {experiment.gradient_steps:,} of gradients")
     print(f"memory, about: {in_words(needed.total)} of {in_words(memory_of_device())} ({needed})")
 
@@ -500,6 +564,14 @@ def _print_evaluation(evaluation: Evaluation, parameters: tuple[str, ...]) -> No
     if successes is not None:
         table.add_row("success", *empty, *(f"{value:.0%}" for value in successes.mean(axis=0)), style="bold")
     _print_table(table)
+
+
+def _print_recovery(evaluation: Evaluation) -> None:
+    """Prints how tasks changed, and how agents recovered from it."""
+    if evaluation.recovery is None:
+        print(f"With the shift '{evaluation.shift}' no task changed inside an episode.", flush=True)
+    else:
+        print(*evaluation.recovery.in_words(), sep="\n", flush=True)
 
 
 def _print_gap(evaluation: Evaluation, family: str) -> None:

@@ -6,6 +6,7 @@ Agents of several seeds share one simulator. A call of an agent serves the trial
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -49,6 +50,18 @@ def run_schedules(schedules: Sequence[Schedule[Result]], play: Player) -> list[R
         answers = play(plays)
 
 
+def drawing_from(schedule: Schedule[Result], pool: Float64[np.ndarray, "_ parameters"]) -> Schedule[Result]:
+    """The schedule, with plays in which changes of tasks draw from `pool`, unless a play says itself what they draw
+    from."""
+    answer: Any = None
+    while True:
+        try:
+            play = schedule.send(answer)
+        except StopIteration as end:
+            return end.value
+        answer = yield play if play.pools is not None else dataclasses.replace(play, pools=(pool,) * len(play.tasks))
+
+
 def play_together(plays: Sequence[Play], simulator: Simulator) -> list[Played]:
     """Plays what several seeds ask for, in as many slots as they have tasks together.
 
@@ -90,7 +103,9 @@ def _play(plays: Sequence[Play], simulator: Simulator) -> list[Played]:
     tasks = np.concatenate([play.tasks for play in plays])
     numbers = range(n) if first.numbers is None else first.numbers
     seeds = [child(play.seed, 1, number) for play in plays for number in numbers]
-    observation, _ = simulator.reset(seed=seeds, options={"tasks": tasks})
+    pools = [pool for play in plays for pool in play.pools or [None] * n]
+    observation, _ = simulator.reset(seed=seeds, options={"tasks": tasks, "pools": pools})
+    keeps_tasks = first.keeps_tasks or simulator.family.shift is not None
 
     slots = len(observation)
     recorder = _Recorder(slots)
@@ -114,7 +129,7 @@ def _play(plays: Sequence[Play], simulator: Simulator) -> list[Played]:
                 infos.get("success"),
                 before,
                 None if before is None else simulator.reward_states,
-                simulator.tasks if first.keeps_tasks else None,
+                simulator.tasks if keeps_tasks else None,
             )
         )
         fresh = playing

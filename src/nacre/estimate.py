@@ -5,24 +5,21 @@ All sizes come from the shapes of what the learner would make: nothing is comput
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import math
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from nacre.errors import NacreError
-from nacre.experiments import Experiment, validate
+from nacre.experiments import Experiment, family_of, validate
 from nacre.experiments.experiment import bounds_of, field_types
+from nacre.files import memory_of_machine
 from nacre.interfaces import Learner, Memory
 from nacre.runtime import learner_for
-from nacre.tasks import make_family
 from nacre.tasks.family import TaskFamily
 from nacre.types import Tree
 
@@ -51,7 +48,7 @@ class Estimate(NamedTuple):
 
 def estimate(experiment: Experiment, seeds: int = 1) -> Estimate:
     """What an experiment needs, infinite if its sizes are beyond every machine."""
-    family = make_family(experiment.family)
+    family = family_of(experiment)
     learner = learner_for(experiment, family)
     try:
         state = _state_shapes(learner)
@@ -90,7 +87,7 @@ def memory_of_device() -> float:
     statistics = device.memory_stats() if device.platform != "cpu" else None
     if statistics and "bytes_limit" in statistics:
         return float(statistics["bytes_limit"])
-    return _memory_of_machine()
+    return memory_of_machine()
 
 
 def in_words(size: float) -> str:
@@ -103,18 +100,6 @@ def in_words(size: float) -> str:
     return f"{size / 1e3:.1f} kB"
 
 
-def _memory_of_machine() -> float:
-    limits = [math.inf]
-    with contextlib.suppress(AttributeError, OSError, ValueError):  # on a system that is not POSIX
-        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):  # of a container
-        try:
-            limits.append(int(Path(path).read_text()))
-        except (OSError, ValueError):
-            continue
-    return float(min(limits))
-
-
 @functools.lru_cache(maxsize=4)
 def _state_shapes(learner: Learner) -> Tree:
     return jax.eval_shape(learner.initial_state, jax.random.key(0))
@@ -123,7 +108,7 @@ def _state_shapes(learner: Learner) -> Tree:
 def _step_bytes(learner: Learner, memory: Memory, state: Tree, tasks: np.ndarray) -> float:
     """A batch, and its activations: every row goes through every layer, and its gradient back; of the largest phase.
 
-    It is called where nothing is computed. A learner that computes on the host to draw a batch is passed over.
+    It is called without computing anything. A learner that computes on the host to draw a batch is passed over.
     """
     largest = 0.0
     weights = [leaf for leaf in jax.tree.leaves(state.trained.networks) if getattr(leaf, "ndim", 0) == 2]
@@ -203,7 +188,7 @@ def _change(experiment: Experiment, field: str, value: int) -> Experiment | None
     else:
         changed = dataclasses.replace(experiment, algorithm=dataclasses.replace(experiment.algorithm, **{field: value}))
     try:
-        validate(changed, make_family(changed.family))
+        validate(changed, family_of(changed))
     except NacreError:
         return None
     return changed

@@ -5,17 +5,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int
 
 from nacre.interfaces import Agent, Play, Schedule
 from nacre.protocol import TEST_RETURN, TEST_SUCCESS, Protocol
+from nacre.recovery import Recovery, TaskChange, changes_in, recovery_of
 from nacre.seeds import child
 from nacre.tasks.family import TaskFamily, TaskSplit
+from nacre.tasks.shifts import Shift, shift_to_json
 from nacre.types import Episode, Metrics, Tree
 
 AgentFactory = Callable[[int], Agent]
@@ -30,6 +32,16 @@ class TrialResult:
     lengths: tuple[int, ...]
     successes: tuple[bool, ...] | None
     """Whether each episode was a success, as the family defines it; None in families without."""
+    changes: tuple[TaskChange, ...] | None = None
+    """Where the task changed inside an episode, in order; None in families whose tasks do not change."""
+
+    def to_json(self) -> dict[str, Any]:
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if self.changes is None:
+            del values["changes"]
+        else:
+            values["changes"] = [change.to_json() for change in self.changes]
+        return values
 
 
 @dataclass(frozen=True)
@@ -39,6 +51,10 @@ class Evaluation:
     protocol: Protocol
     tasks: Float64[np.ndarray, "n parameters"]
     trials: tuple[tuple[TrialResult, ...], ...]
+    shift: Shift | None = None
+    """How tasks changed inside an episode; None: they did not."""
+    recovery: Recovery | None = None
+    """How agents recovered from the changes; None: there were none."""
 
     @property
     def final_returns(self) -> Float64[np.ndarray, " n"]:
@@ -89,8 +105,10 @@ class Evaluation:
             "mean_return_by_episode": self.returns_by_episode.mean(axis=0).tolist(),
             "mean_final_return": float(self.final_returns.mean()),
             **({} if successes is None else {"mean_success_by_episode": successes.mean(axis=0).tolist()}),
+            "shift": shift_to_json(self.shift),
+            **({} if self.recovery is None else {"recovery": self.recovery.to_json()}),
             "tasks": [
-                {"parameters": task.tolist(), "trials": [dataclasses.asdict(trial) for trial in trials]}
+                {"parameters": task.tolist(), "trials": [trial.to_json() for trial in trials]}
                 for task, trials in zip(self.tasks, self.trials, strict=True)
             ],
         }
@@ -113,25 +131,53 @@ def meta_test(
     tasks: Float64[np.ndarray, "n parameters"],
     protocol: Protocol,
     seed: np.random.SeedSequence,
+    keeps_all: bool = False,
+    pools: Sequence[Float64[np.ndarray, "_ parameters"]] | None = None,
 ) -> Schedule[MetaTest]:
-    """Meta-tests an agent: every trial of every task at once, each in a slot of its own."""
+    """Meta-tests an agent: every trial of every task at once, each in a slot of its own.
+
+    Args:
+        make_agent: makes the agent.
+        params: what it acts with.
+        family: of the tasks.
+        tasks: those it is tested on.
+        protocol: how.
+        seed: of resets and of all that agents draw.
+        keeps_all: whether episodes carry what rewards are computed from, and the task of each step.
+        pools: of each task, what changes inside an episode draw from; None: `tasks`.
+    """
     agent = make_agent(protocol.capacity(family.horizon))
     repeated = np.repeat(tasks, protocol.trials, axis=0)
     played: list[list[Episode]] = [[] for _ in repeated]
     belief = None
+    of_tasks = [tasks] * len(tasks) if pools is None else pools
+    keeps = {
+        "keeps_reward_states": keeps_all,
+        "keeps_tasks": keeps_all,
+        "pools": tuple(pool for pool in of_tasks for _ in range(protocol.trials)),
+    }
     if protocol.stochastic_steps:
-        played, belief = yield Play(
-            agent, params, repeated, child(seed, 0), deterministic=False, steps=protocol.stochastic_steps
-        )
+        steps = protocol.stochastic_steps
+        played, belief = yield Play(agent, params, repeated, child(seed, 0), deterministic=False, steps=steps, **keeps)
     adapted, belief = yield Play(
-        agent, params, repeated, child(seed, 1), protocol.deterministic, protocol.steps, protocol.episodes, belief
+        agent,
+        params,
+        repeated,
+        child(seed, 1),
+        protocol.deterministic,
+        protocol.steps,
+        protocol.episodes,
+        belief,
+        **keeps,
     )
     played = [first + second for first, second in zip(played, adapted, strict=True)]
     grouped = [played[start : start + protocol.trials] for start in range(0, len(played), protocol.trials)]
     results = tuple(
-        tuple(_result(trial, protocol.sparse_returns, family.success_at) for trial in trials) for trials in grouped
+        tuple(_result(trial, protocol.sparse_returns, family, task) for trial in trials)
+        for task, trials in zip(tasks, grouped, strict=True)
     )
-    return MetaTest(Evaluation(protocol, tasks, results), grouped, belief)
+    recovery = None if family.shift is None else recovery_of(family, tasks, grouped, protocol.sparse_returns)
+    return MetaTest(Evaluation(protocol, tasks, results, family.shift, recovery), grouped, belief)
 
 
 class SplitEvaluation(NamedTuple):
@@ -155,12 +201,16 @@ def evaluate_split(
     protocol: Protocol,
     seed: np.random.SeedSequence,
 ) -> Schedule[SplitEvaluation]:
-    """Meta-tests an agent on the test tasks and on as many train tasks: what every algorithm reports."""
+    """Meta-tests an agent on the test tasks and on as many train tasks: what every algorithm reports. A task that
+    changes inside an episode becomes another one of the same set."""
     train, test = split.train, split.test
     pick = np.random.default_rng(child(seed, 0))
     picked = pick.choice(len(train), size=min(len(train), len(test)), replace=False)
     tasks = np.concatenate([test, train[picked]])
-    evaluation, _, belief = yield from meta_test(make_agent, params, family, tasks, protocol, child(seed, 1))
+    pools = [test] * len(test) + [train] * len(picked)
+    evaluation, _, belief = yield from meta_test(
+        make_agent, params, family, tasks, protocol, child(seed, 1), pools=pools
+    )
     final, n = evaluation.final_returns, len(test)
     episodes = protocol.minimum_episodes(family.horizon)
     by_episode = evaluation.returns_by_episode[:n].mean(axis=0)
@@ -184,9 +234,11 @@ def episode_return(episode: Episode, sparse: bool) -> float:
     return math.fsum(rewards)
 
 
-def _result(trial: list[Episode], sparse: bool, success_at: Literal["any", "end"]) -> TrialResult:
+def _result(
+    trial: list[Episode], sparse: bool, family: TaskFamily, task: Float64[np.ndarray, " parameters"]
+) -> TrialResult:
     successes = [
-        bool(episode.successes.any() if success_at == "any" else episode.successes[-1])
+        bool(episode.successes.any() if family.success_at == "any" else episode.successes[-1])
         for episode in trial
         if episode.successes is not None
     ]
@@ -194,4 +246,5 @@ def _result(trial: list[Episode], sparse: bool, success_at: Literal["any", "end"
         returns=tuple(episode_return(episode, sparse) for episode in trial),
         lengths=tuple(len(episode) for episode in trial),
         successes=tuple(successes) if successes else None,
+        changes=None if family.shift is None else changes_in(trial, task),
     )

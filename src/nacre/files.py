@@ -6,7 +6,9 @@ import contextlib
 import errno
 import io
 import json
+import math
 import os
+import stat
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -129,7 +131,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder and its parents where they are missing.
+    """Makes a folder and its parents if they are missing.
 
     Raises:
         NacreError: that is not possible.
@@ -176,6 +178,16 @@ def set_aside(path: Path) -> Path:
 def leftovers(folder: Path) -> list[Path]:
     """Temporary files of a writer that was killed."""
     return list(folder.glob(f"*{_LEFTOVER}"))
+
+
+def check_is_file(path: Path) -> None:
+    """Raises NacreError if a path is missing, or something else than a file: opening a pipe waits for its writer."""
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise cannot("read", path, error) from error
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # a folder makes its own error
+        raise NacreError(f"{path} is a pipe or a device; allowed: a file")
 
 
 def read_text(path: Path, most: int = LARGEST_TEXT) -> str:
@@ -232,21 +244,38 @@ def read_npz(path: Path, only: str | None = None) -> dict[str, np.ndarray]:
     Raises:
         NacreError: the file is missing, cannot be read, or is damaged.
     """
+    if not path.exists():
+        raise NacreError(f"{path} does not exist")
+    check_is_file(path)
     try:
         with zipfile.ZipFile(path) as archive:
             names = [f"{only}.npy"] if only is not None else archive.namelist()
+            size = sum(archive.getinfo(name).file_size for name in names)
+            if size > memory_of_machine():
+                raise ValueError(f"its arrays are said to have {size} bytes, which no memory here holds")
             return {
                 name.removesuffix(".npy"): np.lib.format.read_array(io.BytesIO(archive.read(name)), allow_pickle=False)
                 for name in names
             }
-    except FileNotFoundError:
-        raise NacreError(f"{path} does not exist") from None
     except OSError as error:
         raise cannot("read", path, error) from error
     except Exception as error:  # a damaged zip file raises any of half a dozen kinds, from struct.error to EOFError
         raise NacreError(f"{path} is damaged, or was not written by nacre: {error}") from error
 
 
+def memory_of_machine() -> float:
+    """Bytes of memory of this machine, or of the container; infinity if neither says."""
+    limits = [math.inf]
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # on a system that is not POSIX
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):  # of a container
+        try:
+            limits.append(int(Path(path).read_text()))
+        except (OSError, ValueError):
+            continue
+    return float(min(limits))
+
+
 def cannot(verb: str, path: Path, error: OSError) -> NacreError:
-    """The error to raise where the system refuses a file operation."""
+    """The error to raise if the system refuses a file operation."""
     return NacreError(f"cannot {verb} {path}: {error.strerror or error}")

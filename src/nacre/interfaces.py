@@ -52,7 +52,8 @@ class Agent(Protocol):
 
     @property
     def sees_task(self) -> bool:
-        """Whether `begin_trial` is given the true tasks. Only a reference that has nothing to infer is."""
+        """Whether `begin_trial` is given the true tasks. Only a reference that has nothing to infer is. If tasks change
+        within an episode it is given those of the beginning."""
         return False
 
     def begin_trial(self, params: Tree, keys: Key, tasks: Float32[Array, "n parameters"] | None) -> Tree:
@@ -125,7 +126,7 @@ MOST_ROWS = 32
 class Play:
     """One trial in each of `tasks`: whole episodes, until it has at least `steps` steps and `episodes` episodes.
 
-    What a trial becomes depends on the seed, its number in the play and its task, and on no other trial.
+    What a trial becomes depends on the seed, its number in the play, its task and its pool, and on no other trial.
     """
 
     agent: Agent
@@ -141,7 +142,10 @@ class Play:
     keeps_reward_states: bool = False
     """Whether episodes carry what rewards are computed from, for relabelling."""
     keeps_tasks: bool = False
-    """Whether episodes carry the task of each step."""
+    """Whether episodes carry the task of each step. If tasks change within an episode they do in any case."""
+    pools: tuple[Float64[np.ndarray, "_ parameters"], ...] | None = None
+    """For each trial, the tasks that changes within an episode draw from; see :class:`nacre.tasks.shifts.Shift`. None:
+    the run's train tasks, and in an evaluation its test tasks."""
     numbers: tuple[int, ...] | None = None
     """The numbers of these trials in the play that they are a part of; None: it is a whole play."""
     rows: int | None = None
@@ -163,6 +167,7 @@ class Play:
         return dataclasses.replace(
             self,
             tasks=self.tasks[index],
+            pools=None if self.pools is None else tuple(self.pools[trial] for trial in trials),
             numbers=tuple(numbers[trial] for trial in trials),
             rows=self.rows_per_call,
             belief=jax.tree.map(lambda leaf: leaf[index], self.belief),

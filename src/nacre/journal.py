@@ -251,6 +251,10 @@ def _check_fits(what: str, visit: Visit, owner: Owner) -> None:
         for name, shape in found.items():
             if shape != allowed[name]:
                 raise NacreError(f"{what} has {name} of shape {shape}; allowed: {allowed[name]}")
+        if episode.tasks is not None and episode.tasks.shape[1] != owner.sizes.task:
+            raise NacreError(
+                f"{what} has tasks of {episode.tasks.shape[1]} parameters; allowed: {owner.sizes.task} parameters"
+            )
         if not 1 <= len(episode) <= owner.sizes.horizon:
             raise NacreError(f"{what} has an episode of {len(episode)} steps; allowed: 1 to {owner.sizes.horizon}")
         if owner.has_sparse_reward and episode.sparse_rewards is None:

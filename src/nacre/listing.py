@@ -30,7 +30,7 @@ def listing(width: int | None) -> list[str]:
     lines = layout.lines(_HEADER, "what it is" if layout.beside else "")
     for algorithm in ALGORITHMS.values():
         blocks = [
-            layout.lines(row, entry.description)
+            layout.lines(row, _described(entry))
             for entry, row in zip(entries, rows[1:], strict=True)
             if algorithm_of(entry.experiment.algorithm) == algorithm
         ]
@@ -43,6 +43,12 @@ def listing(width: int | None) -> list[str]:
         "Train one with: nacre train EXPERIMENT. Its flags: nacre train EXPERIMENT --help.",
     )
     return [*lines, "", *itertools.chain.from_iterable(_wrap(note, width, "", "") for note in notes)]
+
+
+def _described(entry: NamedExperiment) -> str:
+    """The description, and how tasks change inside an episode."""
+    shift = entry.experiment.shift
+    return entry.description if shift is None else f"{entry.description}; {shift.in_words()}"
 
 
 def _numbers(entry: NamedExperiment) -> tuple[str, ...]:

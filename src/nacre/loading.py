@@ -16,14 +16,13 @@ from jaxtyping import Array, Bool
 from nacre import acting
 from nacre.checkpoint import latest_checkpoint, load_selected, read_progress
 from nacre.errors import NacreError
-from nacre.experiments import Experiment
+from nacre.experiments import Experiment, family_of
 from nacre.experiments.experiment import nearest
 from nacre.identity import check_stamp
 from nacre.interfaces import Agent, Learner, select
 from nacre.protocol import Protocol
 from nacre.run_folder import CHECKPOINTS, read_run, read_stamp
 from nacre.runtime import learner_for
-from nacre.tasks import make_family
 from nacre.tasks.family import TaskFamily, TaskSplit
 from nacre.types import Transition, Tree
 
@@ -60,7 +59,7 @@ def read_trained(run: Path | str, checkpoint: Path | str = "latest") -> TrainedR
         NacreError: the folder is no run, or the checkpoint is missing, damaged or of another experiment.
     """
     experiment, split = read_run(Path(run))
-    family = make_family(experiment.family)
+    family = family_of(experiment)
     learner = learner_for(experiment, family)
     path = find_checkpoint(Path(run), checkpoint)
     shapes = jax.eval_shape(learner.initial_state, jax.random.key(0))
@@ -171,7 +170,7 @@ class LoadedAgent:
         """Begins an episode without ending one, in all trials: what the agent draws for an episode, such as a guess of
         the task, is drawn anew; what it has inferred stays.
 
-        `begin_trial` does this already, and so does `observe` where an episode has ended. It is for an episode that
+        `begin_trial` does this already, and so does `observe` when an episode has ended. It is for an episode that
         was broken off, and for looking at several draws of one belief.
 
         Raises:
@@ -198,7 +197,7 @@ class LoadedAgent:
 
         Raises:
             RuntimeError: no trial has begun.
-            ValueError: the observation is of another shape, or no picture of uint8 where it has to be one.
+            ValueError: the observation is of another shape, or is no picture of uint8 although it has to be one.
             NacreError: it is not finite.
         """
         if self._belief is None:
@@ -349,7 +348,7 @@ def find_checkpoint(run: Path, checkpoint: Path | str) -> Path:
             warnings.warn(damage, stacklevel=4)
         return path
     for path in (folder / f"{checkpoint}.npz", Path(checkpoint)):
-        if path.is_file():
+        if path.exists():
             return path
     known = ["latest", *(path.stem for path in folder.glob("*.npz"))]
     raise NacreError(f"{run} has no checkpoint {str(checkpoint)!r}: {nearest(str(checkpoint), known)}")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from nacre import journal
 from nacre.errors import NacreError
+from nacre.experiments import family_of
 from nacre.journal import Fault
 from nacre.run import owner_of
 from nacre.run_folder import REPLAY, locked_runs, read_run, read_stamp
-from nacre.tasks import make_family
 from nacre.types import Visit
 
 
@@ -42,7 +42,7 @@ def repair_run(run: Path | str, *, say: Callable[[str], None] = lambda message: 
 
 def _repair(run: Path, say: Callable[[str], None]) -> int:
     experiment, split = read_run(run)
-    owner = owner_of(make_family(experiment.family), split, read_stamp(run, experiment, split))
+    owner = owner_of(family_of(experiment), split, read_stamp(run, experiment, split))
     folder = run / REPLAY
     repaired: dict[int, tuple[tuple[Visit, ...], list[Fault]]] = {}
     had: Counter[int] = Counter()

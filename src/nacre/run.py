@@ -26,10 +26,12 @@ from nacre.checkpoint import (
     save_best,
     save_checkpoint,
 )
+from nacre.collect import drawing_from
 from nacre.errors import NonFiniteError, SimulationError
-from nacre.experiments import Experiment
+from nacre.experiments import Experiment, family_of
 from nacre.identity import check_stamp
 from nacre.interfaces import Learner, Phase, Schedule
+from nacre.iteration import Iteration
 from nacre.logs import CSV, ProgressLog, TensorBoard
 from nacre.metrics import StepMetrics
 from nacre.progress import check_fits_phases, check_progress
@@ -37,7 +39,6 @@ from nacre.protocol import TEST_RETURN
 from nacre.run_folder import CHECKPOINTS, REPLAY, begun_by_earlier_version, read_stamp
 from nacre.runtime import SimulatorPool, Stream, learner_for, seed_of
 from nacre.seeds import key_of
-from nacre.tasks import make_family
 from nacre.tasks.family import TaskFamily, TaskSplit
 from nacre.types import Metrics, Tree, Visit
 from nacre.warm_start import take_networks
@@ -63,7 +64,7 @@ class Run:
         `alone`: False if the process trains other seeds too, so that messages say which seed they are about.
         """
         self.folder, self.experiment, self.split = folder, experiment, split
-        self.family = make_family(experiment.family)
+        self.family = family_of(experiment)
         self.learner = learner_for(experiment, self.family)
         self.memory = self.learner.memory(self.family, split.train, experiment.iterations)
         self.position = Position(0, 0, 0)
@@ -83,6 +84,7 @@ class Run:
         self._totals: metrics.Totals | None = None  # of the gradient steps of this iteration
         self._seconds = 0.0  # of all iterations
         self._steps = self._rollouts = 0  # that were played
+        self._complete_steps = 0  # in complete iterations
         self._log = ProgressLog(folder)
         self._stamp = read_stamp(folder, experiment, split)
         self.notes: list[str] = []
@@ -108,6 +110,16 @@ class Run:
         return phases[self.position.phase] if self.position.phase < len(phases) else None
 
     @property
+    def iteration(self) -> Iteration:
+        """The latest iteration, which this process has done."""
+        return Iteration(self.folder, self.experiment, self.position.iteration, dict(self.row))
+
+    @property
+    def next_step(self) -> int:
+        """The least number of environment steps that the next iteration can end with; 0 before the first one."""
+        return self._complete_steps + 1 if self.position.iteration else 0
+
+    @property
     def is_complete(self) -> bool:
         return self.position.iteration >= self.experiment.iterations
 
@@ -122,7 +134,8 @@ class Run:
     def collection(self, phase: Phase) -> Schedule[list[Visit]]:
         """What a phase collects."""
         seed = seed_of(self.experiment, Stream.COLLECTION, self.position.iteration, self.position.phase)
-        return self.learner.collect(phase.name, self.state, self.memory, self.family, self.split.train, seed)
+        schedule = self.learner.collect(phase.name, self.state, self.memory, self.family, self.split.train, seed)
+        return drawing_from(schedule, self.split.train)
 
     def store(self, visits: list[Visit]) -> int:
         """Takes what a phase collected; returns the environment steps that were played."""
@@ -161,7 +174,9 @@ class Run:
     def evaluation(self) -> Schedule[tuple[Metrics, int]]:
         """Columns of progress.csv, and the environment steps that they took."""
         seed = seed_of(self.experiment, Stream.EVALUATION, self.position.iteration)
-        return self.learner.evaluate(self.state, self.memory, self.family, self.split, seed)
+        return drawing_from(
+            self.learner.evaluate(self.state, self.memory, self.family, self.split, seed), self.split.test
+        )
 
     def end_iteration(self, evaluation: Metrics, times: Metrics, board: TensorBoard) -> None:
         """Writes what was collected and the row of the iteration, and a checkpoint if one is due."""
@@ -179,9 +194,9 @@ class Run:
         }
         self._write_segment()
         self._log.append(self.row)
-        board.write(self.position.iteration, self.row)
+        board.write(self._steps, self.row)
         self.position = Position(self.position.iteration + 1, 0, 0)
-        self._visits, self._totals = [], None
+        self._visits, self._totals, self._complete_steps = [], None, self._steps
         if self.position.iteration % self.experiment.checkpoint_every == 0 or self.is_complete:
             save_best(self.save({TEST_RETURN: self.row[TEST_RETURN]}), TEST_RETURN)
 
@@ -267,6 +282,8 @@ class Run:
                 # What was collected after the checkpoint may be there as well. Earlier versions collected once.
                 visits = self._visits = visits[: progress.get("visits", len(visits))]
             self._remember(visits)
+            if number < iteration:
+                self._complete_steps = self._steps
         self._check_log(iteration, progress.get("log"))
 
     def _check_log(self, rows: int, digest: str | None) -> None:

@@ -19,12 +19,14 @@ from numpy.typing import ArrayLike
 from nacre.collect import play_together, run_schedules
 from nacre.errors import NacreError, printable, shown
 from nacre.evaluation import Evaluation, MetaTest, meta_test
+from nacre.experiments import family_of
 from nacre.files import cannot, make_folder, release, reserve, writable, write_atomically
 from nacre.loading import TrainedRun, read_trained
 from nacre.protocol import Protocol
 from nacre.run_folder import versions
 from nacre.runtime import Stream, prepare_jax, seed_of
 from nacre.tasks.family import check_tasks
+from nacre.tasks.shifts import Shift, check_shift, read_shift
 from nacre.tasks.simulator import Simulator
 from nacre.video import HEIGHT, WIDTH, RecordingSimulator, write_videos
 
@@ -43,6 +45,7 @@ def evaluate(
     seed: int | None = None,
     video: bool = False,
     out: Path | str | None = None,
+    shift: Shift | str | None = None,
 ) -> Evaluation:
     """Meta-tests a run and writes the result into its `evaluations` folder, or into a file of your choice.
 
@@ -61,6 +64,8 @@ def evaluate(
         seed: of resets, z and actions, at least 0; None: the experiment's.
         video: whether to draw the first trial of each task into an MP4 file as well, in a folder beside the result.
         out: the file of the result, which ends in .json and is replaced if it is there; None: a new one in the run.
+        shift: how the task changes inside an episode, as a `Shift` or as text such as "time:200"; "none": it does not;
+            None: as the experiment says. It changes to other test tasks; if the run's train tasks are played, to those.
 
     Raises:
         NacreError: the run or its checkpoint cannot be read, the result cannot be written, an argument is impossible;
@@ -76,6 +81,7 @@ def evaluate(
         seed=seed,
         video=video,
         out=None if out is None else Path(out),
+        shift=shift,
     )
     return evaluation
 
@@ -91,6 +97,7 @@ def evaluate_run(
     seed: int | None,
     video: bool,
     out: Path | None = None,
+    shift: Shift | str | None = None,
     show: Callable[[Evaluation], object] = lambda evaluation: None,
 ) -> tuple[Evaluation, Path | None]:
     """Does what :func:`evaluate` says, and also returns the path of the JSON file; None: none was written.
@@ -98,13 +105,19 @@ def evaluate_run(
     `show` is called with the result when all is played, before anything is written. The videos are in a
     folder of the file's name without the suffix, and the file names those that are complete.
     """
+    named = trained.checkpoint.stem
+    if shift is not None:
+        changed = _with_shift(trained, read_shift(shift))
+        if changed.family.shift != trained.family.shift:
+            named += "-unchanging" if changed.family.shift is None else "-changing"
+        trained = changed
     task_set, parameters = _choose_tasks(trained, tasks)
     protocol = _choose_protocol(trained.protocol, trials, episodes, deterministic)
     experiment = trained.experiment if seed is None else dataclasses.replace(trained.experiment, seed=seed)
     if not 0 <= experiment.seed < 2**32:
         raise NacreError(f"seed is {shown(seed)}; allowed: at least 0 and less than 2**32")
     with contextlib.ExitStack() as stack:
-        name = f"{trained.checkpoint.stem}-{task_set}-{protocol.name}"
+        name = f"{named}-{task_set}-{protocol.name}"
         path = stack.enter_context(_result_file(run / EVALUATIONS, name, out, needed=video))
         simulator = renderer = None
         if video:
@@ -112,7 +125,10 @@ def evaluate_run(
             simulator = RecordingSimulator(trained.family, n_slots, experiment.threads)
             stack.enter_context(contextlib.closing(simulator))
             renderer = stack.enter_context(contextlib.closing(simulator.make_renderer(WIDTH, HEIGHT)))
-        evaluation, played, _ = play_trials(trained, parameters, protocol, experiment.seed, simulator)
+        pool = trained.split.train if task_set == "train" else trained.split.test
+        evaluation, played, _ = play_trials(
+            trained, parameters, protocol, experiment.seed, simulator, keeps_all=video, pool=pool
+        )
         show(evaluation)
         if path is None:
             return evaluation, None
@@ -145,13 +161,22 @@ def play_trials(
     protocol: Protocol,
     seed: int,
     simulator: Simulator | None = None,
+    *,
+    keeps_all: bool = False,
+    pool: Float64[np.ndarray, "_ parameters"] | None = None,
 ) -> MetaTest:
     """Lets a trained agent adapt to tasks; with the experiment's seed this is what `nacre evaluate RUN` plays.
 
     Args:
         seed: of resets, z and actions.
         simulator: with a slot for each trial; None: one is made and closed.
+        keeps_all: as in :func:`nacre.evaluation.meta_test`. If tasks change and the family measures something, all is
+            kept in any case.
+        pool: what changes of tasks inside an episode draw from; None: the run's test tasks.
     """
+    shifts = trained.family.shift is not None
+    keeps_all = keeps_all or (shifts and trained.family.quantity is not None)
+    pools = [trained.split.test if pool is None else pool] * len(tasks)
     experiment = dataclasses.replace(trained.experiment, seed=seed)
     if simulator is None:
         made = Simulator(trained.family, len(tasks) * protocol.trials, experiment.threads)
@@ -160,8 +185,26 @@ def play_trials(
         closing = contextlib.nullcontext(simulator)
     with prepare_jax(None), closing as chosen:
         source = seed_of(experiment, Stream.COMMAND_EVALUATION)
-        schedule = meta_test(trained.agent, trained.parameters, trained.family, tasks, protocol, source)
+        schedule = meta_test(
+            trained.agent, trained.parameters, trained.family, tasks, protocol, source, keeps_all, pools
+        )
         return run_schedules([schedule], lambda plays: play_together(plays, chosen))[0]
+
+
+def _with_shift(trained: TrainedRun, shift: Shift | None) -> TrainedRun:
+    """The run with tasks that change in this way.
+
+    Raises:
+        NacreError: its family, or its agent, cannot have that.
+    """
+    check_shift(trained.family, shift)
+    if shift is not None and trained.agent(1).sees_task:
+        raise NacreError(
+            f"shift is '{shift}'; allowed for this agent: none, as it is given the task at the beginning of a trial "
+            "and would not be told that it changes"
+        )
+    experiment = dataclasses.replace(trained.experiment, shift=shift)
+    return dataclasses.replace(trained, experiment=experiment, family=family_of(experiment))
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

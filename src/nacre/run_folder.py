@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from nacre.errors import NacreError, shown
-from nacre.experiments.experiment import Experiment, from_json, to_json
+from nacre.experiments.experiment import Experiment, family_of, from_json, to_json
 from nacre.experiments.limits import validate
 from nacre.extensions import check_known, command, imported_modules
 from nacre.files import (
     cannot,
+    check_is_file,
     make_folder,
     parse_json,
     read_text,
@@ -31,7 +32,6 @@ from nacre.files import (
 )
 from nacre.identity import checksum, new_name, stamp_of
 from nacre.locks import SIGNATURE, lock
-from nacre.tasks import make_family
 from nacre.tasks.family import TaskFamily, TaskSplit, check_tasks
 
 FORMAT = 2
@@ -128,7 +128,7 @@ def create_run_folder(out: Path | None, experiment: Experiment, split: TaskSplit
 
 
 def find_seeds(folder: Path) -> list[Path]:
-    """The `seed-<seed>` folders in a folder, by seed; none where it is a run itself."""
+    """The `seed-<seed>` folders in a folder, by seed; none if it is a run itself."""
     if (folder / EXPERIMENT).exists() or not folder.is_dir():
         return []
     try:
@@ -154,7 +154,7 @@ def read_run(run: Path) -> tuple[Experiment, TaskSplit]:
     check_known(path, content)
     try:
         experiment = from_json(content.get("experiment"))
-        family = make_family(experiment.family)
+        family = family_of(experiment)
         validate(experiment, family)
         train = _tasks(content, "train", family, experiment.train_tasks)
         test = _tasks(content, "test", family, experiment.test_tasks)
@@ -241,7 +241,7 @@ def _write_run(run: Path, experiment: Experiment, split: TaskSplit) -> None:
         "format": FORMAT,
         "experiment": to_json(experiment),
         "tasks": {
-            "parameters": list(make_family(experiment.family).task_parameters),
+            "parameters": list(family_of(experiment).task_parameters),
             "train": split.train.tolist(),
             "test": split.test.tolist(),
         },
@@ -321,7 +321,7 @@ def _remove_unfinished(folder: Path) -> None:
     for path in found:
         name = re.sub(r"seed-\d+(/|$)", "", path.relative_to(folder).as_posix(), count=1)
         if name and name not in made:
-            raise NacreError(f"{folder} is not empty, and its {path.relative_to(folder)} is nobody's leftover")
+            raise NacreError(f"{folder} is not empty, and nacre did not write its {path.relative_to(folder)}")
     mark = folder / UNFINISHED  # it goes last, so that a kill leaves the folder unfinished
     remove([path for path in found if not path.is_dir() and path != mark])
     for path in reversed(found):
@@ -388,6 +388,8 @@ def _read(run: Path, may_be_unfinished: bool = False) -> dict[str, Any]:
     path = run / EXPERIMENT
     if not may_be_unfinished:
         _check_is_run(run)
+    if path.exists():
+        check_is_file(path)
     text = read_text(path)
     try:
         content = parse_json(text)

@@ -40,7 +40,7 @@ class Transition(NamedTuple):
 class Stretch(NamedTuple):
     """Consecutive whole episodes of n tasks, one after another, oldest first.
 
-    What is left of `size` repeats them from the first on, so that `transitions` serve where a mask is of no use.
+    What is left of `size` repeats them from the first on, so that `transitions` serve if a mask is of no use.
     """
 
     transitions: Transition
@@ -48,7 +48,7 @@ class Stretch(NamedTuple):
     begins: Bool[Array, "n size"]
     """Whether a transition is the first of its episode."""
     mask: Bool[Array, "n size"]
-    """False where the episodes are repeated."""
+    """False for repeated episodes."""
 
 
 @dataclass(frozen=True)

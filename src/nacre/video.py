@@ -6,7 +6,7 @@ import functools
 import io
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from nacre.evaluation import Evaluation
 from nacre.files import make_folder, write_atomically
 from nacre.tasks.family import TaskFamily
+from nacre.tasks.quantities import Measurement, in_words, measure, unit_of, units_of
 from nacre.tasks.rendering import Renderer, Signs, signs_of
 from nacre.tasks.simulator import Simulator
 from nacre.types import Episode
@@ -28,7 +29,7 @@ Frame = UInt8[np.ndarray, "height width 3"]
 
 WIDTH, HEIGHT = 400, 300
 """Of the picture of the world, in pixels."""
-CAPTION_HEIGHT = 72
+CAPTION_HEIGHT = 94
 """Of the text above it. Video in H.264 has even sizes."""
 MOST_FRAMES_PER_SECOND = 50
 """Of a faster world every second or third step is shown, still in its own time."""
@@ -121,8 +122,7 @@ def write_videos(
 def shots_of(simulator: RecordingSimulator, evaluation: Evaluation, task: int, trial: list[Episode]) -> list[Shot]:
     """The pictures of the first trial of a task, of which `trial` has the episodes."""
     family, protocol = simulator.family, evaluation.protocol
-    signs = signs_of(family, evaluation.tasks[task])
-    name = _caption_of(family, task, evaluation.tasks[task])
+    units = units_of(family, evaluation.tasks)
     every, rate = _pace(simulator)
     shots = []
     recorded = simulator.recordings[task * protocol.trials]
@@ -131,14 +131,19 @@ def shots_of(simulator: RecordingSimulator, evaluation: Evaluation, task: int, t
         rewards = episode.sparse_rewards if protocol.sparse_returns else None
         rewards = episode.rewards if rewards is None else rewards
         steps = len(episode)
+        measured = family.quantity is not None and episode.reward_states is not None
+        course = measure(family, episode, evaluation.tasks[task]) if measured else None
         for step in [*range(0, steps, every), steps]:
+            # The task of the step that comes next; after the last step, that of the last.
+            now = evaluation.tasks[task] if episode.tasks is None else episode.tasks[min(step, steps - 1)]
             lines = (
-                name,
+                _caption_of(family, task, now, units, has_changed=not np.array_equal(now, evaluation.tasks[task])),
                 f"episode {index + 1} of {len(trial)}" + (f": {activity}" if activity else ""),
                 f"step {step} of {family.horizon} · return {math.fsum(rewards[:step]):.2f}",
+                *([] if course is None else [_measured_of(family, course, step)]),
             )
             frames = 1 + round(PAUSE * rate) if step == steps else 1
-            shots.append(Shot(lines, configurations[step], signs, frames))
+            shots.append(Shot(lines, configurations[step], signs_of(family, now), frames))
     return shots
 
 
@@ -181,11 +186,33 @@ def _pace(simulator: Simulator) -> tuple[int, Fraction]:
     return every, Fraction(simulator.frames_per_second / every).limit_denominator(1000)
 
 
-def _caption_of(family: TaskFamily, number: int, task: Float64[np.ndarray, " parameters"]) -> str:
+def _caption_of(
+    family: TaskFamily,
+    number: int,
+    task: Float64[np.ndarray, " parameters"],
+    units: Sequence[str],
+    has_changed: bool = False,
+) -> str:
+    """`task` is what is in force, and `number` that of the task with which the episode began."""
+    changed = ", changed" if has_changed else ""
     if len(task) > MOST_PARAMETERS:
-        return f"task {number}"
-    values = [f"{name} {value:.3f}" for name, value in zip(family.task_parameters, task, strict=True)]
-    return f"task {number}: {', '.join(values)}"
+        return f"task {number}{changed}"
+    values = [
+        f"{in_words(name)} {value:.3f}{f' {unit}' if unit else ''}"
+        for name, value, unit in zip(family.task_parameters, task, units, strict=True)
+    ]
+    return f"task {number}{changed}: {', '.join(values)}"
+
+
+def _measured_of(family: TaskFamily, course: Measurement, step: int) -> str:
+    """What was measured in the latest step, and what it should have been; before the first, what it should be."""
+    quantity = family.quantity or ""
+    unit = unit_of(quantity)
+    words = quantity.removesuffix(f" ({unit})")
+    measured = f"{course.measured[step - 1]:.2f}" if step else "–"
+    target = course.target[max(step - 1, 0)]
+    asked = "" if math.isnan(target) else f", target {target:.2f}"
+    return f"{words} {measured}{asked}{f' {unit}' if unit else ''}"
 
 
 @functools.cache

@@ -1,12 +1,12 @@
-"""CEMRL's named experiments: the published configurations for families that are there, and what no file was published
-for (spec cemrl-dmrlad 1.13)."""
+"""CEMRL's named experiments: the published configurations, under the names of their files, and a few that no file was
+published for (spec cemrl-dmrlad 1.13)."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from nacre.agents.cemrl.config import CemrlConfig
-from nacre.experiments.experiment import Experiment, NamedExperiment
+from nacre.experiments.experiment import Experiment, NamedExperiment, options
 
 _TWO_CLASSES: dict[str, Any] = {
     "classes": 2,
@@ -19,11 +19,20 @@ _DIRECTIONS: dict[str, Any] = _TWO_CLASSES | {
     "initial_steps": 600,
     "visit_steps": 600,
 }
+_MULTI_TASK: dict[str, Any] = {
+    "state_coordinates": 8,
+    "permute_windows": True,
+    "prior": "learned",
+    "latent_kl_weight": 0.1,
+    "class_kl_weight": 1.0,
+    "tasks_per_iteration": 1000,  # all of them
+    "evaluation_trials": 1,
+}
 
 EXPERIMENTS: tuple[NamedExperiment, ...] = (
     NamedExperiment(
         Experiment(
-            name="cemrl/cheetah-vel",
+            name="cemrl/cheetah-stationary-vel",
             family="cheetah-vel",
             train_tasks=100,
             test_tasks=30,
@@ -31,18 +40,57 @@ EXPERIMENTS: tuple[NamedExperiment, ...] = (
             iterations=501,
             algorithm=CemrlConfig(state_coordinates=8, initial_steps=0),
         ),
-        "a half-cheetah runs at a hidden speed between 0 and 3 m/s, as published (cheetah-stationary-vel)",
+        "a half-cheetah runs at a hidden speed between 0 and 3 m/s",
     ),
     NamedExperiment(
         Experiment(
-            name="cemrl/cheetah-dir",
+            name="cemrl/cheetah-stationary-dir",
             family="cheetah-dir",
             train_tasks=2,
             test_tasks=2,
             iterations=1001,
             algorithm=CemrlConfig(state_coordinates=8, **_DIRECTIONS),
         ),
-        "a half-cheetah runs in a hidden direction, as published (cheetah-stationary-dir)",
+        "a half-cheetah runs in a hidden direction",
+    ),
+    NamedExperiment(
+        Experiment(
+            name="cemrl/cheetah-stationary-multi-task",
+            family="cheetah-multi-task",
+            family_options=options(variants=("velocity", "jumping")),
+            train_tasks=60,
+            test_tasks=30,
+            task_list="seeded",
+            iterations=1001,
+            algorithm=CemrlConfig(classes=4, **_MULTI_TASK),
+        ),
+        "a half-cheetah runs at a hidden speed, or jumps, and is not told which",
+    ),
+    NamedExperiment(
+        Experiment(
+            name="cemrl/hopper-stationary-vel",
+            family="hopper-vel",
+            family_options=options(lowest=0.0),
+            train_tasks=100,
+            test_tasks=30,
+            task_list="seeded",
+            iterations=501,
+            algorithm=CemrlConfig(state_coordinates=5, initial_steps=0),
+        ),
+        "a hopper moves at a hidden speed between 0 and 3 m/s",
+    ),
+    NamedExperiment(
+        Experiment(
+            name="cemrl/walker2d-stationary-vel",
+            family="walker-vel",
+            family_options=options(lowest=0.0),
+            train_tasks=100,
+            test_tasks=30,
+            task_list="seeded",
+            iterations=501,
+            algorithm=CemrlConfig(state_coordinates=8, initial_steps=0),
+        ),
+        "a walker moves at a hidden speed between 0 and 3 m/s",
     ),
     # The published ant changes its direction within episodes of 800 steps; this one does not, in episodes of 200.
     NamedExperiment(
@@ -95,7 +143,7 @@ EXPERIMENTS: tuple[NamedExperiment, ...] = (
             iterations=1001,
             algorithm=CemrlConfig(state_coordinates=24, **_DIRECTIONS),
         ),
-        "a humanoid walks in a hidden direction without falling, as published (humanoid-dir)",
+        "a humanoid walks in a hidden direction without falling",
     ),
     NamedExperiment(
         Experiment(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import math
 import sys
 import types
 from collections.abc import Mapping
@@ -14,11 +16,17 @@ import numpy as np
 from nacre.agents import ALGORITHMS, algorithm_of
 from nacre.configuration import AlgorithmConfig, Bounds, Count, plain_numbers
 from nacre.errors import NacreError, nearest, shown
-from nacre.tasks.family import TaskList
+from nacre.tasks import make_family
+from nacre.tasks.family import TaskFamily, TaskList
+from nacre.tasks.shifts import Shift, read_shift
 
-ADDED_LATER: dict[str, Any] = {"warm_start": None}
+ADDED_LATER: dict[str, Any] = {"warm_start": None, "family_options": (), "shift": None}
 """Fields of an experiment that files of earlier versions lack, with what these versions did. Those of an algorithm are
 in its configuration."""
+
+FamilyOptions = tuple[tuple[str, Any], ...]
+"""Options of a task family by name, sorted. A value is a number, text, a truth value or a tuple of these; JSON has an
+object."""
 
 Tasks = Annotated[int, Bounds(1, 100_000)]
 """A number of tasks. The replay has an index of its own for each."""
@@ -27,7 +35,7 @@ Tasks = Annotated[int, Bounds(1, 100_000)]
 @dataclass(frozen=True)
 class Experiment:
     """A complete configuration: with it, what `warm_start` names, and the same machine and versions, a run can be
-    repeated to the bit."""
+    repeated exactly."""
 
     name: str
     """Algorithm and task, <algorithm>/<task>; also where runs are written below runs/."""
@@ -59,12 +67,18 @@ class Experiment:
     """Threads of the simulator; None: as many as there are physical cores."""
     device: Literal["cpu", "gpu"] | None = None
     """Where to learn; None: on a GPU if there is one."""
+    family_options: FamilyOptions = ()
+    """Options of the task family, such as horizon=800."""
+    shift: Shift | None = None
+    """How the task changes inside an episode, in training and in evaluation: place:10+2 (x farther than 10 to 12), or
+    time:200 (after more than 200 steps), with ,probability=P or ,opposite behind it. None: it does not."""
     warm_start: str | None = None
     """Whose networks to begin with: a run folder, of which the latest checkpoint is taken, a checkpoint, or a folder of
     an old code base. Nothing but networks is taken over, and it is not read again. None: fresh networks."""
 
     def __post_init__(self) -> None:
         plain_numbers(self)
+        object.__setattr__(self, "family_options", _sorted_options("family_options", self.family_options))
 
     @property
     def environment_steps(self) -> int:
@@ -75,6 +89,28 @@ class Experiment:
     def gradient_steps(self) -> int:
         """Gradient steps of all iterations, of all phases, if none stops early."""
         return self.algorithm.gradient_steps(self.iterations)
+
+
+def family_of(experiment: Experiment) -> TaskFamily:
+    """The task family of an experiment, with its options and with how its tasks change.
+
+    Raises:
+        NacreError: there is no such family, or it has no such option, or a value is impossible.
+    """
+    family = make_family(experiment.family, **dict(experiment.family_options))
+    if family.shift != experiment.shift:
+        family = copy.copy(family)  # what makes it may always give the same one
+        family.shift = experiment.shift
+    return family
+
+
+def options(**values: Any) -> FamilyOptions:
+    """Options of a task family as an experiment has them: `options(horizon=800, lowest=0.5)`.
+
+    Raises:
+        NacreError: a value is none that JSON can hold.
+    """
+    return _sorted_options("family_options", values)
 
 
 class NamedExperiment(NamedTuple):
@@ -108,7 +144,10 @@ def to_json(experiment: Experiment) -> dict[str, Any]:
     """The experiment as JSON values; `algorithm` is an object whose `kind` says which algorithm it configures."""
     kind = algorithm_of(experiment.algorithm).name
     values = dataclasses.asdict(experiment)
-    return values | {"algorithm": {"kind": kind} | values["algorithm"]}
+    return values | {
+        "algorithm": {"kind": kind} | values["algorithm"],
+        "family_options": dict(experiment.family_options),
+    }
 
 
 def from_json(values: Any) -> Experiment:
@@ -161,6 +200,10 @@ def check_type(field: str, value: Any, annotation: Any) -> Any:
         elif option is float:
             if _is_number(value) and abs(value) <= sys.float_info.max:  # which NaN is not
                 return float(value)
+        elif option == FamilyOptions:
+            return _sorted_options(field, value)
+        elif option is Shift and isinstance(value, str | Mapping):
+            return read_shift(value)
         elif isinstance(value, get_origin(option) or option):
             return value
     raise NacreError(f"{field} is {shown(value)}; allowed: {' or '.join(map(_describe, _options(annotation)))}")
@@ -176,6 +219,27 @@ def field_types(config: type) -> dict[str, Any]:
     """The annotation of each field of a dataclass, with bounds."""
     hints = get_type_hints(config, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(config)}
+
+
+def _sorted_options(field: str, value: Any) -> FamilyOptions:
+    try:
+        values = dict(value)
+    except (TypeError, ValueError):
+        values = {None: value}
+    if not all(isinstance(name, str) for name in values):
+        raise NacreError(f"{field} is {shown(value)}; allowed: values by name, such as {{'horizon': 800}}")
+    pairs = ((str(name), _option(f"{field}.{name}", entry)) for name, entry in values.items())
+    return tuple(sorted(pairs, key=lambda pair: pair[0]))
+
+
+def _option(field: str, value: Any) -> Any:
+    """A value of an option, if it can be hashed and be written as JSON."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, list | tuple):
+        return tuple(_option(field, entry) for entry in value)
+    if isinstance(value, bool | str) or (_is_number(value) and math.isfinite(value)):
+        return value
+    raise NacreError(f"{field} is {shown(value)}; allowed: a finite number, text, true or false, or a list of these")
 
 
 def _from_fields(config: type, values: Mapping[str, Any], prefix: str, added_later: Mapping[str, Any]) -> Any:
@@ -219,5 +283,6 @@ def _describe(option: Any) -> str:
         str: "text",
         type(None): "None",
         AlgorithmConfig: "the configuration of an algorithm",
+        Shift: "a shift such as 'place:10+2' or 'time:200'",
     }
     return names.get(option, getattr(option, "__name__", str(option)))

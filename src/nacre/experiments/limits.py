@@ -12,6 +12,7 @@ from nacre.agents import algorithm_of
 from nacre.errors import NacreError, shown
 from nacre.experiments.experiment import Experiment, bounds_of, check_type, field_types
 from nacre.tasks.family import TaskFamily
+from nacre.tasks.shifts import check_shift
 
 
 def validate(experiment: Experiment, family: TaskFamily) -> None:
@@ -28,6 +29,7 @@ def validate(experiment: Experiment, family: TaskFamily) -> None:
             f"{algorithm.name}/{family.name}"
         )
     _check_task_list(experiment, family)
+    check_shift(family, experiment.shift)
     _check_fields(experiment.algorithm, "algorithm.")
     experiment.algorithm.check(family)
 

@@ -15,7 +15,7 @@ from typing import Any
 from nacre.agents.pearl.config import PearlConfig
 from nacre.errors import NacreError, nearest
 from nacre.experiments.configuration_files import naming, read_values, without_unknown
-from nacre.experiments.experiment import Experiment, override
+from nacre.experiments.experiment import Experiment, family_of, override
 from nacre.experiments.limits import validate
 from nacre.tasks import TaskFamily, TaskList, make_family
 
@@ -201,7 +201,7 @@ def validate_old(path: str | Path, read: Experiment, changed: Experiment) -> Non
 
 def _find_wrong(experiment: Experiment) -> str | None:
     try:
-        validate(experiment, make_family(experiment.family))
+        validate(experiment, family_of(experiment))
     except NacreError as error:
         return str(error)
     return None
@@ -233,7 +233,7 @@ def _translate(content: Any, ignore_unknown: bool) -> tuple[Experiment, list[str
     if family.name == "ant-random-dir":
         messages.append(
             "env_name ant-dir became ant-random-dir, as env_params.forward_backward is not true: two random "
-            "directions, where the paper has forward and backward (pearl/ant-dir)"
+            "directions; the paper has forward and backward (pearl/ant-dir)"
         )
     if values["algo_params.num_exp_traj_eval"] == 0:
         fields["exploration_episodes"] = 1

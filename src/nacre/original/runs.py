@@ -13,7 +13,7 @@ import numpy as np
 
 from nacre.checkpoint import checkpoint_label, save_checkpoint
 from nacre.errors import NacreError
-from nacre.experiments import Experiment
+from nacre.experiments import Experiment, family_of
 from nacre.original.configs import read_old_config, validate_old
 from nacre.original.forces import about_contact_forces
 from nacre.original.networks import FILES, missing_files, read_old_networks
@@ -74,7 +74,7 @@ def import_old_run(
     read = experiment
     if family is not None:
         experiment = _in_family(experiment, family)
-    world = make_family(experiment.family)
+    world = family_of(experiment)
     validate_old(path, read, experiment)
     learner = learner_for(experiment, world)
     with prepare_jax(None):
@@ -126,7 +126,7 @@ def _kept(trained: Any, arrays: dict[str, np.ndarray], folder: Path) -> Any:
 
 def _in_family(experiment: Experiment, name: str) -> Experiment:
     """The experiment in another family of the same sizes."""
-    known, family = make_family(experiment.family), make_family(name)
+    known, family = family_of(experiment), make_family(name)
     for field in ("observation_size", "action_size"):
         if getattr(family, field) != getattr(known, field):
             raise NacreError(

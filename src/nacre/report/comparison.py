@@ -34,6 +34,7 @@ from nacre.report.curves import (
 from nacre.report.figures import draw_references, tidy
 from nacre.report.html import Picture, Table, number, percent, picture, write_page
 from nacre.report.intervals import FEWEST_RUNS, Interval, difference_interval, interquartile_mean, interval
+from nacre.report.numbers import Numbers, joined
 from nacre.report.references import gap_of, references_of
 from nacre.report.trials import protocol_in_words
 from nacre.run_folder import read_run, runs_in
@@ -42,6 +43,7 @@ COMPARISON = "compare.html"
 # Okabe and Ito's colours: people with any of the common kinds of colour blindness can distinguish them.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", ":")
+QUARTILES = (0.25, 0.5, 0.75)
 
 
 @dataclass(frozen=True)
@@ -136,14 +138,18 @@ def write_comparison(groups: Mapping[str, Sequence[Path | str]], out: Path | str
                 f"{read[0].experiment.family}: returns of different families cannot be compared"
             )
     page = writable(Path(out))
+    curves = [_curve_picture(read), _quartile_picture(read), *_success_pictures(read)]
+    adaptation = _episode_picture(read)
     write_page(
         page,
         "comparison.html",
+        [*curves, adaptation],
         title=" vs ".join(group.name for group in read) if len(read) <= 3 else f"{len(read)} groups",
         family=read[0].experiment.family,
         notes=_notes(read),
         tables=[_final_returns(read), *_final_successes(read), *_gap_closed(read), *_at_common_steps(read)],
-        pictures=[_curve_picture(read), _episode_picture(read)],
+        curves=curves,
+        adaptation=adaptation,
         references=references_of(read[0].experiment.family),
         groups=read,
         protocols={group.name: protocol_in_words(group.experiment) for group in read},
@@ -159,6 +165,31 @@ def compared_curves(axes: Axes, groups: Sequence[Group]) -> None:
     draw_references(axes, references_of(groups[0].experiment.family), max(group.steps[-1] for group in groups))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set(xlabel="environment steps", ylabel="test return of the last episode")
+    tidy(axes)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, alignment="left", borderaxespad=0.2)
+
+
+def compared_quartiles(axes: Axes, groups: Sequence[Group]) -> None:
+    """Draws the same against the logarithm of environment steps, as the median over seeds and the band from 25 to 75 %
+    of them."""
+    for group, (colour, dash) in zip(groups, _styles(len(groups)), strict=True):
+        low, median, high = np.quantile(group.values(LAST_EPISODE), QUARTILES, axis=0)
+        axes.plot(group.steps, median, dash, color=colour, linewidth=2, marker=".", markersize=4, label=_legend(group))
+        if len(group.curves) > 1:
+            axes.fill_between(group.steps, low, high, color=colour, alpha=0.18, linewidth=0)
+    draw_references(axes, references_of(groups[0].experiment.family), max(group.steps[-1] for group in groups))
+    axes.set(xscale="log", xlabel="environment steps", ylabel="test return of the last episode")
+    tidy(axes)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, alignment="left", borderaxespad=0.2)
+
+
+def compared_successes(axes: Axes, groups: Sequence[Group]) -> None:
+    """Draws the success in the last episode as :func:`compared_curves` draws its return."""
+    for group, style in zip(groups, _styles(len(groups)), strict=True):
+        _draw(axes, group.steps, group.values(LAST_SUCCESS), *style, label=_legend(group))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.yaxis.set_major_formatter(PercentFormatter(1))
+    axes.set(xlabel="environment steps", ylabel="success in the last episode", ylim=(-0.05, 1.05))
     tidy(axes)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, alignment="left", borderaxespad=0.2)
 
@@ -222,7 +253,83 @@ def _curve_picture(groups: Sequence[Group]) -> Picture:
         f"Learning curves of {len(groups)} group(s): {ends}.",
         "Test return of the last episode of a trial against environment steps: interquartile mean over seeds, with "
         f"pointwise 95 % bootstrap intervals if a group has {FEWEST_RUNS} seeds or more.",
+        Numbers("learning", joined([_interval_columns(group, LAST_EPISODE, "return") for group in groups])),
     )
+
+
+def _quartile_picture(groups: Sequence[Group]) -> Picture:
+    figure = Figure(figsize=(9, 4.0 + 0.22 * len(groups)), layout="constrained")
+    compared_quartiles(figure.subplots(), groups)
+    ends = "; ".join(
+        f"{group.name} ends at a median of {number(float(np.median(group.final(LAST_EPISODE))))}" for group in groups
+    )
+    return picture(
+        figure,
+        f"Learning curves of {len(groups)} group(s) over a logarithmic axis of environment steps: {ends}.",
+        "The same with a logarithmic axis of environment steps: median over seeds, and the band that holds the middle "
+        "half of them (25 to 75 %).",
+        Numbers("learning-quartiles", joined([_quartile_columns(group) for group in groups])),
+    )
+
+
+def _success_pictures(groups: Sequence[Group]) -> list[Picture]:
+    """A picture if all runs have recorded successes."""
+    if not _have_success(groups):
+        return []
+    figure = Figure(figsize=(9, 3.2 + 0.22 * len(groups)), layout="constrained")
+    compared_successes(figure.subplots(), groups)
+    ends = "; ".join(
+        f"{group.name} ends at {percent(interquartile_mean(group.final(LAST_SUCCESS)).item())}" for group in groups
+    )
+    return [
+        picture(
+            figure,
+            f"Success in the last episode of a trial of {len(groups)} group(s): {ends}.",
+            "Success in the last episode of a trial against environment steps, with the same colours and intervals.",
+            Numbers("success", joined([_interval_columns(group, LAST_SUCCESS, "success") for group in groups])),
+        )
+    ]
+
+
+def _interval_columns(group: Group, column: str, words: str) -> dict[str, np.ndarray]:
+    values = group.values(column)
+    return {**_curve_index(group), **_estimate_columns(values, f"{words} of the last episode")}
+
+
+def _estimate_columns(values: Float64[np.ndarray, "seeds points"], words: str) -> dict[str, np.ndarray]:
+    """The interquartile mean over seeds, and the interval; empty cells if there is none."""
+    band = interval(values)
+    nothing = np.full(values.shape[1], np.nan)
+    return {
+        f"{words}, interquartile mean": interquartile_mean(values),
+        f"{words}, low end of the 95 % interval": nothing if band is None else band.low,
+        f"{words}, high end of the 95 % interval": nothing if band is None else band.high,
+    }
+
+
+def _quartile_columns(group: Group) -> dict[str, np.ndarray]:
+    low, median, high = np.quantile(group.values(LAST_EPISODE), QUARTILES, axis=0)
+    return {**_curve_index(group), "return of the last episode, median": median, "25 %": low, "75 %": high}
+
+
+def _curve_index(group: Group) -> dict[str, np.ndarray]:
+    n = len(group.steps)
+    return {
+        "group": np.full(n, group.name),
+        "seeds": np.full(n, len(group.curves)),
+        "iteration": np.arange(n),
+        "environment steps": group.steps,
+    }
+
+
+def _episode_columns(group: Group, column: str, words: str) -> dict[str, np.ndarray]:
+    columns = episode_columns(next(iter(group.curves.values())), column)
+    n = len(columns)
+    return {
+        "group": np.full(n, group.name),
+        "episode": np.arange(1, 1 + n),
+        **_estimate_columns(np.stack([group.final(each) for each in columns], axis=1), words),
+    }
 
 
 def _episode_picture(groups: Sequence[Group]) -> Picture:
@@ -240,7 +347,14 @@ def _episode_picture(groups: Sequence[Group]) -> Picture:
         figure,
         f"Returns of the episodes of a trial: {ends}.",
         f"{what} of each episode of a trial after the last iteration, with the same colours and intervals.",
+        Numbers("episodes", joined([_trial_columns(group, columns) for group in groups])),
     )
+
+
+def _trial_columns(group: Group, columns: Sequence[str]) -> dict[str, np.ndarray]:
+    """The returns of the episodes of a trial, and the successes if they are among the columns."""
+    found = _episode_columns(group, FIRST_EPISODE, "return")
+    return found | _episode_columns(group, FIRST_SUCCESS, "success") if FIRST_SUCCESS in columns else found
 
 
 def _middle(group: Group, column: str) -> str:

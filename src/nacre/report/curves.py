@@ -77,6 +77,22 @@ def cut_to_shortest(curves: Curves) -> Curves:
     return {seed: {column: values[:iterations] for column, values in run.items()} for seed, run in curves.items()}
 
 
+def learning_columns(curves: Curves) -> dict[str, np.ndarray]:
+    """A table of the test returns, and successes if all runs have them, after each iteration of each seed."""
+    first = next(iter(curves.values()))
+    columns = {EPOCH: "iteration", STEPS: "environment steps"}
+    columns |= {name: f"return of episode {number}" for number, name in enumerate(episode_columns(first), start=1)}
+    columns[LAST_EPISODE] = "return of the last episode"
+    if have_success(curves):
+        found = enumerate(episode_columns(first, FIRST_SUCCESS), start=1)
+        columns |= {name: f"success in episode {number}" for number, name in found}
+        columns[LAST_SUCCESS] = "success in the last episode"
+    return {
+        "seed": np.concatenate([np.full(len(run[EPOCH]), seed) for seed, run in curves.items()]),
+        **{words: np.concatenate([run[name] for run in curves.values()]) for name, words in columns.items()},
+    }
+
+
 def same_experiment(one: Experiment, other: Experiment) -> bool:
     """Whether two experiments are the same but for the seed, how long they run, and where and how they are run."""
     return comparable(one) == comparable(other)

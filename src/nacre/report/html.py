@@ -1,12 +1,11 @@
-"""Pages that need nothing but themselves: tables, figures as images inside the page, and numbers for people."""
+"""Pages that need nothing but themselves: tables, figures with what they were drawn from, and numbers for people."""
 
 from __future__ import annotations
 
-import base64
-import io
+import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,22 +13,32 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 
 from nacre.files import write_atomically
+from nacre.report.drawing import numbered, svg_of
+from nacre.report.numbers import Numbers, data_folder, write_numbers
 
 
 @dataclass(frozen=True)
 class Picture:
     """A figure in a page."""
 
-    source: str
-    """A data URI."""
+    svg: str
+    """An element of HTML."""
     alt: str
     """What it shows, for those who do not see it."""
     caption: str
+    numbers: Numbers | None = None
+    """What it was drawn from."""
+
+    def element(self, number: int) -> str:
+        """The figure as the page's figure of that number."""
+        return numbered(self.svg, number)
+
+    def prefixed(self, prefix: str) -> Picture:
+        """The same picture, of which the numbers have a longer name."""
+        return self if self.numbers is None else replace(self, numbers=self.numbers.prefixed(prefix))
 
 
 @dataclass(frozen=True)
@@ -43,15 +52,9 @@ class Table:
     """Whether the other cells are numbers, which are set to the right."""
 
 
-def picture(figure: Figure, alt: str, caption: str) -> Picture:
-    """The figure as an SVG image inside the page. The same figure gives the same text."""
-    text = io.BytesIO()
-    for words in figure.findobj(Text):
-        if isinstance(words, Text) and "$" in words.get_text() and "\\math" not in words.get_text():
-            words.set_parse_math(False)  # the name of somebody's task or group, and no formula
-    with rc_context({"svg.hashsalt": "nacre"}):
-        figure.savefig(text, format="svg", metadata={"Date": None})
-    return Picture("data:image/svg+xml;base64," + base64.b64encode(text.getvalue()).decode(), alt, caption)
+def picture(figure: Figure, alt: str, caption: str, numbers: Numbers | None = None) -> Picture:
+    """The figure inside the page, with the numbers that it was drawn from. The same figure gives the same text."""
+    return Picture(svg_of(figure, alt), alt, caption, numbers)
 
 
 def number(value: float | int, decimals: int = 1) -> str:
@@ -73,11 +76,17 @@ def span(values: Sequence[float] | np.ndarray, decimals: int = 1) -> str:
     return mean if low == high else f"{mean} ({low} to {high})"
 
 
-def write_page(page: Path, template: str, **content: Any) -> None:
-    """Fills in a template of the folder `templates`, and writes the page.
+def write_page(page: Path, template: str, pictures: Sequence[Picture], **content: Any) -> None:
+    """Fills in a template of the folder `templates`, and writes the page and the numbers behind its pictures.
+
+    Args:
+        page: the page.
+        template: its name.
+        pictures: all that are in the page.
+        content: what the template asks for.
 
     Raises:
-        NacreError: it cannot be written.
+        NacreError: a file cannot be written.
     """
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("nacre.report"),
@@ -86,7 +95,9 @@ def write_page(page: Path, template: str, **content: Any) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals.update(data_folder=data_folder(page).name, next_number=itertools.count(1).__next__)
     text = environment.get_template(template).render(
-        version=version("nacre"), written=f"{datetime.now():%Y-%m-%d %H:%M}", **content
+        version=version("nacre"), written=f"{datetime.now():%Y-%m-%d %H:%M}", pictures=pictures, **content
     )
+    write_numbers(page, [picture.numbers for picture in pictures if picture.numbers is not None])
     write_atomically(page, text.encode(errors="backslashreplace"))  # a path may not be UTF-8

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +30,28 @@ from nacre.report.curves import (
     flat_fields,
     group_by_configuration,
     have_success,
+    learning_columns,
     read_runs,
 )
 from nacre.report.figures import learning_curve
 from nacre.report.html import Picture, Table, number, percent, picture, span, write_page
+from nacre.report.numbers import Numbers, crossed, joined, rows_of
+from nacre.report.recovery_figures import recovery_pictures
 from nacre.report.references import Reference, gap_of, references_of
+from nacre.report.response_figures import response_pictures
+from nacre.report.task_figures import (
+    MOST_PARAMETERS,
+    parameter_columns,
+    returns_columns,
+    task_in_words,
+    task_pictures,
+)
 from nacre.report.trial_figures import (
     COLUMNS,
-    in_words,
     returns_by_episode,
     returns_by_task,
     reward_panels,
+    rewards_of,
     spread,
     success_of_episodes,
     trajectory_figure,
@@ -49,6 +60,7 @@ from nacre.report.trial_figures import (
 from nacre.report.trials import RunTest, play_test_trials, protocol_in_words, protocol_of
 from nacre.run_folder import read_run, read_versions, runs_in
 from nacre.tasks.point import PointRobot, SparsePointRobot
+from nacre.tasks.quantities import in_words, labels_of
 
 REPORT = "report.html"
 DRAWN_TASKS = 6
@@ -77,6 +89,17 @@ class Section:
     references: Sequence[Reference]
     tables: Sequence[Table]
     seeds: Sequence[SeedPart]
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """All of them."""
+        return [self.curve, *(picture for seed in self.seeds for picture in seed.pictures)]
+
+    def numbered(self, number: int) -> Section:
+        """The section of a page with several: its files have other names than those of the others."""
+        prefix = f"{number}-"
+        seeds = [replace(seed, pictures=[each.prefixed(prefix) for each in seed.pictures]) for seed in self.seeds]
+        return replace(self, curve=self.curve.prefixed(prefix), seeds=seeds)
 
 
 def write_report(
@@ -114,8 +137,16 @@ def write_report(
         _section(name, experiments, curves, group, [play_test_trials(run, checkpoint, say) for run in group])
         for name, group, (experiments, curves) in zip(names, groups, learnt, strict=True)
     ]
+    if len(sections) > 1:
+        sections = [section.numbered(number) for number, section in enumerate(sections, start=1)]
     title = names[0] if len(names) == 1 else f"{len(names)} experiments"
-    write_page(page, "report.html", title=title, sections=sections)
+    write_page(
+        page,
+        "report.html",
+        [picture for section in sections for picture in section.pictures],
+        title=title,
+        sections=sections,
+    )
     return page
 
 
@@ -146,6 +177,7 @@ def _section(
             figure,
             curve_in_words(curves),
             f"Return on test tasks after each iteration, against environment steps of collection.{bands}",
+            Numbers("learning", learning_columns(curves)),
         ),
         references=references,
         tables=[
@@ -180,11 +212,12 @@ def _highlights(experiment: Experiment, curves: Curves) -> list[tuple[str, str]]
 
 
 def _seed_part(seed: int, run: Path, test: RunTest) -> SeedPart:
+    module = algorithm_of(test.trained.experiment.algorithm).report_module()
     return SeedPart(
         seed=seed,
         run=str(run),
         checkpoint=test.trained.checkpoint.stem,
-        pictures=pictures_of(test, algorithm_of(test.trained.experiment.algorithm).report_module()),
+        pictures=[each.prefixed(f"seed-{seed}-") for each in pictures_of(test, module)],
         returns=_returns_table(test),
     )
 
@@ -195,11 +228,18 @@ def pictures_of(test: RunTest, algorithm: Any | None) -> list[Picture]:
     `algorithm`: the module that draws beliefs, by `belief_pictures`; None: there is nothing to draw.
     """
     beliefs = [] if algorithm is None else algorithm.belief_pictures(test)
-    return [_adaptation_picture(test), *beliefs, _episodes_picture(test)]
+    return [
+        _adaptation_picture(test),
+        *task_pictures(test),
+        *beliefs,
+        *response_pictures(test),
+        *recovery_pictures(test),
+        _episodes_picture(test),
+    ]
 
 
 def _adaptation_picture(test: RunTest) -> Picture:
-    evaluation, names = test.evaluation, test.trained.family.task_parameters
+    evaluation, names = test.evaluation, labels_of(test.trained.family, test.evaluation.tasks)
     returns, success = evaluation.returns_by_episode, evaluation.successes_by_episode
     rows, heights = [["returns", "tasks"]], [3.6]
     if success is not None:
@@ -220,7 +260,9 @@ def _adaptation_picture(test: RunTest) -> Picture:
         success_of_episodes(panels["success"], evaluation, success, names)
         words.append(f"Success in each episode: {', '.join(percent(share) for share in success.mean(axis=0))}.")
         caption += " Below: the share of trials that are a success in each episode."
-    return picture(figure, " ".join(words), caption)
+    return picture(
+        figure, " ".join(words), caption, Numbers("returns", returns_columns(test.trained.family, evaluation))
+    )
 
 
 def _listed(values: np.ndarray) -> str:
@@ -237,26 +279,56 @@ def _episodes_picture(test: RunTest) -> Picture:
         return picture(
             figure,
             f"Paths of the robot in one trial on each of {len(drawn)} test tasks, with the goal of each.",
-            "Sample trajectories: one trial on each of some test tasks. Earlier episodes are darker.",
+            "Sample trajectories: one trial on each of some test tasks. Colours go from violet in the first episode to "
+            "green in the last.",
+            Numbers("trajectories", joined([_path_columns(test, index) for index in drawn])),
         )
     figure = Figure(figsize=(9, 0.8 + 2.1 * -(-len(drawn) // COLUMNS)), layout="constrained")
-    titles = [_title_of(family.task_parameters, task) for task in tasks]
+    titles = [task_in_words(family, evaluation.tasks, index) for index in drawn]
     reward_panels(figure, trials, titles, evaluation.protocol.sparse_returns)
     return picture(
         figure,
         f"Rewards over the time steps of each episode of one trial on each of {len(drawn)} test tasks.",
-        "Reward at each time step, in one trial on each of some test tasks. Earlier episodes are darker.",
+        "Reward at each time step, in one trial on each of some test tasks. Colours go from violet in the first "
+        "episode to green in the last.",
+        Numbers("rewards", joined([_reward_columns(test, index) for index in drawn])),
     )
 
 
-def _title_of(names: Sequence[str], task: np.ndarray) -> str:
-    words = [f"{in_words(name)} {number(value, 2)}" for name, value in zip(names, task, strict=True)]
-    return ", ".join(words if len(words) <= 2 else [words[0], "…"])
+def _path_columns(test: RunTest, index: int) -> dict[str, np.ndarray]:
+    """Where the robot was in the first trial on a task; step 0 is the start of an episode."""
+    family, tasks = test.trained.family, test.evaluation.tasks
+    return joined(
+        [
+            crossed(
+                {"task": [index + 1], "episode": [episode], "step": range(len(path))},
+                {"x": path[:, 0], "y": path[:, 1]},
+                {"task": rows_of(parameter_columns(family, tasks), [index])},
+            )
+            for episode, path in enumerate((each.observations[:, :2] for each in test.episodes[index][0]), start=1)
+        ]
+    )
+
+
+def _reward_columns(test: RunTest, index: int) -> dict[str, np.ndarray]:
+    """The rewards of the first trial on a task."""
+    family, tasks = test.trained.family, test.evaluation.tasks
+    sparse = test.evaluation.protocol.sparse_returns
+    return joined(
+        [
+            crossed(
+                {"task": [index + 1], "episode": [number_], "step": range(1, 1 + len(episode))},
+                {"reward": rewards_of(episode, sparse)},
+                {"task": rows_of(parameter_columns(family, tasks, MOST_PARAMETERS), [index])},
+            )
+            for number_, episode in enumerate(test.episodes[index][0], start=1)
+        ]
+    )
 
 
 def _returns_table(test: RunTest) -> Table:
     """A row per task, with the returns of its episodes and, if the family says what a success is, their successes."""
-    evaluation, names = test.evaluation, test.trained.family.task_parameters
+    evaluation, names = test.evaluation, labels_of(test.trained.family, test.evaluation.tasks)
     returns, success = evaluation.returns_by_episode, evaluation.successes_by_episode
     episodes = range(1, 1 + returns.shape[1])
     shown = names[:4]  # of dozens of physical parameters, enough to tell tasks apart
@@ -272,7 +344,7 @@ def _returns_table(test: RunTest) -> Table:
     tasks.append(["mean", *[""] * len(shown)])
     return Table(
         f"Return{'' if success is None else ' and success'} of each episode on each test task, mean over trials",
-        ["task", *(in_words(name) for name in shown), *head],
+        ["task", *shown, *head],
         [[*task, *values] for task, values in zip(tasks, zip(*columns, strict=True), strict=True)],
         numeric=True,
     )

@@ -13,16 +13,19 @@ from jaxtyping import Float64
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from nacre.evaluation import Evaluation
 from nacre.report.figures import AFTER, BEFORE, tidy, trajectories
+from nacre.tasks.quantities import in_words
 from nacre.types import Episode
 
 COLUMNS = 3
 _MAP = colormaps["viridis"]
+_TASK_MAP = ListedColormap(_MAP(np.linspace(0.0, 0.88, 256)))
+"""Without the yellow, which is not seen on white."""
 
 
 def returns_by_episode(axes: Axes, evaluation: Evaluation, names: Sequence[str]) -> None:
@@ -101,9 +104,13 @@ def trajectory_panels(
     figure: Figure, trials: Sequence[Sequence[Episode]], tasks: Float64[np.ndarray, "n parameters"]
 ) -> None:
     """Draws where a point robot went, a panel per task."""
-    panels = _panels(figure, len(trials))
+    panels = panels_of(figure, len(trials))
     for axes, trial, goal in zip(panels, trials, tasks, strict=True):
         trajectories(axes, trial, goal)
+        later = np.concatenate([goal[None], *(episode.tasks for episode in trial if episode.tasks is not None)])
+        for number, other in enumerate(np.unique(later[(later != goal).any(axis=1)], axis=0)):
+            label = "goal after a change" if number == 0 else None
+            axes.plot(*other[:2], "*", color="0.45", markersize=10, markeredgecolor="white", label=label, zorder=0)
         axes.grid(alpha=0.2)
     if len(trials[0]) > 6:  # too many to name: a colour bar in place of the legend
         shades = ScalarMappable(Normalize(1, len(trials[0]) / 0.85), _MAP)
@@ -114,7 +121,7 @@ def trajectory_panels(
     else:
         handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    _label(panels, "x (no unit)", "y (no unit)")
+    label_panels(panels, "x (no unit)", "y (no unit)")
 
 
 def reward_panels(
@@ -124,17 +131,23 @@ def reward_panels(
 
     `sparse`: whether the sparse reward is meant.
     """
-    panels = _panels(figure, len(trials))
+    panels = panels_of(figure, len(trials))
     shades = _MAP(np.linspace(0.0, 0.85, max(map(len, trials))))
     for axes, trial, title in zip(panels, trials, titles, strict=True):
         for number, (episode, shade) in enumerate(zip(trial, shades, strict=False), start=1):
-            rewards = episode.sparse_rewards if sparse and episode.sparse_rewards is not None else episode.rewards
+            rewards = rewards_of(episode, sparse)
             axes.plot(np.arange(1, 1 + len(rewards)), rewards, color=shade, linewidth=1.1, label=f"episode {number}")
         axes.set_title(title, fontsize="small")
+        count_steps(axes)
         tidy(axes)
     handles, labels = max((axes.get_legend_handles_labels() for axes in panels), key=lambda found: len(found[1]))
     figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)), frameon=False)
-    _label(panels, "time step of the episode", "reward")
+    label_panels(panels, "time step of the episode", "reward")
+
+
+def rewards_of(episode: Episode, sparse: bool) -> np.ndarray:
+    """The rewards that a return sums."""
+    return episode.sparse_rewards if sparse and episode.sparse_rewards is not None else episode.rewards
 
 
 def spread(tasks: Float64[np.ndarray, "n parameters"], most: int) -> list[int]:
@@ -143,7 +156,7 @@ def spread(tasks: Float64[np.ndarray, "n parameters"], most: int) -> list[int]:
     return order[np.linspace(0, len(tasks) - 1, min(most, len(tasks))).round().astype(int)].tolist()
 
 
-def _panels(figure: Figure, n: int) -> list[Axes]:
+def panels_of(figure: Figure, n: int) -> list[Axes]:
     columns = min(COLUMNS, n)
     grid = figure.subplots(-(-n // columns), columns, sharex=True, sharey=True, squeeze=False)
     for unused in grid.flat[n:]:
@@ -151,19 +164,19 @@ def _panels(figure: Figure, n: int) -> list[Axes]:
     return list(grid.flat[:n])
 
 
-def _label(panels: Sequence[Axes], x: str, y: str) -> None:
+def label_panels(panels: Sequence[Axes], x: str, y: str) -> None:
     """Labels the outer panels of a grid."""
     for axes in panels:
         axes.set(xlabel=x, ylabel=y)
         axes.label_outer()
 
 
+def count_steps(axes: Axes) -> None:
+    """Whole numbers below an axis of steps."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
 def task_shades(values: Float64[np.ndarray, " n"]) -> ScalarMappable:
     """Colours for the values of a task parameter."""
     low, high = values.min(), values.max()
-    return ScalarMappable(Normalize(low, high if high > low else low + 1), _MAP)
-
-
-def in_words(parameter: str) -> str:
-    """The name of a task parameter as people write it."""
-    return parameter.replace("_", " ")
+    return ScalarMappable(Normalize(low, high if high > low else low + 1), _TASK_MAP)

@@ -40,7 +40,7 @@ AnyCritics = tuple[Any, Any]
 """Two modules of a :class:`CriticKind`."""
 
 Temperature = Float[Array, ""] | Float[Array, " rows"]
-"""The weight of the entropy: one for all rows or one for each, as where it depends on z."""
+"""The weight of the entropy: one for all rows or one for each, for example if it depends on z."""
 
 
 class Batch(NamedTuple):

@@ -17,8 +17,8 @@ LARGEST = 1e9
 gradient."""
 
 
-def call(function: Callable[..., Any], *arguments: Any, named: Callable[..., Any] | None = None) -> Any:
-    """`function(*arguments)`, for a function that a user may have written.
+def call(function: Callable[..., Any], *arguments: Any, named: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """`function(*arguments, **options)`, for a function that a user may have written.
 
     Args:
         named: the function that a message names in its place, such as that of the environment inside of wrappers.
@@ -27,7 +27,7 @@ def call(function: Callable[..., Any], *arguments: Any, named: Callable[..., Any
         NacreError: it raised something; the message names the function, the error and the line.
     """
     try:
-        return function(*arguments)
+        return function(*arguments, **options)
     except NacreError:
         raise
     except Exception as error:

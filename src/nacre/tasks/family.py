@@ -15,7 +15,8 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int, Real
 
 from nacre.errors import NacreError
-from nacre.tasks.checks import call, name_of, shortened
+from nacre.tasks.checks import call, name_of, shortened, truths
+from nacre.tasks.shifts import Shift
 
 TaskList = Literal["published", "seeded", "shared"]
 
@@ -87,6 +88,16 @@ class RememberingWorld(Protocol):
     def load_state_dict(self, state: Any) -> None: ...
 
 
+@runtime_checkable
+class ChangingWorld(World, Protocol):
+    """A world whose slots may be given another task within an episode."""
+
+    def set_tasks(self, slots: Int[np.ndarray, " n"], tasks: Float64[np.ndarray, "n parameters"]) -> None:
+        """Gives slots other tasks, between two steps. Physics that depend on the task follow; whatever else is in a
+        slot, such as positions and velocities, stays. Where no physics depend on it, nothing has to be done."""
+        ...
+
+
 class TaskFamily(abc.ABC):
     """What the world is: its sizes, its tasks, and the rewards as pure functions.
 
@@ -115,10 +126,16 @@ class TaskFamily(abc.ABC):
     """Whether `success` says something."""
     success_at: Literal["any", "end"] = "any"
     """An episode is a success if any of its steps was one, or if its last step was."""
+    quantity: str | None = None
+    """What `measured` measures, with its unit: "velocity (m/s)". None: it says nothing."""
     contact_forces: tuple[int, int] | None = None
     """(first, end): which columns of the observation are contact forces; None if it has none."""
     finite_tasks: tuple[tuple[float, ...], ...] | None = None
-    """Every task there is, in order, in a family that has only a few; None where tasks are drawn from a continuum."""
+    """Every task there is, in order, in a family that has only a few; None if tasks are drawn from a continuum."""
+    shift: Shift | None = None
+    """How tasks change within an episode; None: they never do. It is set on an instance."""
+    follows_changes: bool = True
+    """Whether tasks may change within an episode. Worlds then need `set_tasks` (see :class:`ChangingWorld`)."""
 
     @property
     def sizes(self) -> Sizes:
@@ -143,12 +160,47 @@ class TaskFamily(abc.ABC):
         each is a kind of its own."""
         return None if self.finite_tasks is None else len(self.finite_tasks)
 
+    @property
+    def kind_names(self) -> tuple[str, ...]:
+        """What each kind is called."""
+        return tuple(f"kind {kind + 1}" for kind in range(self.kinds or 0))
+
     def kind_of(self, tasks: Float64[np.ndarray, "n parameters"]) -> Int[np.ndarray, " n"]:
         """Which kind each task is of, from 0 on, in families that have `kinds`."""
         if self.finite_tasks is None:
             raise NotImplementedError(f"{self.name} has no kinds of tasks")
         same = (tasks[:, None] == np.array(self.finite_tasks)[None]).all(axis=-1)
         return same.argmax(axis=1)
+
+    @property
+    def has_opposites(self) -> bool:
+        """Whether tasks may change to their opposites."""
+        directions = all(name.startswith("direction") for name in self.task_parameters)
+        return directions or len(self.finite_tasks or ()) > 1 or type(self).opposite is not TaskFamily.opposite
+
+    def opposite(self, task: Float64[np.ndarray, " parameters"]) -> Float64[np.ndarray, " parameters"]:
+        """What a task changes to if tasks change to their opposites: the other way if it is a direction, otherwise the
+        next of the finite tasks, after the last of them the first."""
+        if self.finite_tasks is None or all(name.startswith("direction") for name in self.task_parameters):
+            return 0.0 - task
+        every = np.array(self.finite_tasks)
+        own = (every == task).all(axis=1)
+        return every[(int(own.argmax()) + 1) % len(every)] if own.any() else task
+
+    @property
+    def has_place(self) -> bool:
+        """Whether tasks may change by place."""
+        return type(self).place is not TaskFamily.place
+
+    def place(self, reward_state: Any) -> Any:
+        """Where the body is, (...) for reward states (..., reward_state): what changes by place go by, such as x of the
+        root in metres."""
+        raise NotImplementedError(f"{self.name} has no place")
+
+    def repeatable(self, tasks: Float64[np.ndarray, "n parameters"]) -> Bool[np.ndarray, " n"]:
+        """Which of these may be there several times, for training and for testing alike, as there are hardly any others
+        to draw of their kind. None, unless a family says otherwise."""
+        return np.zeros(len(tasks), bool)
 
     @abc.abstractmethod
     def sample_tasks(self, generator: np.random.Generator, n: int) -> Float64[np.ndarray, "n parameters"]:
@@ -162,16 +214,16 @@ class TaskFamily(abc.ABC):
 
         - `published`: the first `train_tasks` and the last `test_tasks` of the original code's list; `seed` has no
           effect.
-        - `seeded`: train and test tasks are separate draws from `numpy.random.SeedSequence(seed)`, all different. The
-          train tasks do not change when the number of test tasks does. The test tasks change with the number of
-          train tasks only if a draw was a train task already, and so was drawn anew.
+        - `seeded`: train and test tasks are separate draws from `numpy.random.SeedSequence(seed)`, all different but
+          for those that are `repeatable`. The train tasks do not change when the number of test tasks does. The test
+          tasks change with the number of train tasks only if a draw was a train task already, and so was drawn anew.
         - `shared`: the train tasks of `seeded`; the last `test_tasks` of them are also the test tasks.
 
         A family of finitely many tasks has no others to draw: any list gives the first `train_tasks` and the last
         `test_tasks` of all there are. With two of two (`cheetah-dir`) the train tasks are also the test tasks.
 
         Raises:
-            NacreError: there are not enough different tasks; more test tasks than train tasks where they are shared; a
+            NacreError: there are not enough different tasks; more test tasks than train tasks if they are shared; a
                 published list that the family does not have.
         """
         if self.finite_tasks is not None:
@@ -202,12 +254,22 @@ class TaskFamily(abc.ABC):
         """Rewards (...) for reward states (..., reward_state), actions (..., action) and tasks (..., parameters)."""
 
     def sparse_reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
-        """The reward an agent may see in its context where it differs from the one it is trained on."""
+        """The reward that an agent may see in its context, if it differs from the one it is trained on."""
         raise NotImplementedError(f"{self.name} has no sparse reward")
 
     def success(self, previous: Any, action: Any, following: Any, task: Any) -> Bool[Any, "..."]:
         """Whether the task is achieved after this transition (see `success_at`); pure as `reward` is."""
         raise NotImplementedError(f"{self.name} does not say what a success is")
+
+    def measured(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        """The quantity that the task is about, such as a velocity, over this transition (...); pure as `reward` is.
+        Plots show it over time, and how soon it follows a task that changes."""
+        raise NotImplementedError(f"{self.name} does not say what its tasks are about")
+
+    def target(self, task: Any) -> Any:
+        """What `measured` should be, for NumPy arrays of tasks (..., parameters): shape (...), NaN for tasks without
+        a target. None: no task has one, and more is better."""
+        return None
 
     def terminated(self, previous: Any, action: Any, following: Any, task: Any) -> Bool[np.ndarray, "..."]:
         """Whether the task ended with this transition. Never, unless a family says otherwise."""
@@ -341,11 +403,11 @@ def _different_tasks(
     n: int,
     taken: Float64[np.ndarray, "n_taken parameters"] | None = None,
 ) -> Float64[np.ndarray, "n parameters"]:
-    """`n` tasks that differ from each other and from those of `taken`."""
+    """`n` tasks that differ from each other and from those of `taken`, but for those that are repeatable."""
     tasks = draw_tasks(family, generator, n)
     others = tasks[:0] if taken is None else taken
     for _ in range(ROUNDS):
-        again = _repeated(np.concatenate([others, tasks]))[len(others) :]
+        again = _repeated(np.concatenate([others, tasks]))[len(others) :] & ~_repeatable(family, tasks)
         if not again.any():
             return tasks
         tasks[again] = draw_tasks(family, generator, int(again.sum()))
@@ -364,6 +426,10 @@ def _repeated(rows: Float64[np.ndarray, "n parameters"]) -> Bool[np.ndarray, " n
     return repeated
 
 
+def _repeatable(family: TaskFamily, tasks: np.ndarray) -> Bool[np.ndarray, " n"]:
+    return truths(family.repeatable, call(family.repeatable, tasks), len(tasks))
+
+
 def _check_different(family: TaskFamily, tasks: np.ndarray) -> None:
     repeated = _repeated(tasks)
     if repeated.any():
@@ -377,7 +443,7 @@ def _check_different(family: TaskFamily, tasks: np.ndarray) -> None:
 def _check_held_out(family: TaskFamily, train: np.ndarray, test: np.ndarray) -> None:
     """Raises NacreError if a test task is a train task. In a family of few tasks all of them may be."""
     known = (train[None] == test[:, None]).all(axis=-1)
-    trained_on = known.any(axis=1)
+    trained_on = known.any(axis=1) & ~_repeatable(family, test)
     if not trained_on.any() or (family.finite_tasks is not None and trained_on.all()):
         return
     row = int(np.argmax(trained_on))

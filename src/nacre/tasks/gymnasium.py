@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
 from jaxtyping import Float32, Real, UInt8
 
-from nacre.errors import NacreError
+from nacre.errors import NacreError, shown
 from nacre.tasks.family import TaskFamily, check_tasks, draw_tasks
 from nacre.tasks.rendering import Renderer, signs_of
+from nacre.tasks.shifts import Shift, read_shift
 from nacre.tasks.simulator import Simulator, action_space, observation_space
 
 RENDER_SIZE = 480, 480
@@ -26,26 +28,45 @@ class FamilyEnv(gymnasium.Env):
     fixes the whole episode. The info of a reset carries the `task`, that of a step the `sparse_reward` and the
     `success` if the family has them.
 
+    If tasks change within an episode, the info of a step also carries the `task` of that step, and whether it has just
+    `changed`. Changes draw from `reset(options={"pool": [[...], ...]})`, which stays until another is given; without a
+    pool the family draws them.
+
     Raises (`reset`): NacreError: the task is not a row of finite numbers of the right length.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
 
-    def __init__(self, family: TaskFamily | str, render_mode: str | None = None) -> None:
+    def __init__(
+        self,
+        family: TaskFamily | str,
+        render_mode: str | None = None,
+        shift: Shift | str | None = None,
+        **options: Any,
+    ) -> None:
         """
         Args:
             family: the family, or its name.
             render_mode: "rgb_array": `render` returns pictures, which also show the goal or direction of the task.
+            shift: how the task changes within an episode, as a `Shift` or as text such as "time:200"; None: as the
+                family says, which is not at all for a family that is given by its name.
+            options: of the family, if its name is given, as `nacre.make_family` takes them.
 
         Raises:
-            NacreError: there is no family of that name, or no such mode; the family, or this machine, cannot draw.
+            NacreError: there is no family of that name, or no such option or mode; the family, or this machine, cannot
+                draw; its tasks cannot change so.
         """
         if isinstance(family, str):
             from nacre.tasks import make_family  # here, because nacre.tasks imports this module
 
-            family = make_family(family)
+            family = make_family(family, **options)
+        elif options:
+            raise NacreError(f"options are {shown(options)}; allowed with a family that is made already: none")
         if render_mode not in (None, "rgb_array"):
             raise NacreError(f"render_mode is {render_mode!r}; allowed: None, 'rgb_array'")
+        if shift is not None:
+            family = copy.copy(family)  # it may be others' too
+            family.shift = read_shift(shift)
         self.family = family
         self.observation_space = observation_space(family)
         self.action_space = action_space(family)
@@ -58,6 +79,7 @@ class FamilyEnv(gymnasium.Env):
             frames = {"render_fps": self._simulator.frames_per_second}
             self.metadata = {**self.metadata, **frames}  # pyright: ignore[reportAttributeAccessIssue]
         self._task: np.ndarray | None = None
+        self._pool: Any = None
         self._task_was_drawn = False
 
     def reset(
@@ -69,8 +91,9 @@ class FamilyEnv(gymnasium.Env):
             self._task, self._task_was_drawn = check_tasks(self.family, [chosen]), False
         elif self._task is None or (self._task_was_drawn and seed is not None):
             self._task, self._task_was_drawn = draw_tasks(self.family, self.np_random, 1), True
+        self._pool = (options or {}).get("pool", self._pool)
         episode_seed = int(self.np_random.integers(2**63))
-        observations, _ = self._simulator.reset(seed=episode_seed, options={"tasks": self._task})
+        observations, _ = self._simulator.reset(seed=episode_seed, options={"tasks": self._task, "pools": [self._pool]})
         return observations[0], {"task": self._task[0].copy()}
 
     def step(
@@ -78,16 +101,18 @@ class FamilyEnv(gymnasium.Env):
     ) -> tuple[Real[np.ndarray, "*observation"], float, bool, bool, dict[str, Any]]:
         observations, rewards, terminations, truncations, infos = self._simulator.step(np.asarray(action)[None])
         info = {name: infos[name][0].item() for name in ("sparse_reward", "success") if name in infos}
+        if self.family.shift is not None:
+            info |= {"task": infos["task"][0], "changed": bool(infos["changed"][0])}
         return observations[0], float(rewards[0]), bool(terminations[0]), bool(truncations[0]), info
 
     def render(self) -> UInt8[np.ndarray, "height width 3"] | None:
-        """The picture of what is now, 480 pixels wide and high; None where no render mode was asked for."""
+        """The picture of what is now, 480 pixels wide and high; None if no render mode was asked for."""
         if self._renderer is None:
             gymnasium.logger.warn("render shows nothing unless the environment is made with render_mode='rgb_array'")
             return None
         if self._task is None:
             raise gymnasium.error.ResetNeeded("Call reset before render.")
-        return self._renderer.draw(self._simulator.configurations()[0], signs_of(self.family, self._task[0]))
+        return self._renderer.draw(self._simulator.configurations()[0], signs_of(self.family, self._simulator.tasks[0]))
 
     def close(self) -> None:
         if self._renderer is not None:

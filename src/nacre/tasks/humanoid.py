@@ -20,7 +20,7 @@ SURVIVAL_REWARD = 5.0
 
 
 class HumanoidDir(TaskFamily):
-    """Walk in a direction, a unit vector that may be any in the plane, without falling. It is over where the torso is
+    """Walk in a direction, a unit vector that may be any in the plane, without falling. It is over if the torso is
     lower than 1 m or higher than 2 m.
 
     The reward state is x and y of the centre of mass and the height qpos[2] of the torso, in metres, and the external
@@ -32,6 +32,7 @@ class HumanoidDir(TaskFamily):
     action_size = 17
     horizon = 200
     task_parameters = ("direction_x", "direction_y")
+    quantity = "velocity in the direction (m/s)"
     contact_forces = (292, 376)
     feels_contacts: bool = True
     """Whether contact forces are computed; without, they are 0."""
@@ -41,15 +42,21 @@ class HumanoidDir(TaskFamily):
         return np.stack([np.cos(angles), np.sin(angles)], axis=-1)
 
     def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
-        # The original divides by one physics step where a control step has five: 1.25 times the speed.
+        # The original divides by one physics step, although a control step has five: 1.25 times the speed.
         progress = 0.25 * (task * (following[..., :2] - previous[..., :2])).sum(-1) / TIMESTEP
         control_cost = 0.1 * ((CONTROL_RANGE * action) ** 2).sum(-1)
         impact_cost = (0.5e-6 * (following[..., 3:] ** 2).sum(-1)).clip(None, 10.0)
         return progress - control_cost - impact_cost + SURVIVAL_REWARD
 
+    def measured(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        return (task * (following[..., :2] - previous[..., :2])).sum(-1) / (FRAME_SKIP * TIMESTEP)
+
     def terminated(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
         height = following[..., 2]
         return (height < 1.0) | (height > 2.0)
+
+    def place(self, reward_state: Any) -> Any:
+        return reward_state[..., 0]
 
     def make_world(self, n_slots: int, threads: int) -> World:
         # Imported here, so that naming a family does not load MuJoCo.

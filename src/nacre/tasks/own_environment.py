@@ -46,6 +46,7 @@ class GymnasiumFamily(TaskFamily):
         success_key: str | None = None,
         success_at: Literal["any", "end"] = "any",
         accept_memory: bool = False,
+        follows_changes: bool = False,
     ) -> None:
         """
         Args:
@@ -61,6 +62,8 @@ class GymnasiumFamily(TaskFamily):
                 "is_success"; None: the family has no successes.
             success_at: whether an episode is a success if any of its steps was one, or if its last step was.
             accept_memory: takes an environment that remembers across episodes (NormalizeObservation) as it is.
+            follows_changes: whether `set_task` may also be called between two steps of an episode, and changes the task
+                from the next step on: then tasks may change by time (see :class:`nacre.tasks.shifts.Shift`).
 
         Raises:
             NacreError: the spaces are not of the kinds above; a TimeLimit is shorter than the horizon; the environment
@@ -91,6 +94,7 @@ class GymnasiumFamily(TaskFamily):
         self.task_parameters = tuple(task_parameters) if not isinstance(task_parameters, str) else task_parameters  # pyright: ignore[reportAttributeAccessIssue]
         self.has_success = success_key is not None
         self.remembers = remembers
+        self.follows_changes = follows_changes
         self.success_at = success_at
         self._make_env = make_env
         self._set_task = set_task
@@ -181,6 +185,10 @@ class _GymnasiumWorld:
             reward_states.append((reward, terminated, self._success(source, info)))
         return np.array(observations), np.array(reward_states, np.float64)
 
+    def set_tasks(self, slots: Int[np.ndarray, " n"], tasks: Float64[np.ndarray, "n parameters"]) -> None:
+        for slot, task in zip(slots, tasks, strict=True):
+            self._tell_task(self._envs[slot], task)
+
     def state_dict(self) -> list[list[Any]]:
         """What the environments remember across episodes, as far as they offer it: of each slot, what the `state_dict`
         of each of its wrappers and of the environment returned, from outside to inside."""
@@ -238,7 +246,7 @@ def _map_to(box: Box) -> Callable[[np.ndarray], np.ndarray]:
             return (low + np.clip(np.floor(0.5 * (1 + actions) * values), 0, values - 1)).astype(box.dtype)
 
         return share
-    # Written so that -1 and 1 give the bounds to the bit.
+    # Written so that -1 and 1 give exactly the bounds.
     return lambda actions: (0.5 * (1 - actions) * low + 0.5 * (1 + actions) * high).astype(box.dtype)
 
 

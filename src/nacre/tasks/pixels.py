@@ -9,8 +9,10 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64, Int, UInt8
 
+from nacre.errors import NacreError
+from nacre.tasks.checks import shortened
 from nacre.tasks.cheetah import CheetahVel
-from nacre.tasks.family import TaskFamily, World
+from nacre.tasks.family import ChangingWorld, TaskFamily, World
 from nacre.tasks.point import PointRobot
 from nacre.tasks.rendering import DrawableWorld, Renderer, check_drawable
 
@@ -49,6 +51,11 @@ class PixelWorld:
     ) -> tuple[Pictures, Float64[np.ndarray, "n reward_state"]]:
         _, reward_states = self._world.step(slots, actions)
         return self._draw(slots), reward_states
+
+    def set_tasks(self, slots: Int[np.ndarray, " n"], tasks: Float64[np.ndarray, "n parameters"]) -> None:
+        if not isinstance(self._world, ChangingWorld):
+            raise NacreError(f"Tasks change within an episode, and {shortened(self._world)} has no set_tasks.")
+        self._world.set_tasks(slots, tasks)
 
     def configurations(self, slots: Int[np.ndarray, " n"]) -> Float64[np.ndarray, "n configuration"]:
         return self._world.configurations(slots)

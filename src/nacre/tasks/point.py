@@ -44,6 +44,9 @@ class PointWorld:
         self._positions[slots] += STEP_SIZE * actions
         return self._read(slots)
 
+    def set_tasks(self, slots: Int[np.ndarray, " n"], tasks: Float64[np.ndarray, "n 2"]) -> None:
+        pass
+
     def configurations(self, slots: Int[np.ndarray, " n"]) -> Float64[np.ndarray, "n 2"]:
         return self._positions[slots]
 
@@ -73,6 +76,7 @@ class PointRobot(TaskFamily):
     action_size = 2
     horizon = 20
     task_parameters = ("goal_x", "goal_y")
+    quantity = "distance to the goal (m)"
     has_success = True
     success_at = "end"
     goal_radius = 0.2
@@ -83,11 +87,20 @@ class PointRobot(TaskFamily):
     def published_tasks(self, n: int) -> Float64[np.ndarray, "n 2"]:
         return np.random.RandomState(PUBLISHED_SEED).uniform(-1.0, 1.0, (n, 2))
 
+    def place(self, reward_state: Any) -> Any:
+        return reward_state[..., 0]
+
     def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
         return -_distance(following, task)
 
     def success(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
         return _distance(following, task) <= self.goal_radius
+
+    def measured(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        return _distance(following, task)
+
+    def target(self, task: Any) -> Any:
+        return np.zeros(np.shape(task)[:-1])
 
     def make_world(self, n_slots: int, threads: int) -> World:
         return PointWorld(n_slots, start_range=1.0, goal_radius=0.1)
@@ -105,6 +118,7 @@ class SparsePointRobot(TaskFamily):
     action_size = 2
     horizon = 20
     task_parameters = ("goal_x", "goal_y")
+    quantity = "distance to the goal (m)"
     has_sparse_reward = True
     has_success = True
     success_at = "any"
@@ -121,6 +135,9 @@ class SparsePointRobot(TaskFamily):
         np.random.RandomState(PUBLISHED_SEED).shuffle(goals)
         return goals
 
+    def place(self, reward_state: Any) -> Any:
+        return reward_state[..., 0]
+
     def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
         return -_distance(following, task)
 
@@ -130,6 +147,12 @@ class SparsePointRobot(TaskFamily):
 
     def success(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
         return _distance(following, task) <= self.goal_radius
+
+    def measured(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        return _distance(following, task)
+
+    def target(self, task: Any) -> Any:
+        return np.zeros(np.shape(task)[:-1])
 
     def make_world(self, n_slots: int, threads: int) -> World:
         return PointWorld(n_slots, start_range=0.0, goal_radius=self.goal_radius)

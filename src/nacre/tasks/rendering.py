@@ -72,11 +72,11 @@ def check_drawable(family: TaskFamily, world: World) -> DrawableWorld:
 def signs_of(family: TaskFamily, task: Float64[np.ndarray, " parameters"]) -> Signs:
     """The goal or direction of a task, in a family whose task parameters are named so.
 
-    They are `goal_x` and `goal_y`, `direction_x` and `direction_y`, or `direction` alone, which is along x.
+    They are `goal_x` and `goal_y`, `direction_x` and `direction_y`, or `goal` or `direction` alone, which are along x.
     """
     values = dict(zip(family.task_parameters, task, strict=True))
-    if "direction" in values:
-        values |= {"direction_x": values["direction"], "direction_y": 0.0}
+    for alone in {"goal", "direction"} & set(values):
+        values |= {f"{alone}_x": values[alone], f"{alone}_y": 0.0}
 
     def vector(name: str) -> np.ndarray | None:
         names = f"{name}_x", f"{name}_y"

@@ -14,9 +14,11 @@ from gymnasium.vector.utils import batch_space
 from jaxtyping import Bool, Float, Float64, Real
 
 from nacre.errors import NacreError, SimulationError
+from nacre.tasks.changes import Changes
 from nacre.tasks.checks import LARGEST, call, name_of, numbers, several, shortened, truths
-from nacre.tasks.family import RememberingWorld, TaskFamily, World, check_family, check_tasks
+from nacre.tasks.family import ChangingWorld, RememberingWorld, TaskFamily, World, check_family, check_tasks
 from nacre.tasks.rendering import Renderer, check_drawable
+from nacre.tasks.shifts import check_shift
 
 
 class Simulator(VectorEnv):
@@ -25,6 +27,9 @@ class Simulator(VectorEnv):
     Actions are in [-1, 1] and clipped to it. A slot whose episode has terminated or been truncated is frozen until it
     is reset: its physics rest, its observation and flags stay, its reward is 0. What happens in a slot depends only
     on its task, seed and actions, not on the other slots nor on the number of threads.
+
+    In a family with a `shift` the task of a slot may change before a step: physics and rewards of that step are those
+    of the new task. It stays until the next change or reset; then the slot's own task is back.
 
     Raises (`reset` and `step`):
         SimulationError: an observation, reward or reward state is not finite or larger than 1e9, or an action is not
@@ -40,9 +45,11 @@ class Simulator(VectorEnv):
         """`threads` step the slots, the calling one included; None means as many as there are physical cores.
 
         Raises:
-            NacreError: no slots or no threads; the family has impossible sizes.
+            NacreError: no slots or no threads; the family has impossible sizes, or tasks that cannot change as its
+                `shift` says.
         """
         check_family(family)
+        check_shift(family, family.shift)
         if n_slots < 1:
             raise NacreError(f"A simulator needs at least 1 slot, and {n_slots} were asked for.")
         if threads is not None and threads < 1:
@@ -60,9 +67,19 @@ class Simulator(VectorEnv):
                 f"{name_of(family.make_world)} returned {shortened(self._world)}; allowed: a world, with the methods "
                 "reset, step and close."
             )
+        if family.shift is not None and not isinstance(self._world, ChangingWorld):
+            raise NacreError(
+                f"The tasks of {family.name} change within an episode, and its world, {shortened(self._world)}, has no "
+                "set_tasks; allowed: a world with the method set_tasks(slots, tasks)."
+            )
         self._all_slots = np.arange(n_slots)
         self._started = False
         self._tasks = np.full((n_slots, len(family.task_parameters)), np.nan)
+        self._own_tasks = self._tasks  # what episodes begin with: the same array, unless tasks change
+        self._changes: Changes | None = None
+        if family.shift is not None:
+            self._own_tasks = self._tasks.copy()
+            self._changes = Changes(family, family.shift, n_slots)
         self._generators: list[np.random.Generator] = []
         self._observations = np.zeros((n_slots, *family.observation_shape), family.observation_dtype)
         self._reward_states = np.zeros((n_slots, 0))
@@ -83,7 +100,9 @@ class Simulator(VectorEnv):
                 seed per slot, None leaving that slot's generator as it is. None as a whole lets all generators run
                 on. Only slots that are reset are seeded.
             options: `tasks`, shape (N, parameters), needed at the first reset and when tasks change; only the rows
-                of slots that are reset are read. `reset_mask`, bool, shape (N,): the slots to reset.
+                of slots that are reset are read. `reset_mask`, bool, shape (N,): the slots to reset. `pools`, if tasks
+                change: for each slot the tasks that its changes draw from, shape (any, parameters), or None: what the
+                family draws. They stay until others are given.
         """
         self._check_open()
         options = options or {}
@@ -91,6 +110,7 @@ class Simulator(VectorEnv):
         slots = np.flatnonzero(mask)
         self._set_tasks(options.get("tasks"), slots)
         self._set_seeds(seed, slots)
+        self._begin_changes(options.get("pools"), slots)
 
         generators = [self._generators[slot] for slot in slots]
         returned = call(self._world.reset, slots, self._tasks[slots], generators)
@@ -118,7 +138,9 @@ class Simulator(VectorEnv):
         """Advances every slot whose episode is running by one control step.
 
         Returns observations, rewards, terminations, truncations (only where not terminated) and infos: `active`,
-        the slots that were stepped, and if the family has them `sparse_reward` and `success`, each of shape (N,).
+        the slots that were stepped, and if the family has them `sparse_reward` and `success`, each of shape (N,). If
+        tasks change there are also `task`, shape (N, parameters), the task of this step in each slot, and `changed`,
+        shape (N,), whether it is another than in the step before.
         """
         self._check_open()
         if not self._started:
@@ -130,6 +152,9 @@ class Simulator(VectorEnv):
 
         active = ~(self._terminations | self._truncations)
         infos: dict[str, Any] = {"active": active}
+        if self._changes is not None:
+            infos["changed"] = self._change_tasks(self._changes, np.flatnonzero(active))
+            infos["task"] = self._tasks.copy()
         if active.all():
             # Nothing is gathered or scattered in the usual case: with 20 slots of cheap physics that would show.
             results = self._step_slots(self._all_slots, actions, self._tasks, self._reward_states)
@@ -163,7 +188,7 @@ class Simulator(VectorEnv):
 
     @property
     def tasks(self) -> Float64[np.ndarray, "n parameters"]:
-        """The task of each slot."""
+        """The task of each slot that is in force."""
         return self._tasks.copy()
 
     def configurations(self) -> Float64[np.ndarray, "n configuration"]:
@@ -286,7 +311,29 @@ class Simulator(VectorEnv):
         checked = check_tasks(self.family, tasks)
         if len(checked) != self.num_envs:
             raise NacreError(f"Each of {self.num_envs} slots needs a task, and {len(checked)} were given.")
-        self._tasks[slots] = checked[slots]
+        self._own_tasks[slots] = checked[slots]
+
+    def _begin_changes(self, pools: Any, slots: np.ndarray) -> None:
+        """Gives the slots their own tasks back, and their clocks a new episode."""
+        if self._changes is None:
+            return
+        self._tasks[slots] = self._own_tasks[slots]
+        if pools is not None:
+            if len(pools) != self.num_envs:
+                raise NacreError(f"Each of {self.num_envs} slots needs a pool or None, and {len(pools)} were given.")
+            checked = {id(pool): None if pool is None else check_tasks(self.family, pool) for pool in pools}
+            self._changes.set_pools(slots, [checked[id(pools[slot])] for slot in slots])
+        self._changes.begin(slots)
+
+    def _change_tasks(self, changes: Changes, slots: np.ndarray) -> Bool[np.ndarray, " n"]:
+        """Changes the tasks that are due to change, of slots that are about to be stepped; returns which."""
+        changed = np.zeros(self.num_envs, bool)
+        due, tasks = changes.due(slots, self._tasks[slots], self._reward_states[slots])
+        if due.size:
+            changed[due] = True
+            self._tasks[due] = tasks
+            call(self._world.set_tasks, due, tasks)  # pyright: ignore[reportAttributeAccessIssue]
+        return changed
 
     def _set_seeds(
         self,
@@ -310,6 +357,8 @@ class Simulator(VectorEnv):
         for slot in slots:
             if seeds[slot] is not None:
                 self._generators[slot] = np.random.default_rng(seeds[slot])
+                if self._changes is not None:
+                    self._changes.set_seed(int(slot), seeds[slot])
 
 
 def observation_space(family: TaskFamily) -> gymnasium.spaces.Box:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from nacre.configuration import AlgorithmConfig, Count, Fraction, Positive, Steps, Weight, Width
+from nacre.configuration import AlgorithmConfig, Count, Fraction, Positive, Steps, Weight, Width, whole_episodes
 from nacre.errors import NacreError
 from nacre.protocol import Protocol
 from nacre.rl.sac_config import SacConfig
@@ -161,6 +161,19 @@ class CemrlConfig(AlgorithmConfig):
         """Visits of an iteration that the replay has to have room for."""
         return min(self.tasks_per_iteration, train_tasks)
 
+    @classmethod
+    def for_family(cls, family: TaskFamily) -> CemrlConfig:
+        """One episode per task to begin with, and one in each visit, or more, so that they have 200 steps; a class for
+        each kind of task; a z of as many dimensions as a task has parameters."""
+        steps = whole_episodes(200, family.horizon)
+        kinds = family.kinds or 1
+        return cls(
+            latent_size=max(1, len(family.task_parameters)),
+            classes=kinds if kinds <= 10 else 1,
+            initial_steps=steps,
+            visit_steps=steps,
+        )
+
     def environment_steps(self, train_tasks: int, iterations: int) -> int:
         visits = min(self.tasks_per_iteration, train_tasks)
         return train_tasks * self.initial_steps + iterations * visits * self.visit_steps
@@ -200,6 +213,11 @@ class CemrlConfig(AlgorithmConfig):
     def _check_classes(self, family: TaskFamily) -> None:
         if not self.true_classes:
             return
+        if family.shift is not None:
+            raise NacreError(
+                f"algorithm.true_classes is True; allowed with the shift '{family.shift}': False, as the class of a "
+                "task that changes within an episode is not that of its beginning"
+            )
         if family.kinds is None:
             raise NacreError(
                 f"algorithm.true_classes is True; allowed for {family.name}: False, as it has no kinds of tasks"

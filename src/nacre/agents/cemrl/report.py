@@ -1,4 +1,4 @@
-"""What CEMRL infers in the course of a trial, in figures: z and the class at each step."""
+"""What CEMRL infers in the course of a trial, in figures: z and the class at each step, and of each task."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Float32
+from jaxtyping import Array, Bool, Float, Float32, Float64, Int
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nacre.agents.cemrl.agent import CemrlAgent, CemrlBelief
@@ -17,15 +18,21 @@ from nacre.agents.cemrl.config import CemrlConfig
 from nacre.agents.cemrl.networks import ActingNetworks
 from nacre.report.figures import tidy
 from nacre.report.html import Picture, picture
-from nacre.report.trial_figures import in_words, task_shades
+from nacre.report.numbers import Numbers, crossed, rows_of
+from nacre.report.task_figures import MOST_PARAMETERS, Along, parameter_columns, tasks_along
+from nacre.report.trial_figures import count_steps, task_shades
 from nacre.report.trials import RunTest
+from nacre.tasks.family import TaskFamily
+from nacre.tasks.quantities import labels_of
 from nacre.types import Episode, Key, Transition
 
 PARAMETERS_SHOWN = 2
+MOST_TICKS = 10
+"""Values that are written below the classes of tasks."""
 
 
 class Course(NamedTuple):
-    """What an agent infers before each step of n trials. NaN where a trial is over."""
+    """What an agent infers before each step of n trials. NaN once a trial is over."""
 
     latent: Float32[np.ndarray, "steps n latent"]
     class_probabilities: Float32[np.ndarray, "steps n K"]
@@ -34,13 +41,17 @@ class Course(NamedTuple):
 
 
 def belief_pictures(test: RunTest) -> list[Picture]:
-    """z over the trials, z of each task, and, if there are several, the classes of each task."""
+    """z over the trials; and of each task z and, if there are several, the classes."""
     config = test.trained.experiment.algorithm
     assert isinstance(config, CemrlConfig)
     trials = [trial for task in test.episodes for trial in task]
-    course = follow_trials(CemrlAgent(config, test.trained.family.sizes), test.trained.parameters, trials)
-    pictures = [_course_picture(test, course), _encoding_picture(test, course)]
-    return [*pictures, _class_picture(test, course)] if config.classes > 1 else pictures
+    agent = test.trained.agent(test.evaluation.protocol.capacity(test.trained.family.horizon))
+    course = follow_trials(agent, test.trained.parameters, trials)
+    in_force = tasks_in_force(test)
+    return [
+        _course_picture(test, course, in_force),
+        _encoding_picture(test, encodings_of(course, in_force, config.window)),
+    ]
 
 
 def follow_trials(agent: CemrlAgent, params: ActingNetworks, trials: Sequence[Sequence[Episode]]) -> Course:
@@ -99,97 +110,221 @@ def _transition(places: Sequence[tuple[Episode, int]]) -> Transition:
     )
 
 
-def _tasks(test: RunTest) -> np.ndarray:
-    """The task of each trial."""
-    return np.repeat(test.evaluation.tasks, test.evaluation.protocol.trials, axis=0)
+def tasks_in_force(test: RunTest) -> Float64[np.ndarray, "steps n parameters"]:
+    """The task of each step of each trial; NaN once a trial is over."""
+    trials = [trial for trials in test.episodes for trial in trials]
+    own = np.repeat(test.evaluation.tasks, test.evaluation.protocol.trials, axis=0)
+    steps = max(sum(map(len, trial)) for trial in trials)
+    found = np.full((steps, len(trials), own.shape[1]), np.nan)
+    for index, (trial, task) in enumerate(zip(trials, own, strict=True)):
+        rows = [
+            np.broadcast_to(task, (len(episode), len(task))) if episode.tasks is None else episode.tasks
+            for episode in trial
+        ]
+        together = np.concatenate(rows)
+        found[: len(together), index] = together
+    return found
 
 
-def _dimension_about(course: Course, parameter: Float[np.ndarray, " n"]) -> int:
+class Encodings(NamedTuple):
+    """What an agent infers in each of some tasks, in the second half of the trials' steps."""
+
+    tasks: Float64[np.ndarray, "tasks parameters"]
+    steps: Int[np.ndarray, " tasks"]
+    mean: Float[np.ndarray, "tasks latent"]
+    deviation: Float[np.ndarray, "tasks latent"]
+    class_probabilities: Float[np.ndarray, "tasks K"]
+    class_share: Float[np.ndarray, "tasks K"]
+    """In how many of the steps each class was the most probable one, which is what the agent acts on."""
+
+
+def encodings_of(course: Course, in_force: Float64[np.ndarray, "steps n parameters"], window: int) -> Encodings:
+    """The encodings of each task that was in force.
+
+    After a change of the task, steps whose window still holds transitions of the task before are left out.
+    """
+    counted = _settled(in_force, window)
+    counted[: len(counted) // 2] = False
+    if not counted.any():
+        counted = ~np.isnan(in_force).any(axis=2)
+    rows, latent, classes = (values[counted] for values in (in_force, course.latent, course.class_probabilities))
+    tasks, which = np.unique(rows, axis=0, return_inverse=True)
+    groups = [np.flatnonzero(which.reshape(-1) == index) for index in range(len(tasks))]
+    chosen = np.eye(classes.shape[1])[classes.argmax(axis=1)]
+    return Encodings(
+        tasks,
+        np.array([len(group) for group in groups]),
+        np.stack([latent[group].mean(axis=0) for group in groups]),
+        np.stack([latent[group].std(axis=0) for group in groups]),
+        np.stack([classes[group].mean(axis=0) for group in groups]),
+        np.stack([chosen[group].mean(axis=0) for group in groups]),
+    )
+
+
+def _settled(in_force: Float64[np.ndarray, "steps n parameters"], window: int) -> Bool[np.ndarray, "steps n"]:
+    """Whether the task of a step has been in force since the trial began, or for a whole window."""
+    playing = ~np.isnan(in_force).any(axis=2)
+    changes = _changes(in_force)
+    settled = playing.copy()
+    for time, trial in zip(*np.nonzero(changes), strict=True):
+        settled[time : time + window, trial] = False
+    return settled
+
+
+def _changes(in_force: Float64[np.ndarray, "steps n parameters"]) -> Bool[np.ndarray, "steps n"]:
+    """Whether the task of a step is another one than that of the step before."""
+    differs = (in_force[1:] != in_force[:-1]) & ~np.isnan(in_force[1:])
+    return np.concatenate([np.zeros((1, in_force.shape[1]), bool), differs.any(axis=2)])
+
+
+def _dimension_about(course: Course, parameter: Float[np.ndarray, "steps n"]) -> int:
     """The dimension of z that goes most with a task parameter in the second half of the trials' steps."""
-    late = np.nanmean(course.latent[len(course.latent) // 2 :], axis=0)
-    centred, wanted = late - late.mean(axis=0), parameter - parameter.mean()
+    late = slice(len(course.latent) // 2, None)
+    there = ~np.isnan(parameter[late])
+    latent, wanted = course.latent[late][there], parameter[late][there]
+    centred, wanted = latent - latent.mean(axis=0), wanted - wanted.mean()
     scale = np.maximum(np.sqrt((centred**2).sum(axis=0) * (wanted**2).sum()), np.finfo(float).tiny)
     return int(np.abs(wanted @ centred / scale).argmax())
 
 
-def _course_picture(test: RunTest, course: Course) -> Picture:
-    names = test.trained.family.task_parameters[:PARAMETERS_SHOWN]
-    tasks = _tasks(test)
-    dimensions = [_dimension_about(course, tasks[:, index]) for index in range(len(names))]
-    figure = Figure(figsize=(9, 0.5 + 2.4 * len(names)), layout="constrained")
-    panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
-    time = np.arange(1, 1 + len(course.latent))
-    for index, (axes, name, dimension) in enumerate(zip(panels, names, dimensions, strict=True)):
-        shades = task_shades(tasks[:, index])
-        for trial, task in enumerate(tasks):
-            colour = shades.to_rgba(task[index])
-            axes.plot(time, course.latent[:, trial, dimension], color=colour, linewidth=0.9, alpha=0.8)
-        for start in np.flatnonzero(course.begins[:, 0])[1:]:
-            axes.axvline(start + 1, color="0.7", linewidth=0.8, linestyle=":", zorder=0)
+def _course_picture(test: RunTest, course: Course, in_force: Float64[np.ndarray, "steps n parameters"]) -> Picture:
+    family, tasks = test.trained.family, test.evaluation.tasks
+    labels = labels_of(family, tasks)[:PARAMETERS_SHOWN]
+    dimensions = [_dimension_about(course, in_force[:, :, index]) for index in range(len(labels))]
+    figure = Figure(figsize=(9, 0.5 + 2.4 * len(labels)), layout="constrained")
+    panels = figure.subplots(len(labels), 1, sharex=True, squeeze=False)[:, 0]
+    for index, (axes, label, dimension) in enumerate(zip(panels, labels, dimensions, strict=True)):
+        _draw_course(axes, course, in_force[:, :, index], dimension, label)
         axes.set_ylabel(f"z{dimension + 1}")
-        figure.colorbar(shades, ax=axes, label=in_words(name), pad=0.02)
         tidy(axes)
     panels[-1].set_xlabel("step of the trial")
-    shown = " and ".join(
-        f"z{dimension + 1} by {in_words(name)}" for name, dimension in zip(names, dimensions, strict=True)
-    )
+    count_steps(panels[-1])
+    shown = " and ".join(f"z{dimension + 1} by {label}" for label, dimension in zip(labels, dimensions, strict=True))
+    changes = " A line changes its colour as its task changes." if _changes(in_force).any() else ""
     return picture(
         figure,
-        f"z at each step of {len(tasks)} trials: {shown}.",
+        f"z at each step of {course.latent.shape[1]} trials: {shown}.",
         "What the agent infers as a trial goes on: one line for each trial, coloured by the true parameter of its "
-        "task. Shown is the dimension of z that goes most with the parameter. Dotted lines are resets. Where colours "
-        "separate, the agent distinguishes tasks.",
+        "task. Shown is the dimension of z that goes most with the parameter. Dotted lines are resets. If colours "
+        f"separate, the agent distinguishes tasks.{changes}",
+        Numbers("z-over-time", _course_columns(test, course, in_force)),
     )
 
 
-def _by_task(test: RunTest, values: Float[np.ndarray, "steps n width"]) -> np.ndarray:
-    """Values of the second half of the trials' steps, by task: (tasks, rows, width)."""
-    late = values[len(values) // 2 :]
-    trials = test.evaluation.protocol.trials
-    grouped = late.reshape(len(late), -1, trials, values.shape[2])
-    return grouped.transpose(1, 0, 2, 3).reshape(grouped.shape[1], -1, values.shape[2])
+def _draw_course(
+    axes: Axes, course: Course, parameter: Float64[np.ndarray, "steps n"], dimension: int, label: str
+) -> None:
+    shades = task_shades(parameter[~np.isnan(parameter)])
+    time = np.arange(1, 1 + len(course.latent))
+    for trial, values in enumerate(parameter.T):
+        steps = int((~np.isnan(values)).sum())
+        ends = [*(1 + np.flatnonzero(np.diff(values[:steps]))), steps]
+        for start, end in zip([0, *ends[:-1]], ends, strict=True):
+            part = slice(start, min(end + 1, steps))  # up to the next part, so that there is no gap
+            words = f"_trial {trial + 1}: {label} {values[start]:.4g}"
+            axes.plot(
+                time[part],
+                course.latent[part, trial, dimension],
+                color=shades.to_rgba(values[start]),
+                linewidth=0.9,
+                alpha=0.8,
+                label=words,
+            )
+    for start in np.flatnonzero(course.begins[:, 0])[1:]:
+        axes.axvline(start + 1, color="0.7", linewidth=0.8, linestyle=":", zorder=0)
+    axes.figure.colorbar(shades, ax=axes, label=label, pad=0.02)
 
 
-def _places(test: RunTest) -> tuple[np.ndarray, str]:
-    """Where each task stands on an axis, and what the axis is."""
-    return test.evaluation.tasks[:, 0], in_words(test.trained.family.task_parameters[0])
+def _course_columns(
+    test: RunTest, course: Course, in_force: Float64[np.ndarray, "steps n parameters"]
+) -> dict[str, np.ndarray]:
+    steps, n = course.begins.shape
+    task = np.repeat(np.arange(len(test.evaluation.tasks)), n // len(test.evaluation.tasks)) + 1
+    labels = labels_of(test.trained.family, test.evaluation.tasks)[:MOST_PARAMETERS]
+    columns = crossed(
+        {"trial": range(1, 1 + n), "step of the trial": range(1, 1 + steps)},
+        {
+            **{label: in_force[:, :, index].T for index, label in enumerate(labels)},
+            **{f"z{index + 1}": values for index, values in enumerate(course.latent.transpose(2, 1, 0))},
+            **{
+                f"q(class {index})": values
+                for index, values in enumerate(course.class_probabilities.transpose(2, 1, 0))
+            },
+        },
+        {"trial": {"task": task}},
+    )
+    there = np.flatnonzero(~np.isnan(columns["z1"]))
+    return rows_of(columns, there)
 
 
-def _encoding_picture(test: RunTest, course: Course) -> Picture:
-    places, label = _places(test)
-    found = _by_task(test, course.latent)
-    mean, deviation = np.nanmean(found, axis=1), np.nanstd(found, axis=1)
-    figure = Figure(figsize=(9, 3), layout="constrained")
-    axes = figure.subplots()
-    for dimension in range(mean.shape[1]):
+def _encoding_picture(test: RunTest, found: Encodings) -> Picture:
+    family, classes = test.trained.family, found.class_share.shape[1]
+    columns = tasks_along(family, found.tasks)
+    rows = 2 if classes > 1 else 1
+    figure = Figure(figsize=(9, 0.7 + (2.4 if rows == 1 else 4.3)), layout="constrained")
+    panels = figure.subplots(rows, len(columns), sharey="row", squeeze=False)
+    for place, along in enumerate(columns):
+        _draw_encodings(panels[0, place], along, found)
+        if rows == 2:
+            _draw_classes(panels[1, place], along, found.class_share)
+    panels[0, 0].set_ylabel("z")
+    panels[0, -1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    if rows == 2:
+        panels[1, 0].set_ylabel("share of steps")
+        panels[1, -1].legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    titled = any(along.title for along in columns)
+    each = "kind of task" if titled else "task parameter" if len(columns) > 1 else ""
+    beside = f", a column for each {each}" if each else ""
+    below = (
+        " Below: which class the agent takes the task for, by the share of those steps in which it is the likeliest."
+        if rows == 2
+        else ""
+    )
+    return picture(
+        figure,
+        f"Encodings of {len(found.tasks)} tasks: mean and standard deviation of z of each{beside}.",
+        f"Encodings: mean and standard deviation of z in each task{beside}, over the second half of the trials’ "
+        f"steps.{below}",
+        Numbers("encodings", _encoding_columns(family, found)),
+    )
+
+
+def _draw_encodings(axes: Axes, along: Along, found: Encodings) -> None:
+    for dimension in range(found.mean.shape[1]):
         axes.errorbar(
-            places, mean[:, dimension], deviation[:, dimension], fmt="o", markersize=4, label=f"z{dimension + 1}"
+            along.places,
+            found.mean[along.tasks, dimension],
+            found.deviation[along.tasks, dimension],
+            fmt="o",
+            markersize=4,
+            label=f"z{dimension + 1}",
         )
-    axes.set(xlabel=label, ylabel="z")
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    axes.set_title(along.title, fontsize="medium")
+    axes.set_xlabel(along.label)
     tidy(axes)
-    return picture(
-        figure,
-        f"Mean and standard deviation of z of each test task over its {label}.",
-        f"z of each test task over its {label}: mean and standard deviation over the second half of the trials’ steps.",
-    )
 
 
-def _class_picture(test: RunTest, course: Course) -> Picture:
-    places, label = _places(test)
-    share = np.nanmean(_by_task(test, course.class_probabilities), axis=1)
-    figure = Figure(figsize=(9, 2.6), layout="constrained")
-    axes = figure.subplots()
-    order, bottom = np.argsort(places, kind="stable"), np.zeros(len(places))
+def _draw_classes(axes: Axes, along: Along, share: Float[np.ndarray, "tasks K"]) -> None:
+    places, bottom = np.arange(len(along.tasks)), np.zeros(len(along.tasks))
     for number in range(share.shape[1]):
-        axes.bar(np.arange(len(places)), share[order, number], bottom=bottom, label=f"class {number}")
-        bottom += share[order, number]
-    axes.set_xticks(np.arange(len(places)), [f"{value:.3g}" for value in places[order]], rotation=90)
-    axes.set(xlabel=label, ylabel="probability")
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+        axes.bar(places, share[along.tasks, number], bottom=bottom, width=0.9, label=f"class {number}")
+        bottom += share[along.tasks, number]
+    shown = np.unique(np.linspace(0, len(places) - 1, min(len(places), MOST_TICKS)).round().astype(int))
+    axes.set_xticks(shown, [f"{along.places[place]:.3g}" for place in shown], rotation=90)
+    axes.set(xlabel=f"{along.label}, in order", ylim=(0, 1))
     tidy(axes)
-    return picture(
-        figure,
-        "Probabilities of the classes in each test task.",
-        "Which class the agent takes each test task for: mean probabilities over the second half of the trials’ steps.",
+
+
+def _encoding_columns(family: TaskFamily, found: Encodings) -> dict[str, np.ndarray]:
+    kinds = {} if family.kinds is None else {"kind": np.array(family.kind_names)[family.kind_of(found.tasks)]}
+    return crossed(
+        {"encoding": range(1, 1 + len(found.tasks))},
+        {
+            "steps": found.steps,
+            **{f"mean of z{index + 1}": values for index, values in enumerate(found.mean.T)},
+            **{f"standard deviation of z{index + 1}": values for index, values in enumerate(found.deviation.T)},
+            **{f"share of steps in class {index}": values for index, values in enumerate(found.class_share.T)},
+            **{f"mean of q(class {index})": values for index, values in enumerate(found.class_probabilities.T)},
+        },
+        {"encoding": {**kinds, **parameter_columns(family, found.tasks)}},
     )

@@ -235,7 +235,14 @@ class PearlLearner(Learner):
         agent, params = self._collecting_agent(0, exploration_episodes=None), self.parameters(state)
         belief = _replay_belief(self, agent, params, memory.arrays, jnp.asarray(tasks), key_of(child(seed, 0)))
         trials, _ = yield Play(
-            agent, params, split.train[tasks], child(seed, 1), deterministic=True, episodes=1, belief=belief
+            agent,
+            params,
+            split.train[tasks],
+            child(seed, 1),
+            deterministic=True,
+            episodes=1,
+            belief=belief,
+            pools=(split.train,) * len(tasks),
         )
         sparse = self.config.sparse_reward_in_context
         return float(np.mean([episode_return(trial[0], sparse) for trial in trials]))

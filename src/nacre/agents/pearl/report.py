@@ -21,8 +21,11 @@ from nacre.agents.pearl.networks import ActingNetworks
 from nacre.evaluation import Evaluation
 from nacre.report.figures import tidy
 from nacre.report.html import Picture, number, picture
-from nacre.report.trial_figures import in_words, task_shades
+from nacre.report.numbers import Numbers, crossed
+from nacre.report.task_figures import MOST_PARAMETERS, parameter_columns
+from nacre.report.trial_figures import task_shades
 from nacre.report.trials import RunTest
+from nacre.tasks.quantities import in_words
 from nacre.types import Key
 
 PARAMETERS_SHOWN = 2
@@ -168,6 +171,25 @@ def _posterior_picture(test: RunTest, ends: Int[np.ndarray, "trials episodes"]) 
         f"each trial, coloured by the true {parameters} of the trial’s task{chosen}. The dashed ring is the prior. "
         "The dimensions of z are those that differ most between trials. "
         "If colours separate, the agent distinguishes tasks.",
+        Numbers("posteriors", _posterior_columns(test, snapshots)),
+    )
+
+
+def _posterior_columns(test: RunTest, snapshots: Posteriors) -> dict[str, np.ndarray]:
+    trials, tasks = test.evaluation.protocol.trials, test.evaluation.tasks
+    parameters = parameter_columns(test.trained.family, tasks, MOST_PARAMETERS)
+    shown = {name: np.repeat(values, trials) for name, values in parameters.items()}
+    return crossed(
+        {"moment": range(1, 1 + len(snapshots.transitions)), "trial": range(1, 1 + snapshots.mean.shape[1])},
+        {
+            "transitions": snapshots.transitions,
+            **{f"mean of z{index}": values for index, values in enumerate(np.moveaxis(snapshots.mean, 2, 0), start=1)},
+            **{
+                f"standard deviation of z{index}": np.sqrt(values)
+                for index, values in enumerate(np.moveaxis(snapshots.variance, 2, 0), start=1)
+            },
+        },
+        {"trial": {"task": np.repeat(np.arange(1, 1 + len(tasks)), trials), **shown}},
     )
 
 
@@ -186,6 +208,14 @@ def _width_picture(test: RunTest, ends: Int[np.ndarray, "trials episodes"]) -> P
         f"line is at the {context_size} transitions that a posterior comes from in training. A posterior is a product "
         "of factors, one for each transition. It narrows as one over the root of their number, whatever they say: a "
         "dimension that meets the prior’s 1 at the dotted line carries nothing about the task.",
+        Numbers(
+            "posterior-widths",
+            {"transitions": points}
+            | {
+                f"standard deviation of z{index}, mean over trials": values
+                for index, values in enumerate(np.sqrt(course.variance).mean(axis=1).T, start=1)
+            },
+        ),
     )
 
 

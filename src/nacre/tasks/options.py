@@ -1,0 +1,67 @@
+"""Checks of the options that task families are made with, in sentences that name the family and the option."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any
+
+from nacre.errors import NacreError, shown
+
+# Options come from files and command lines, so constructors take anything and check it.
+Number = Annotated[Any, "a finite number"]
+Truth = Annotated[Any, "true or false"]
+Several = Annotated[Any, "a list of names or numbers"]
+
+
+def positive(family: str, option: str, value: Any) -> float:
+    """The value, a number above 0.
+
+    Raises:
+        NacreError: it is something else.
+    """
+    if not _is_number(value) or value <= 0:
+        raise NacreError(f"{option} of {family} is {shown(value)}; allowed: a finite number above 0")
+    return float(value)
+
+
+def interval(family: str, lowest: Any, highest: Any) -> tuple[float, float]:
+    """The ends of a range that tasks are drawn from, in the options `lowest` and `highest`.
+
+    Raises:
+        NacreError: they are not two finite numbers, the first below the second.
+    """
+    for option, value in (("lowest", lowest), ("highest", highest)):
+        if not _is_number(value):
+            raise NacreError(f"{option} of {family} is {shown(value)}; allowed: a finite number")
+    if lowest >= highest:
+        raise NacreError(f"lowest of {family} is {lowest} and highest is {highest}; allowed: lowest below highest")
+    return float(lowest), float(highest)
+
+
+def truth(family: str, option: str, value: Any) -> bool:
+    """The value, true or false.
+
+    Raises:
+        NacreError: it is something else.
+    """
+    if not isinstance(value, bool):
+        raise NacreError(f"{option} of {family} is {shown(value)}; allowed: true or false")
+    return value
+
+
+def some_of(family: str, option: str, values: Any, allowed: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The values, or the single value, each of them one of `allowed`.
+
+    Raises:
+        NacreError: there are none, one is there twice, or one is not allowed.
+    """
+    chosen = tuple(values) if isinstance(values, tuple | list) else (values,)
+    known = [value for value in chosen if value in allowed]
+    if not chosen or len(known) < len(chosen) or len(set(known)) < len(known):
+        choices = ", ".join(map(repr, allowed))
+        raise NacreError(f"{option} of {family} is {shown(values)}; allowed: a list of some of {choices}, each once")
+    return tuple(allowed[allowed.index(value)] for value in chosen)  # such as -1.0 for -1
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
