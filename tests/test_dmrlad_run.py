@@ -14,13 +14,12 @@ from test_cemrl_run import TINY, rows, stop_after
 from nacre.agents.dmrlad.config import DmrladConfig
 from nacre.agents.dmrlad.learner import DmrladLearner
 from nacre.errors import Interrupted, NacreError
-from nacre.experiments import Experiment, make_experiment, named_experiments, validate
+from nacre.experiments import Experiment, family_of, make_experiment, named_experiments, validate
 from nacre.files import read_npz
 from nacre.journal import read_segments
 from nacre.loading import load
 from nacre.run import Run
 from nacre.run_folder import read_run
-from nacre.tasks import make_family
 from nacre.training import resume, train
 
 SMALL: dict[str, Any] = TINY | {
@@ -34,7 +33,7 @@ SMALL: dict[str, Any] = TINY | {
 
 
 def tiny(**changes: Any) -> Experiment:
-    return make_experiment("dmrlad/hidden-point-robot-quick", **(SMALL | changes))
+    return make_experiment("dmrlad/sparse-point-robot-quick", **(SMALL | changes))
 
 
 @pytest.mark.usefixtures("quick_compilation")
@@ -89,7 +88,7 @@ def test_stopped_and_resumed(tmp_path: Path, changes: dict[str, Any]) -> None:
 def test_copies_have_the_rewards_of_their_task(tmp_path: Path) -> None:
     """Rewards and successes of a copy are those of the task it is stored under; all else is the original's."""
     run = train(tiny(iterations=1), tmp_path / "run")
-    family, (_, split) = make_family("hidden-point-robot"), read_run(run)
+    family, (_, split) = family_of(tiny()), read_run(run)
     (visits,) = read_segments(run / "replay", 1)
     originals = [visit for visit in visits[3:] if not visit.relabelled]
     copies = [visit for visit in visits if visit.relabelled]
@@ -111,7 +110,7 @@ def test_copies_have_the_rewards_of_their_task(tmp_path: Path) -> None:
 
 def test_room_for_copies() -> None:
     """The replay makes room for them at once, and so the estimate of the memory counts them."""
-    family = make_family("hidden-point-robot")
+    family = family_of(tiny())
     tasks = np.zeros((3, 2))
 
     def rooms(relabelling: Any) -> int:
@@ -127,12 +126,12 @@ def test_room_for_copies() -> None:
 @pytest.mark.parametrize("name", [name for name in named_experiments() if name.startswith("dmrlad/")])
 def test_named_experiments_are_possible(name: str) -> None:
     experiment = make_experiment(name)
-    validate(experiment, make_family(experiment.family))
+    validate(experiment, family_of(experiment))
 
 
 def test_ablations() -> None:
     def switches(ending: str) -> tuple[str, str, bool]:
-        config = make_experiment(f"dmrlad/hidden-point-robot-quick{ending}").algorithm
+        config = make_experiment(f"dmrlad/sparse-point-robot-quick{ending}").algorithm
         assert isinstance(config, DmrladConfig)
         return config.critics, config.relabelling, config.target_policy
 
@@ -155,13 +154,16 @@ def test_ablations() -> None:
         ({"risk_parameter": 1000.0}, "risk_parameter is 1000"),
         ({"initial_steps": 0}, "initial_steps is 0.*at least 1"),
         ({"replace_probability": 0.0}, "replace_probability is 0"),
-        ({"family": "walker-rand-params"}, "relabelling is 'augment'; allowed for walker-rand-params: 'none'"),
+        (
+            {"family": "walker-rand-params", "family_options": ()},
+            "relabelling is 'augment'; allowed for walker-rand-params: 'none'",
+        ),
     ],
 )
 def test_what_is_refused(changes: dict[str, Any], message: str) -> None:
     made = tiny(**changes)
     with pytest.raises(NacreError, match=message):
-        validate(made, make_family(made.family))
+        validate(made, family_of(made))
 
 
 def test_other_values_are_allowed() -> None:
@@ -170,7 +172,7 @@ def test_other_values_are_allowed() -> None:
         {"risk": "std", "risk_parameter": 0.1},
         {"critics": "expected", "hidden_layers": 1},
         {"relabelling": "none", "initial_steps": 0},
-        {"family": "walker-rand-params", "relabelling": "none"},
+        {"family": "walker-rand-params", "family_options": (), "relabelling": "none"},
     ):
         made = tiny(**changes)
-        validate(made, make_family(made.family))
+        validate(made, family_of(made))
