@@ -165,11 +165,25 @@ def test_an_iteration_is_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_velocities_are_those_of_then(tmp_path: Path) -> None:
     """The old code drew them from a fixed seed."""
     changes = {"env_name": "cheetah-stationary-vel", "env_params": {"n_train_tasks": 5, "task_max_velocity": 3.0}}
-    run = import_old_run(old_cemrl.Run(changes).write(tmp_path / "old"), out=tmp_path / "run")
+    said: list[str] = []
+    run = import_old_run(old_cemrl.Run(changes).write(tmp_path / "old"), out=tmp_path / "run", say=said.append)
+    assert said == []
     _, split = read_run(run)
     expected = np.random.RandomState(1337).uniform(0, 3, 5)
     np.testing.assert_array_equal(split.train[:, 0], expected)
     np.testing.assert_array_equal(split.test[:, 0], expected[:2])
+
+
+def test_lost_tasks_are_told(tmp_path: Path) -> None:
+    changes = {
+        "env_name": "cheetah-stationary-multi-task",
+        "env_params": {"n_train_tasks": 5, "task_variants": ["velocity", "jumping"]},
+    }
+    said = said_of(old_cemrl.Run(changes).write(tmp_path / "old"), tmp_path / "run")
+    assert len(said) == 1
+    assert said[0].startswith(
+        "the original code drew the tasks of cheetah-multi-task anew in each run and kept no list"
+    )
 
 
 def test_encoder_and_policy_alone(tmp_path: Path) -> None:
