@@ -20,6 +20,7 @@ from nacre.checkpoint import load_selected
 from nacre.cli import main
 from nacre.loading import read_trained
 from nacre.original.cemrl_networks import quantile_leaves
+from nacre.original.forces import DEVIATION, about_contact_forces
 from nacre.original.statistics_files import read_statistics
 from nacre.run_folder import read_run
 from nacre.runtime import learner_for
@@ -203,6 +204,27 @@ def test_a_warm_start_names_the_import(old: Path, tmp_path: Path) -> None:
     learner = learner_for(experiment, make_family(experiment.family))
     with pytest.raises(NacreError, match=rf"networks of CEMRL or DMRLAD: import them first, .*: nacre import {old}$"):
         resolve_warm_start(experiment, learner)
+
+
+@pytest.mark.parametrize(
+    ("family", "deviation", "sentence"),
+    [
+        ("humanoid-dir", 1e-9, "import it with: --family humanoid-dir-without-forces"),
+        ("ant-goal-sparse", 1e-9, "has contact forces, with which its agent does worse"),
+        ("humanoid-dir-without-forces", 1e-9, None),
+        ("humanoid-dir", 0.5, None),
+        ("humanoid-dir-without-forces", 0.5, "import it with: --family humanoid-dir"),
+        ("humanoid-dir-without-forces", 0.3, "import it with: --family humanoid-dir"),
+        ("cheetah-vel", 0.5, None),
+    ],
+)
+def test_statistics_tell_whether_contact_forces_were_seen(family: str, deviation: float, sentence: str | None) -> None:
+    world = make_family(family)
+    deviations = np.full(world.observation_size, 0.3, np.float32)
+    deviations[slice(*world.contact_forces or (0, 0))] = deviation
+    said = about_contact_forces({DEVIATION: deviations}, world)
+    assert about_contact_forces({DEVIATION: np.ones_like(deviations)}, world) is None
+    assert (said is None) if sentence is None else (said is not None and said.endswith(sentence))
 
 
 # What cannot be read
