@@ -1,8 +1,8 @@
 """Whether networks of an old code base ever saw a contact force (spec pearl 1.1, 4.7).
 
 With MuJoCo 2.0 and later the original code observed zeros in place of contact forces. CEMRL and DMRLAD kept statistics
-of what they saw. In PEARL the weights tell: those from an input that is always zero have no gradient, so they stay where
-they were initialised, within 1 / sqrt(width of the layer).
+of what they saw. In PEARL the weights tell: those from an input that is always zero have no gradient, so they stay
+where they were initialised, within 1 / sqrt(width of the layer).
 """
 
 from __future__ import annotations
