@@ -202,7 +202,10 @@ def test_a_warm_start_names_the_import(old: Path, tmp_path: Path) -> None:
     run = import_old_run(old, out=tmp_path / "run")
     experiment = read_run(run)[0]
     learner = learner_for(experiment, make_family(experiment.family))
-    with pytest.raises(NacreError, match=rf"networks of CEMRL or DMRLAD: import them first, .*: nacre import {old}$"):
+    with pytest.raises(
+        NacreError,
+        match=rf"networks that have to be imported first; begin with the run that this makes: nacre import {old}$",
+    ):
         resolve_warm_start(experiment, learner)
 
 
