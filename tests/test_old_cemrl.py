@@ -16,6 +16,7 @@ import old_cemrl
 import pytest
 
 from nacre import NacreError, import_old_run, load, make_family
+from nacre.agents.dmrlad.config import DmrladConfig
 from nacre.checkpoint import load_selected
 from nacre.cli import main
 from nacre.loading import read_trained
@@ -134,8 +135,10 @@ def test_quantile_critics_and_target_policy(tmp_path: Path) -> None:
             policy.mode(jnp.asarray(ours[:, :22])), np.tanh(old_cemrl.forward(saved[name], theirs[:, :22])), atol=1e-5
         )
     experiment = read_run(run)[0]
-    assert (experiment.name, experiment.algorithm.quantiles) == ("dmrlad/cheetah-stationary-dir", 8)
-    assert experiment.algorithm.log_normaliser == "published"
+    config = experiment.algorithm
+    assert isinstance(config, DmrladConfig)
+    assert (experiment.name, config.quantiles) == ("dmrlad/cheetah-stationary-dir", 8)
+    assert config.log_normaliser == "published"
 
 
 # The run

@@ -357,7 +357,9 @@ def test_what_is_said_can_be_done(tmp_path: Path) -> None:
 def test_what_cannot_be_read(tmp_path: Path, content: dict[str, Any], message: str | None) -> None:
     path = old_file(tmp_path, {"env_name": "cheetah-stationary-vel", **content})
     if message is None:
-        assert read_old_config(path)[0].algorithm.validation_block == 4
+        config = read_old_config(path)[0].algorithm
+        assert isinstance(config, CemrlConfig)
+        assert config.validation_block == 4
         return
     with pytest.raises(NacreError) as error:
         validate_old(path, *(read_old_config(path)[0],) * 2)
