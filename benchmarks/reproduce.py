@@ -80,7 +80,7 @@ def write_results(runs: Sequence[Path], results: Path | None = None) -> Path:
     iterations = len(next(iter(common.values()))[EPOCH])  # some runs may go on, and some were made longer
     experiments = [dataclasses.replace(each, iterations=iterations) for each in experiments]
     figure = Figure(figsize=(7.5, 4.8), layout="constrained")
-    learning_curve(figure.subplots(), curves, references_of(experiment.family), protocol_of(experiment))
+    learning_curve(figure.subplots(), curves, references_of(experiment), protocol_of(experiment))
     figure.suptitle(experiment.name, fontweight="bold")
     figure.savefig(folder / "curve.png", dpi=130)
     write_atomically(
@@ -93,7 +93,7 @@ def write_results(runs: Sequence[Path], results: Path | None = None) -> Path:
 def page(experiments: Sequence[Experiment], curves: Curves, recorded: Sequence[dict[str, Any]]) -> str:
     """README.md of a results folder, from curves of equal length."""
     experiment = experiments[0]
-    kind, references = experiment.name.partition("/")[0], references_of(experiment.family)
+    kind, references = experiment.name.partition("/")[0], references_of(experiment)
     published = [it for it in references if isinstance(it, PublishedCurve) and it.algorithm == kind]
     return "\n".join(
         [

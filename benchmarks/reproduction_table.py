@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nacre.experiments import Experiment, named_experiments
+from nacre.experiments.experiment import world_of
 from nacre.report import REFERENCES, Curves, Level, PublishedCurve, read_curves, references_of
 from nacre.report.curves import FIRST_EPISODE, LAST_EPISODE, STEPS, cut_to_shortest
 from nacre.report.intervals import interquartile_mean, interval
@@ -120,7 +121,7 @@ def final(curves: Curves, column: str) -> str:
 def others(experiment: Experiment, steps: int | None) -> str:
     """What others measured with the algorithm nearest to `steps`, and at their end; and what is possible with the task
     and without it, by the reference curves or computed."""
-    references = references_of(experiment.family)
+    references = references_of(experiment)
     if is_ablation(experiment):
         return f"curves without numbers in the paper; beside `{kind(experiment)}/{experiment.family}`"
     found: list[str] = []
@@ -141,8 +142,8 @@ def note(curve: PublishedCurve) -> str:
 
 def notes() -> list[str]:
     """The sources of the published numbers, in the order of the rows."""
-    families = dict.fromkeys(experiment.family for experiment in named())
-    curves = (it for family in families for it in REFERENCES.get(family, ()) if isinstance(it, PublishedCurve))
+    worlds = dict.fromkeys(world_of(experiment) for experiment in named())
+    curves = (it for world in worlds for it in REFERENCES.get(world, ()) if isinstance(it, PublishedCurve))
     return list(dict.fromkeys(note(curve) for curve in curves))
 
 

@@ -26,7 +26,7 @@ from tyro.conf import Positional, arg, subcommand
 
 from nacre.errors import Interrupted, NacreError, printable, shown
 from nacre.experiments import Experiment, make_experiment, named_experiments, options
-from nacre.experiments.experiment import FamilyOptions
+from nacre.experiments.experiment import FamilyOptions, option_words
 from nacre.extensions import command, import_modules, load_plugins
 from nacre.files import cannot, parse_json, read_text
 from nacre.tasks.shifts import Shift, parse_shift
@@ -186,7 +186,7 @@ class Evaluate:
         def show(evaluation: Evaluation) -> None:
             _print_evaluation(evaluation, trained.family.task_parameters)
             if self.tasks == "test":
-                _print_gap(evaluation, trained.family.name)
+                _print_gap(evaluation, dataclasses.replace(trained.experiment, shift=evaluation.shift))
             protocol = evaluation.protocol
             explored = f", the first {protocol.exploration_episodes} episode(s) of each without adaptation"
             print(
@@ -468,7 +468,7 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
             metavar="NAME=VALUE...",
             instance_from_str=_parse_options,
             is_instance=lambda value: isinstance(value, tuple),
-            str_from_instance=lambda pairs: [f"{name}={_option_text(value)}" for name, value in pairs],
+            str_from_instance=option_words,
         )
 
     @registry.primitive_rule
@@ -505,12 +505,6 @@ def _option_value(text: str) -> Any:
     except ValueError:
         return text
     return value if isinstance(value, bool | int | float) else text
-
-
-def _option_text(value: Any) -> str:
-    if isinstance(value, tuple):
-        return ",".join(map(_option_text, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _print_version() -> None:
@@ -581,11 +575,11 @@ def _print_recovery(evaluation: Evaluation) -> None:
         print(*evaluation.recovery.in_words(), sep="\n", flush=True)
 
 
-def _print_gap(evaluation: Evaluation, family: str) -> None:
-    """Prints where the last episode is between the reference curves of the family, if both are known."""
+def _print_gap(evaluation: Evaluation, experiment: Experiment) -> None:
+    """Prints where the last episode is between the reference curves of the experiment's world, if both are known."""
     from nacre.report import gap_of
 
-    gap = gap_of(family)
+    gap = gap_of(experiment)
     if gap is not None:
         print(f"The last episode closes {gap.closed(float(evaluation.final_returns.mean())):.0%} {gap.words}.")
 

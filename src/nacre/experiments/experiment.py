@@ -113,6 +113,17 @@ def options(**values: Any) -> FamilyOptions:
     return _sorted_options("family_options", values)
 
 
+def option_words(options: FamilyOptions) -> list[str]:
+    """Options of a task family as the command line takes them: `horizon=800`, `variants=velocity,jumping`."""
+    return [f"{name}={_option_word(value)}" for name, value in options]
+
+
+def world_of(experiment: Experiment) -> str:
+    """Where returns can be compared: the task family, its options, and how tasks change, in one line."""
+    shift = [] if experiment.shift is None else [f"shift={experiment.shift}"]
+    return " ".join([experiment.family, *option_words(experiment.family_options), *shift])
+
+
 class NamedExperiment(NamedTuple):
     """An entry in the table of named experiments."""
 
@@ -219,6 +230,12 @@ def field_types(config: type) -> dict[str, Any]:
     """The annotation of each field of a dataclass, with bounds."""
     hints = get_type_hints(config, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(config)}
+
+
+def _option_word(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(_option_word, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _sorted_options(field: str, value: Any) -> FamilyOptions:

@@ -201,8 +201,14 @@ def _common_family(groups: Sequence[Group]) -> str | None:
 
 
 def _references(groups: Sequence[Group]) -> tuple[Reference, ...]:
-    family = _common_family(groups)
-    return () if family is None else references_of(family)
+    world = _common_world(groups)
+    return () if world is None else references_of(world)
+
+
+def _common_world(groups: Sequence[Group]) -> Experiment | None:
+    """An experiment of the groups of which it is known, if they are all in the same world; None if they are not."""
+    known = [group.experiment for group in groups if group.experiment is not None]
+    return known[0] if len({world_of(experiment) for experiment in known}) == 1 else None
 
 
 def compared_curves(axes: Axes, groups: Sequence[Group]) -> None:
@@ -511,8 +517,8 @@ def _final_successes(groups: Sequence[Group]) -> list[Table]:
 
 def _gap_closed(groups: Sequence[Group]) -> list[Table]:
     """A table if both reference curves of the task family are known."""
-    family = _common_family(groups)
-    gap = None if family is None else gap_of(family)
+    world = _common_world(groups)
+    gap = None if world is None else gap_of(world)
     if gap is None:
         return []
     rows = [[group.name, percent(gap.closed(interquartile_mean(group.final(LAST_EPISODE)).item()))] for group in groups]

@@ -1,6 +1,8 @@
 """Numbers to put beside our own curves: what others published, levels that need no training, and reference curves.
 
-They are data: `published.json` is written by hand (spec sections 6.2 and 6.3), and `reference_curves.json` by
+All numbers are of one world: a task family with its options and its changes of task, such as `cheetah-vel` or
+`cheetah-dir horizon=800 shift=place:10+2,opposite` (:func:`nacre.experiments.experiment.world_of`).
+They are data: `published.json` is written by hand (spec pearl 6.2 and 6.3, spec cemrl-dmrlad 5.1 and 5.2), and `reference_curves.json` by
 benchmarks/reference_curves.py from what is in results/.
 """
 
@@ -12,6 +14,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Literal
+
+from nacre.experiments import Experiment
+from nacre.experiments.experiment import world_of
 
 Bound = Literal["lower", "upper"]
 """lower: what is possible without knowing the task. upper: what is possible with knowing it."""
@@ -60,24 +65,29 @@ class Level:
 Reference = PublishedCurve | ReferenceCurve | Level
 
 
-def references_of(family: str) -> tuple[Reference, ...]:
-    """All that is drawn beside the curves of a task family.
+def references_of(where: str | Experiment) -> tuple[Reference, ...]:
+    """All that is drawn beside the curves of a task family, or of an experiment with its options and changes of task.
 
     The last value of a reference curve takes the place of a level that stands for the same, if it has come near it.
     """
-    curves = reference_curves().get(family, ())
-    arrived = [curve for curve in curves if _has_arrived(family, curve)]
+    world = _world(where)
+    curves = reference_curves().get(world, ())
+    arrived = [curve for curve in curves if _has_arrived(world, curve)]
     measured = {curve.bound for curve in arrived}
     return (
-        *(it for it in REFERENCES.get(family, ()) if not (isinstance(it, Level) and it.bound in measured)),
+        *(it for it in REFERENCES.get(world, ()) if not (isinstance(it, Level) and it.bound in measured)),
         *curves,
         *(Level(f"{it.label}, at its end", "the last value of that curve", it.final, it.bound) for it in arrived),
     )
 
 
-def _has_arrived(family: str, curve: ReferenceCurve) -> bool:
+def _world(where: str | Experiment) -> str:
+    return where if isinstance(where, str) else world_of(where)
+
+
+def _has_arrived(world: str, curve: ReferenceCurve) -> bool:
     """Whether a reference curve has come within a tenth of what was computed to be possible, if anything was."""
-    levels = [it for it in REFERENCES.get(family, ()) if isinstance(it, Level) and it.bound == curve.bound]
+    levels = [it for it in REFERENCES.get(world, ()) if isinstance(it, Level) and it.bound == curve.bound]
     return all(curve.final >= level.value - 0.1 * abs(level.value) for level in levels)
 
 
@@ -97,10 +107,11 @@ class Gap:
         return f"of the gap between “{self.lower.label}” and “{self.upper.label}”"
 
 
-def gap_of(family: str) -> Gap | None:
-    """The gap between the two reference curves of a task family; None: one is missing or was trained too little, or the
+def gap_of(where: str | Experiment) -> Gap | None:
+    """The gap between the two reference curves of a task family, or of an experiment with its options; None: one is missing or was trained too little, or the
     upper is not higher."""
-    found = {curve.bound: curve for curve in reference_curves().get(family, ()) if _has_arrived(family, curve)}
+    world = _world(where)
+    found = {curve.bound: curve for curve in reference_curves().get(world, ()) if _has_arrived(world, curve)}
     if len(found) < 2 or found["upper"].final <= found["lower"].final:
         return None
     return Gap(found["lower"], found["upper"])
@@ -108,7 +119,7 @@ def gap_of(family: str) -> Gap | None:
 
 @functools.cache
 def reference_curves() -> dict[str, tuple[ReferenceCurve, ...]]:
-    """The reference curves, by task family: at most one of each bound."""
+    """The reference curves, by world: at most one of each bound."""
     return {
         family: tuple(ReferenceCurve(**{**curve, "points": _points(curve["points"])}) for curve in curves)
         for family, curves in _read("reference_curves.json").items()
@@ -132,4 +143,4 @@ def _read(name: str) -> dict[str, list[dict[str, Any]]]:
 REFERENCES: dict[str, tuple[PublishedCurve | Level, ...]] = {
     family: tuple(_published(entry) for entry in entries) for family, entries in _read("published.json").items()
 }
-"""What others published and what can be computed, by task family. There are no published numbers for point robots."""
+"""What others published and what can be computed, by world. There are no published numbers for point robots."""

@@ -196,7 +196,7 @@ def curve_in_words(curves: Curves) -> str:
 def _section(
     name: str, experiments: Sequence[Experiment], curves: Curves, runs: Sequence[Path], tests: Sequence[RunTest]
 ) -> Section:
-    references = references_of(experiments[0].family)
+    references = references_of(experiments[0])
     return Section(
         name=name,
         highlights=_highlights(experiments[0], curves) if curves else _returns_in_words(experiments[0], tests),
@@ -244,7 +244,7 @@ def _highlights(experiment: Experiment, curves: Curves) -> list[tuple[str, str]]
         found.append((percent(final(LAST_SUCCESS)), f"success in the {protocol.last_label}"))
     if len(episode_columns(next(iter(curves.values())))) > 1:
         found.append((number(final(FIRST_EPISODE)), f"return of {protocol.first_label}"))
-    gap = gap_of(experiment.family)
+    gap = gap_of(experiment)
     if gap is not None:
         found.append((percent(gap.closed(last)), f"{gap.words}, closed by the last episode"))
     seeds = f"{'seed' if len(curves) == 1 else 'seeds'}: {', '.join(map(str, curves))}"
