@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nacre.iteration import Iteration
     from nacre.loading import LoadedAgent, load
     from nacre.original.runs import import_old_run
+    from nacre.playing import play
     from nacre.run_evaluation import evaluate
     from nacre.tasks import make_family, register_family
     from nacre.training import resume, train
@@ -38,6 +39,7 @@ __all__ = [
     "load",
     "make_experiment",
     "make_family",
+    "play",
     "register_algorithm",
     "register_experiment",
     "register_family",
@@ -60,6 +62,7 @@ _MODULES = {
     "load": "nacre.loading",
     "make_experiment": "nacre.experiments",
     "make_family": "nacre.tasks",
+    "play": "nacre.playing",
     "register_algorithm": "nacre.agents",
     "register_experiment": "nacre.experiments",
     "register_family": "nacre.tasks",

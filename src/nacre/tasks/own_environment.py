@@ -142,7 +142,7 @@ class _GymnasiumWorld:
         self._set_task = set_task
         self._success_key = success_key
         self._ages = np.zeros(len(envs), np.int64)
-        self._to_box = _map_to(_vector_space(family.name, "action", envs[0].action_space))
+        self._to_box = map_to(_vector_space(family.name, "action", envs[0].action_space))
         self._task_was_set = False
 
     def reset(
@@ -235,7 +235,7 @@ class _GymnasiumWorld:
         return bool(value)
 
 
-def _map_to(box: Box) -> Callable[[np.ndarray], np.ndarray]:
+def map_to(box: Box) -> Callable[[np.ndarray], np.ndarray]:
     """Maps actions (n, action) in [-1, 1] to those of a Box."""
     low, high = box.low.astype(np.float64), box.high.astype(np.float64)
     if np.issubdtype(box.dtype, np.integer):
