@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nacre.experiments import Experiment, named_experiments
+from nacre.experiments.dmrlad import ABLATIONS
 from nacre.experiments.experiment import world_of
 from nacre.report import REFERENCES, Curves, Level, PublishedCurve, read_curves, references_of
 from nacre.report.curves import FIRST_EPISODE, LAST_EPISODE, STEPS, cut_to_shortest
@@ -64,12 +65,14 @@ def is_ablation(experiment: Experiment) -> bool:
     if is_quick(experiment):
         return False
     published = named_experiments().get(f"{kind(experiment)}/{experiment.family}")
-    return published is not None and experiment.algorithm != published.experiment.algorithm
+    if published is None or world_of(published.experiment) != world_of(experiment):
+        return False
+    return experiment.algorithm != published.experiment.algorithm
 
 
 def is_quick(experiment: Experiment) -> bool:
     """Whether it is one of our own, in minutes."""
-    return experiment.name.endswith("-quick")
+    return "-quick" in experiment.name
 
 
 def kind(experiment: Experiment) -> str:
@@ -81,8 +84,14 @@ def named() -> list[Experiment]:
     """The experiments that have a row: those of algorithms of which others published curves, without the quick ones."""
     listed = [entry.experiment for entry in named_experiments().values() if not is_quick(entry.experiment)]
     curves = (it for entries in REFERENCES.values() for it in entries if isinstance(it, PublishedCurve))
-    published = {curve.algorithm for curve in curves}
-    return [it for it in listed if kind(it) in published]
+    curves = list(curves)
+    algorithms, of_ablations = {curve.algorithm for curve in curves}, {curve.experiment for curve in curves}
+    return [
+        it
+        for it in listed
+        if kind(it) in algorithms
+        and (not is_thesis_ablation(it) or it.name in of_ablations or read_result(it) is not None)
+    ]
 
 
 def row(experiment: Experiment, link: bool) -> str:
@@ -122,18 +131,30 @@ def others(experiment: Experiment, steps: int | None) -> str:
     """What others measured with the algorithm nearest to `steps`, and at their end; and what is possible with the task
     and without it, by the reference curves or computed."""
     references = references_of(experiment)
-    if is_ablation(experiment):
+    curves = [curve for curve in references if isinstance(curve, PublishedCurve) and is_of(curve, experiment)]
+    if is_ablation(experiment) and not curves:
         return f"curves without numbers in the paper; beside `{kind(experiment)}/{experiment.family}`"
     found: list[str] = []
-    for curve in references:
-        if isinstance(curve, PublishedCurve) and curve.algorithm == kind(experiment):
-            nearest = min(curve.points, key=lambda point: abs(point[0] - (steps or 0)))
-            points = dict.fromkeys(([] if steps is None else [nearest]) + [curve.points[-1]])
-            values = "; ".join(f"{number(value)} at {count(at)}" for at, value in points)
-            found.append(f"{values} [{notes().index(note(curve)) + 1}]")
+    for curve in curves:
+        nearest = min(curve.points, key=lambda point: abs(point[0] - (steps or 0)))
+        points = dict.fromkeys(([] if steps is None else [nearest]) + [curve.points[-1]])
+        values = "; ".join(f"{number(value)} at {count(at)}" for at, value in points)
+        found.append(f"{values} [{notes().index(note(curve)) + 1}]")
     levels = [it for it in references if isinstance(it, Level) and (it.bound or not found)]
     beside = "; ".join(f"{number(level.value)} {level.label}" for level in levels)
     return "<br>".join([*(found or ["no published numbers"]), *([beside] if beside else [])])
+
+
+def is_of(curve: PublishedCurve, experiment: Experiment) -> bool:
+    """Whether an experiment is what the curve was made with."""
+    if curve.experiment or is_thesis_ablation(experiment):
+        return curve.experiment == experiment.name
+    return curve.algorithm == kind(experiment) and not is_ablation(experiment)
+
+
+def is_thesis_ablation(experiment: Experiment) -> bool:
+    """Whether it is an ablation that stands beside every experiment of DMRLAD."""
+    return kind(experiment) == "dmrlad" and experiment.name.endswith(tuple(filter(None, ABLATIONS)))
 
 
 def note(curve: PublishedCurve) -> str:

@@ -99,6 +99,13 @@ def test_stopped_and_resumed(tmp_path: Path, changes: dict[str, Any]) -> None:
     assert ("AverageReturn_test_episode_2" in columns) == bool(changes)
     assert {"Encoder Loss", "QF Loss", "Validation Loss"} <= set(columns)
 
+    last = rows(reference)[-1]
+    assert set(columns_of_the_public_code("Q")) <= set(last)
+    assert last["policy_train_steps_total"] == "6"
+    assert last["test_eval_avg_reward_deterministic"] == last["AverageReturn_all_test_tasks"]
+    assert (last["n_env_steps_total"], last["epoch"]) == (last["Number of env steps total"], "1")
+    np.testing.assert_allclose(float(last["QF1 Loss"]) + float(last["QF2 Loss"]), float(last["QF Loss"]), rtol=1e-5)
+
     test = play_test_trials(reference, "latest", print)
     pictures = belief_pictures(test)
     assert [picture.numbers.name for picture in pictures if picture.numbers] == ["z-over-time", "encodings"]
@@ -111,6 +118,24 @@ def test_stopped_and_resumed(tmp_path: Path, changes: dict[str, Any]) -> None:
     agent.begin_trial()
     action = agent.act(np.zeros(2, np.float32))
     assert action.shape == (2,)
+
+
+def columns_of_the_public_code(letter: str) -> list[str]:
+    """Those of spec cemrl-dmrlad 4.3, but for times of what is not done here, for returns of the stochastic policy, and
+    for `Policy Grad`; those without times."""
+    summaries = (f"{letter}1 Predictions", f"{letter}2 Predictions", f"{letter} Targets", "Log Pis", "Policy mu")
+    return [
+        *(f"Reconstruction_{part}_{of}_loss" for part in ("train_val", "val") for of in ("state", "reward")),
+        *("Reconstruction_epochs", "n_env_steps_total", f"{letter}F1 Loss", f"{letter}F2 Loss", "Policy Loss"),
+        *(f"{name} {part}" for name in (*summaries, "Policy log std") for part in ("Mean", "Std", "Max", "Min")),
+        *("Alpha", "Alpha Loss", "policy_train_steps_total", "epoch"),
+        *(
+            f"{tasks}_eval_{of}_reward_deterministic"
+            for tasks in ("train", "test")
+            for of in ("avg", "std", "max", "min")
+        ),
+        *(f"{tasks}_eval_success_rate" for tasks in ("train", "test")),
+    ]
 
 
 @contextlib.contextmanager

@@ -85,6 +85,12 @@ class AlgorithmConfig(abc.ABC):
         horizon, so that :meth:`check` accepts them."""
         return cls()
 
+    @property
+    def other_names(self) -> Mapping[str, str]:
+        """Columns of progress.csv that stand there a second time, such as under the names of an original code: each
+        such name, and the column."""
+        return {}
+
     @abc.abstractmethod
     def environment_steps(self, train_tasks: int, iterations: int) -> int:
         """Environment steps of so many iterations, if every episode is as long as the horizon."""

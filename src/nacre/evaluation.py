@@ -227,6 +227,8 @@ class SplitEvaluation(NamedTuple):
     """The beliefs at the end, those of the test tasks first."""
     picked: Int[np.ndarray, " picked"]
     """Indices of the train tasks."""
+    returns: Float64[np.ndarray, " n"]
+    """The final return of each task, test tasks first."""
 
 
 def evaluate_split(
@@ -261,7 +263,7 @@ def evaluate_split(
         columns[TEST_SUCCESS] = float(final_successes[:n].mean())
         by_episode = successes[:n].mean(axis=0)
         columns |= {f"AverageSuccess_test_episode_{i + 1}": float(by_episode[i]) for i in range(episodes)}
-    return SplitEvaluation(columns, evaluation.steps, belief, picked)
+    return SplitEvaluation(columns, evaluation.steps, belief, picked, final)
 
 
 def episode_return(episode: Episode, sparse: bool) -> float:

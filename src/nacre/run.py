@@ -192,6 +192,8 @@ class Run:
             "Total Train Time (s)": self._seconds,
             "Epoch": self.position.iteration,
         }
+        other_names = self.experiment.algorithm.other_names
+        self.row |= {other: self.row[name] for other, name in other_names.items() if name in self.row}
         self._write_segment()
         self._log.append(self.row)
         board.write(self._steps, self.row)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from nacre.agents.dmrlad.config import DmrladConfig
-from nacre.experiments.experiment import Experiment, NamedExperiment, options
+from nacre.experiments.experiment import Experiment, FamilyOptions, NamedExperiment, options
 
 _EXPECTED: dict[str, Any] = {"critics": "expected", "target_policy": False}
 ABLATIONS: dict[str, tuple[dict[str, Any], str]] = {
@@ -31,7 +31,117 @@ def with_ablations(experiment: Experiment, description: str) -> tuple[NamedExper
     )
 
 
+def _published(
+    name: str,
+    family: str,
+    description: str,
+    *,
+    tasks: tuple[int, int] = (100, 30),
+    iterations: int = 501,
+    family_options: FamilyOptions = (),
+    **changes: Any,
+) -> tuple[NamedExperiment, ...]:
+    """A published experiment; `tasks` are numbers of train tasks and test tasks, `changes` those of the algorithm."""
+    experiment = Experiment(
+        name=f"dmrlad/{name}",
+        family=family,
+        family_options=family_options,
+        train_tasks=tasks[0],
+        test_tasks=tasks[1],
+        task_list="seeded",
+        iterations=iterations,
+        algorithm=DmrladConfig(**changes),
+    )
+    return with_ablations(experiment, description)
+
+
 EXPERIMENTS: tuple[NamedExperiment, ...] = (
+    *_published(
+        "cheetah-vel-sparse",
+        "cheetah-vel-sparse",
+        "a half-cheetah runs at a hidden speed that the reward tells only close to it",
+        state_coordinates=8,
+    ),
+    *_published(
+        "cheetah-goal-sparse",
+        "cheetah-goal-sparse",
+        "a half-cheetah runs to a hidden place that the reward tells only close to it",
+        tasks=(50, 30),
+        state_coordinates=8,
+        window=30,
+        scoring_states=256,
+    ),
+    # The published file names kinds of tasks that its environment does not know; these are of the runs of the thesis.
+    *_published(
+        "cheetah-multi-task-sparse",
+        "cheetah-multi-task-sparse",
+        "a half-cheetah runs forward or backward at a hidden speed that the reward tells only close to it",
+        tasks=(50, 30),
+        family_options=options(variants=("forward-velocity", "backward-velocity")),
+        state_coordinates=8,
+        classes=3,
+        window=20,
+        permute_windows=True,
+        prior="learned",
+        latent_kl_weight=0.1,
+        class_kl_weight=1.0,
+        initial_steps=200,
+        tasks_per_iteration=10,
+        scoring_states=256,
+        evaluation_trials=1,
+    ),
+    *_published(
+        "cheetah-stationary-vel",
+        "cheetah-vel",
+        "a half-cheetah runs at a hidden speed between 0 and 3 m/s",
+        state_coordinates=8,
+        scoring_states=256,
+    ),
+    *_published(
+        "ant-vel-sparse",
+        "ant-vel-sparse",
+        "an ant runs at a hidden speed that the reward tells only close to it",
+        tasks=(50, 15),
+        iterations=401,
+        family_options=options(horizon=300),
+        state_coordinates=13,
+        tasks_per_iteration=10,
+        visit_steps=300,
+        scoring_states=256,
+    ),
+    *_published(
+        "ant-goal-sparse",
+        "ant-goal-sparse",
+        "an ant walks to a hidden goal that the reward tells only close to it",
+        tasks=(50, 15),
+        iterations=500,
+        family_options=options(horizon=400),
+        state_coordinates=13,
+        initial_steps=200,
+        tasks_per_iteration=5,
+        visit_steps=400,
+        scoring_states=256,
+    ),
+    *_published(
+        "sawyer-reach-sparse",
+        "sawyer-reach-sparse",
+        "a robot arm reaches for a hidden place; rewarded only there",
+        iterations=500,
+        state_coordinates=6,
+        initial_steps=300,
+        visit_steps=150,
+        scoring_states=256,
+    ),
+    *_published(
+        "sawyer-push-sparse",
+        "sawyer-push-sparse",
+        "a robot arm pushes a puck to a hidden place; rewarded only there",
+        iterations=500,
+        state_coordinates=6,
+        initial_steps=300,
+        visit_steps=150,
+        scoring_states=256,
+    ),
     # For the demo: smaller networks and batches. Not a published configuration.
     *with_ablations(
         Experiment(
@@ -41,7 +151,7 @@ EXPERIMENTS: tuple[NamedExperiment, ...] = (
             train_tasks=40,
             test_tasks=20,
             task_list="seeded",
-            iterations=20,
+            iterations=25,
             algorithm=DmrladConfig(
                 latent_size=2,
                 window=10,
@@ -62,7 +172,7 @@ EXPERIMENTS: tuple[NamedExperiment, ...] = (
                 initial_temperature=0.05,
                 quantiles=8,
                 embedding_size=16,
-                discount=0.95,
+                discount=0.97,
                 initial_steps=80,
                 tasks_per_iteration=40,
                 visit_steps=40,

@@ -15,6 +15,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 
 from nacre.errors import NacreError, shown
 from nacre.experiments import Experiment
+from nacre.experiments.experiment import world_of
 from nacre.files import writable
 from nacre.original.curves import OldCurve, old_runs_in, read_old_curve
 from nacre.report.curves import (

@@ -2,8 +2,9 @@
 
 All numbers are of one world: a task family with its options and its changes of task, such as `cheetah-vel` or
 `cheetah-dir horizon=800 shift=place:10+2,opposite` (:func:`nacre.experiments.experiment.world_of`).
-They are data: `published.json` is written by hand (spec pearl 6.2 and 6.3, spec cemrl-dmrlad 5.1 and 5.2), and `reference_curves.json` by
-benchmarks/reference_curves.py from what is in results/.
+
+They are data. `published.json` is written by hand (spec pearl 6.2 and 6.3, spec cemrl-dmrlad 5.1 and 5.2).
+`reference_curves.json` is written by benchmarks/reference_curves.py from what is in results/.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ class PublishedCurve:
     """Environment steps and return, in order."""
     algorithm: str = ""
     """The algorithm that it is of, by its name here."""
+    experiment: str = ""
+    """The experiment that it is of, by its name here, if that is an ablation."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,10 @@ class Gap:
 
 
 def gap_of(where: str | Experiment) -> Gap | None:
-    """The gap between the two reference curves of a task family, or of an experiment with its options; None: one is missing or was trained too little, or the
-    upper is not higher."""
+    """The gap between the two reference curves of a task family, or of an experiment with its options.
+
+    None: one is missing or was trained too little, or the upper is not higher.
+    """
     world = _world(where)
     found = {curve.bound: curve for curve in reference_curves().get(world, ()) if _has_arrived(world, curve)}
     if len(found) < 2 or found["upper"].final <= found["lower"].final:

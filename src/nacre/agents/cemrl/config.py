@@ -153,6 +153,25 @@ class CemrlConfig(AlgorithmConfig):
         )
 
     @property
+    def other_names(self) -> Mapping[str, str]:
+        """Columns that the public code has under other names."""
+        return {
+            "Reconstruction_epochs": "Encoder Steps",
+            "n_env_steps_total": "Number of env steps total",
+            "Alpha": "Temperature",
+            "Alpha Loss": "Temperature Loss",
+            "train_eval_success_rate": "AverageSuccess_all_train_tasks",
+            "test_eval_success_rate": "AverageSuccess_all_test_tasks",
+            "time_data_collection": "Sample Time (s)",
+            "time_reconstruction_trainer": "Encoder Time (s)",
+            "time_policy_trainer": "Policy Time (s)",
+            "time_evaluation": "(Previous) Eval Time (s)",
+            "time_epoch": "Epoch Time (s)",
+            "time_total": "Total Train Time (s)",
+            "epoch": "Epoch",
+        }
+
+    @property
     def has_target_policy(self) -> bool:
         """Whether the critics' targets have next actions of a policy that follows the policy."""
         return False

@@ -22,7 +22,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,7 @@ from nacre.agents.cemrl.losses import (
     Trained,
     Windows,
     encoder_step,
+    inferred_losses,
     initial_loss_weights,
     initial_optimisers,
     padding_row,
@@ -63,7 +64,7 @@ from nacre.metrics import StepMetrics
 from nacre.nn.mlp import MLP
 from nacre.replay import ByAge, Replay, ReplayBuffer
 from nacre.rl import sac
-from nacre.seeds import child
+from nacre.seeds import child, key_of
 from nacre.tasks.family import TaskFamily, TaskSplit
 from nacre.types import Key, Metrics, Tree, Visit
 
@@ -244,14 +245,29 @@ class CemrlLearner(Learner):
         """Meta-tests, and says how the fitting of the encoder went."""
         protocol = self.config.protocol(self.sizes.horizon)
         online = yield from evaluate_split(self.agent, self.parameters(state), family, split, protocol, seed)
-        fit = state.trained.fit
+        trained: Trained = state.trained
+        policy_optimiser: Any = trained.optimisers.control.policy
+        fit, derived = trained.fit, self.derive(ENCODER, state, memory, split.train)
+        losses = reconstruction_losses(self, trained.networks, memory.arrays, derived, key_of(child(seed, 2)))
         columns = {
             "Encoder Steps": float(fit.step),
             "Encoder Best Step": float(fit.best_step),
             "Validation Loss": float(fit.best_loss),
+            **{name: float(loss) for name, loss in losses.items()},
+            "policy_train_steps_total": int(policy_optimiser[0].count),
+            **self._return_columns(online.returns, len(split.test), protocol.deterministic),
             **online.columns,
         }
         return columns, online.steps
+
+    def _return_columns(self, returns: Float64[np.ndarray, " n"], tests: int, deterministic: bool) -> Metrics:
+        """Returns over tasks in the public code's columns."""
+        policy = "deterministic" if deterministic else "non_deterministic"
+        return {
+            f"{name}_eval_{statistic}_reward_{policy}": float(function(part))
+            for name, part in (("train", returns[tests:]), ("test", returns[:tests]))
+            for statistic, function in (("avg", np.mean), ("std", np.std), ("max", np.max), ("min", np.min))
+        }
 
     def _initial_control(self, key: Key) -> sac.Trained:
         config, sizes = self.config, self.sizes
@@ -382,6 +398,25 @@ def statistics(replay: Replay) -> Normaliser:
         return Scaling(mean, jnp.where(moves, deviation, 1))
 
     return Normaliser(*map(scaling, means, variances))
+
+
+@functools.partial(jax.jit, static_argnames="learner")
+def reconstruction_losses(
+    learner: CemrlLearner, networks: Networks, replay: Replay, derived: EncoderDerived, key: Key
+) -> dict[str, Float32[Array, ""]]:
+    """Losses of the encoder and decoder that were taken, with z as an agent infers it, on a batch of the data that are
+    trained on and one of the others: columns of the public code."""
+    batch = learner.draw(ENCODER, replay, derived, key)
+    assert isinstance(batch, EncoderBatch)
+    padding, trained = padding_row(networks, learner.config, learner.sizes), (networks.encoder, networks.decoder)
+    found = {}
+    for name, windows in (("train_val", batch.train), ("val", batch.validation)):
+        state_loss, reward_loss = inferred_losses(trained, learner.config, windows, padding)
+        found |= {
+            f"Reconstruction_{name}_state_loss": state_loss,
+            f"Reconstruction_{name}_reward_loss": reward_loss,
+        }
+    return found
 
 
 @functools.partial(jax.jit, static_argnames="learner")

@@ -1,0 +1,203 @@
+"""Wall-clock of DMRLAD beside CEMRL, phase by phase, at the published sizes of the sparse half-cheetah.
+
+    python benchmarks/dmrlad.py [--rounds 3] [--steps 20] [--precision float32] [--out FILE.json]
+
+Both are measured in one process and in turns, so that drift of the machine meets both. A phase of gradient steps is
+measured over some steps after compilation, and counts with as many as the configuration has. Per environment step: the
+time of an iteration, its evaluation included, over the steps that it plays. The encoder's phase is the same in both; it
+may stop early, so figures are given for all of its steps and for the fewest after which it can stop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import platform
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from nacre.agents.cemrl.learner import COLLECT, ENCODER, INITIAL, POLICY, CemrlLearner
+from nacre.agents.dmrlad import relabelling
+from nacre.agents.dmrlad.learner import DmrladLearner
+from nacre.collect import run_schedules
+from nacre.experiments import Experiment, family_of, make_experiment
+from nacre.gradient_steps import update
+from nacre.run_folder import versions
+from nacre.runtime import SimulatorPool, learner_for
+from nacre.seeds import child
+from nacre.tasks.family import split_tasks
+
+NAMES = {"CEMRL": "dmrlad/cheetah-vel-sparse-cemrl", "DMRLAD": "dmrlad/cheetah-vel-sparse"}
+MARK = 1.3
+"""DMRLAD's time over CEMRL's, at most."""
+
+
+class Subject:
+    """A learner with data, whose phases can be timed again and again."""
+
+    def __init__(self, experiment: Experiment):
+        self.experiment, self.family = experiment, family_of(experiment)
+        self.split = split_tasks(self.family, experiment.train_tasks, experiment.test_tasks, 0, experiment.task_list)
+        learner = learner_for(experiment, self.family)
+        assert isinstance(learner, CemrlLearner)
+        self.learner, self.config = learner, learner.config
+        self.memory = learner.memory(self.family, self.split.train, 10)
+        self.state = jax.jit(learner.initial_state)(jax.random.key(0))
+        self.simulators = SimulatorPool(self.family, None)
+        self.plays = 0
+        self.collect(INITIAL)
+
+    def collect(self, phase: str = COLLECT) -> None:
+        self.plays += 1
+        seed = child(np.random.SeedSequence(0), self.plays)
+        arguments = self.state, self.memory, self.family, self.split.train, seed
+        (visits,) = run_schedules([self.learner.collect(phase, *arguments)], self.simulators.play)
+        self.memory.add(visits)
+
+    def evaluate(self) -> None:
+        self.plays += 1
+        seed = child(np.random.SeedSequence(0), self.plays)
+        run_schedules(
+            [self.learner.evaluate(self.state, self.memory, self.family, self.split, seed)], self.simulators.play
+        )
+
+    def seconds(self, steps: int) -> dict[str, float]:
+        """Of each part of an iteration; of gradient steps, one."""
+        found = {"collect": timed(self.collect)}
+        for phase in (ENCODER, POLICY):
+            self.state = self.learner.begin(phase, self.state, self.memory, self.split.train)
+            arguments = phase, self.state, self.memory, self.split.train
+            found[f"{phase}: derive"] = timed(lambda arguments=arguments: self.learner.derive(*arguments))
+            derived = self.learner.derive(*arguments)
+            start = time.perf_counter()
+            self.state, metrics = update(self.learner, phase, self.state, self.memory.arrays, derived, steps)
+            jax.block_until_ready(metrics)
+            found[f"{phase}: step"] = (time.perf_counter() - start) / steps
+        return found | {"evaluate": timed(self.evaluate)}
+
+    def iteration(self, found: dict[str, float], encoder_steps: int) -> float:
+        """Seconds of an iteration with so many steps of the encoder."""
+        rest = sum(seconds for name, seconds in found.items() if not name.endswith("step"))
+        steps = encoder_steps * found[f"{ENCODER}: step"] + self.config.policy_steps * found[f"{POLICY}: step"]
+        return rest + steps
+
+    @property
+    def steps_played(self) -> int:
+        """In an iteration."""
+        return self.config.environment_steps(self.experiment.train_tasks, 1) - self.config.environment_steps(
+            self.experiment.train_tasks, 0
+        )
+
+
+def timed(call: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - start
+
+
+def scoring(subject: Subject, tasks: int, repetitions: int) -> dict[str, float]:
+    """Seconds for what an episode costs that is scored for so many tasks, and for log Z of these."""
+    experiment = make_experiment(NAMES["DMRLAD"], train_tasks=tasks, precision=subject.experiment.precision)
+    few = Subject(experiment)
+    learner, family, train = few.learner, few.family, few.split.train
+    assert isinstance(learner, DmrladLearner)
+    _, play = learner.planned(COLLECT, few.state, train, np.random.SeedSequence(1))
+    play = dataclasses.replace(play.part([0]), keeps_reward_states=True)
+    episode = few.simulators.play([play])[0].trials[0][0]
+    scorer = relabelling.Scorer(learner.agent(0), learner.critics, learner.config.scoring_states)
+    networks, arrays, key = few.state.trained.networks, few.memory.arrays, jax.random.key(0)
+
+    def score() -> Any:
+        found = relabelling.candidates(family, episode, train)
+        windows, counts = relabelling.last_windows(episode, found, learner.config.window)
+        return relabelling.task_values(scorer, networks, arrays, windows, counts, key)
+
+    def normalise() -> Any:
+        return relabelling.log_normalisers(scorer, networks, arrays, "hfr", key)
+
+    timed(score), timed(normalise)
+    return {
+        "an episode": min(timed(score) for _ in range(repetitions)),
+        "log Z": min(timed(normalise) for _ in range(repetitions)),
+    }
+
+
+def measure(rounds: int, steps: int, precision: str, scored: int) -> dict[str, Any]:
+    subjects = {name: Subject(make_experiment(experiment, precision=precision)) for name, experiment in NAMES.items()}
+    for subject in subjects.values():
+        subject.seconds(steps)  # compiles
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in subjects}
+    for _ in range(rounds):
+        for name, subject in subjects.items():
+            found[name].append(subject.seconds(steps))
+    medians = {
+        name: {part: float(np.median([each[part] for each in parts])) for part in parts[0]}
+        for name, parts in found.items()
+    }
+    config = subjects["CEMRL"].config
+    fewest = -(-(config.patience + 1) // config.evaluate_every) * config.evaluate_every
+    iterations = {
+        str(count): {name: subject.iteration(medians[name], count) for name, subject in subjects.items()}
+        for count in (config.encoder_steps, fewest)
+    }
+    return {
+        "seconds": medians,
+        "iteration_seconds_by_encoder_steps": iterations,
+        "environment_steps": subjects["CEMRL"].steps_played,
+        "policy_steps": config.policy_steps,
+        "scoring_seconds": scoring(subjects["DMRLAD"], scored, 3),
+        "scored_tasks": scored,
+        "precision": precision,
+        "device": str(jax.devices()[0].device_kind),
+        "machine": platform.machine(),
+        "versions": versions(),
+    }
+
+
+def show(result: dict[str, Any], console: Console) -> None:
+    table = Table(title=f"Seconds, {result['precision']} (medians)")
+    for column in ("part", *NAMES, "ratio"):
+        table.add_column(column, justify="left" if column == "part" else "right")
+    cemrl, dmrlad = (result["seconds"][name] for name in NAMES)
+    for part in cemrl:
+        table.add_row(part, f"{cemrl[part]:.4f}", f"{dmrlad[part]:.4f}", f"{dmrlad[part] / cemrl[part]:.2f}")
+    console.print(table)
+    for count, seconds in result["iteration_seconds_by_encoder_steps"].items():
+        each = {name: 1e3 * value / result["environment_steps"] for name, value in seconds.items()}
+        ratio = each["DMRLAD"] / each["CEMRL"]
+        console.print(
+            f"{count} steps of the encoder and {result['policy_steps']} of the policy: CEMRL {each['CEMRL']:.1f} ms "
+            f"and DMRLAD {each['DMRLAD']:.1f} ms per environment step, {ratio:.2f} times as much (the mark is {MARK})"
+        )
+    scores = result["scoring_seconds"]
+    console.print(
+        f"To score an episode for {result['scored_tasks']} tasks takes {scores['an episode'] * 1e3:.0f} ms, log Z of "
+        f"these once an iteration {scores['log Z'] * 1e3:.0f} ms"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=20, help="gradient steps per timed call")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--tasks", type=int, default=50, help="tasks that an episode is scored for")
+    parser.add_argument("--out", type=Path, help="also store the figures as JSON")
+    arguments = parser.parse_args()
+    result = measure(arguments.rounds, arguments.steps, arguments.precision, arguments.tasks)
+    show(result, Console())
+    if arguments.out:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
