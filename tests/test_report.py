@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 from probes import load_script
 
 from nacre.errors import NacreError
+from nacre.experiments import make_experiment, named_experiments
+from nacre.experiments.experiment import world_of
 from nacre.protocol import Protocol
 from nacre.report import (
     REFERENCES,
@@ -446,3 +448,21 @@ def test_the_reproduction_table_gives_intervals_from_three_seeds_on():
     two = {seed: values[seed] for seed in (0, 1)}
     assert reproduction_table.final(two, LAST_EPISODE) == "−11"
     assert reproduction_table.final(values, LAST_EPISODE) == "−11 (−12 to −10)"
+
+
+def test_references_are_of_one_world() -> None:
+    """A family with other options, or with tasks that change, has other returns."""
+    stationary = make_experiment("cemrl/cheetah-stationary-dir")
+    changing = make_experiment("cemrl/cheetah-non-stationary-dir")
+    assert references_of(stationary) == references_of("cheetah-dir")
+    assert [it.points[-1] for it in references_of(changing) if isinstance(it, PublishedCurve)] == [(1.6e6, 3348.0)]
+    longer = make_experiment("cemrl/cheetah-stationary-vel", family_options={"horizon": 400})
+    assert references_of(longer) == ()
+    assert gap_of(longer) is None
+
+
+def test_every_published_number_belongs_to_a_named_experiment() -> None:
+    worlds = {world_of(entry.experiment) for entry in named_experiments().values()}
+    assert {world for world in REFERENCES if world not in worlds} == set()
+    curves = [it for entries in REFERENCES.values() for it in entries if isinstance(it, PublishedCurve)]
+    assert {it.experiment for it in curves if it.experiment} <= named_experiments().keys()
