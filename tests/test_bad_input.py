@@ -276,7 +276,9 @@ def test_evaluating_a_run_that_is_read_only(run_copy, tmp_path, monkeypatch, cap
     """It is said before anything is played, the result is shown all the same, and --out writes it elsewhere."""
     played = []
     play_trials = nacre.run_evaluation.play_trials
-    monkeypatch.setattr("nacre.run_evaluation.play_trials", lambda *args: played.append(args) or play_trials(*args))
+    monkeypatch.setattr(
+        "nacre.run_evaluation.play_trials", lambda *args, **keeps: played.append(args) or play_trials(*args, **keeps)
+    )
     if has_folder:
         (run_copy / "evaluations").mkdir()
         patched = "nacre.files.open", refuse(code)
@@ -318,10 +320,10 @@ def test_two_evaluations_at_once(run_copy, monkeypatch):
     """Each writes a file of its own, though neither was there when the other chose a name."""
     play_trials = nacre.run_evaluation.play_trials
 
-    def play_meanwhile(*args: Any) -> Any:
+    def play_meanwhile(*args: Any, **keeps: Any) -> Any:
         monkeypatch.setattr("nacre.run_evaluation.play_trials", play_trials)
         nacre.evaluate(run_copy, seed=3)
-        return play_trials(*args)
+        return play_trials(*args, **keeps)
 
     monkeypatch.setattr("nacre.run_evaluation.play_trials", play_meanwhile)
     nacre.evaluate(run_copy)

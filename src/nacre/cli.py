@@ -461,13 +461,13 @@ def _registry() -> tyro.constructors.ConstructorRegistry:
 
     @registry.primitive_rule
     def family_options(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
-        if info.type != FamilyOptions:
+        if info.type is not FamilyOptions:
             return None
         return tyro.constructors.PrimitiveConstructorSpec(
             nargs="*",
             metavar="NAME=VALUE...",
             instance_from_str=_parse_options,
-            is_instance=lambda value: isinstance(value, tuple),
+            is_instance=lambda value: isinstance(value, FamilyOptions),
             str_from_instance=option_words,
         )
 

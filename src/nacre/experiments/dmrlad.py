@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from nacre.agents.dmrlad.config import DmrladConfig
-from nacre.experiments.experiment import Experiment, FamilyOptions, NamedExperiment, options
+from nacre.experiments.experiment import NO_OPTIONS, Experiment, FamilyOptions, NamedExperiment, options
 
 _EXPECTED: dict[str, Any] = {"critics": "expected", "target_policy": False}
 ABLATIONS: dict[str, tuple[dict[str, Any], str]] = {
@@ -38,7 +38,7 @@ def _published(
     *,
     tasks: tuple[int, int] = (100, 30),
     iterations: int = 501,
-    family_options: FamilyOptions = (),
+    family_options: FamilyOptions = NO_OPTIONS,
     **changes: Any,
 ) -> tuple[NamedExperiment, ...]:
     """A published experiment; `tasks` are numbers of train tasks and test tasks, `changes` those of the algorithm."""

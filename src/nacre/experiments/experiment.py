@@ -24,9 +24,17 @@ ADDED_LATER: dict[str, Any] = {"warm_start": None, "family_options": (), "shift"
 """Fields of an experiment that files of earlier versions lack, with what these versions did. Those of an algorithm are
 in its configuration."""
 
-FamilyOptions = tuple[tuple[str, Any], ...]
-"""Options of a task family by name, sorted. A value is a number, text, a truth value or a tuple of these; JSON has an
-object."""
+
+class FamilyOptions(tuple[tuple[str, Any], ...]):
+    """Options of a task family by name, sorted; :func:`options` makes them.
+
+    A value is a number, text, a truth value or a tuple of these. JSON has an object.
+    """
+
+    __slots__ = ()
+
+
+NO_OPTIONS = FamilyOptions()
 
 Tasks = Annotated[int, Bounds(1, 100_000)]
 """A number of tasks. The replay has an index of its own for each."""
@@ -67,7 +75,7 @@ class Experiment:
     """Threads of the simulator; None: as many as there are physical cores."""
     device: Literal["cpu", "gpu"] | None = None
     """Where to learn; None: on a GPU if there is one."""
-    family_options: FamilyOptions = ()
+    family_options: FamilyOptions = NO_OPTIONS
     """Options of the task family, such as horizon=800."""
     shift: Shift | None = None
     """How the task changes inside an episode, in training and in evaluation: place:10+2 (x farther than 10 to 12), or
@@ -211,7 +219,7 @@ def check_type(field: str, value: Any, annotation: Any) -> Any:
         elif option is float:
             if _is_number(value) and abs(value) <= sys.float_info.max:  # which NaN is not
                 return float(value)
-        elif option == FamilyOptions:
+        elif option is FamilyOptions:
             return _sorted_options(field, value)
         elif option is Shift and isinstance(value, str | Mapping):
             return read_shift(value)
@@ -246,7 +254,7 @@ def _sorted_options(field: str, value: Any) -> FamilyOptions:
     if not all(isinstance(name, str) for name in values):
         raise NacreError(f"{field} is {shown(value)}; allowed: values by name, such as {{'horizon': 800}}")
     pairs = ((str(name), _option(f"{field}.{name}", entry)) for name, entry in values.items())
-    return tuple(sorted(pairs, key=lambda pair: pair[0]))
+    return FamilyOptions(sorted(pairs, key=lambda pair: pair[0]))
 
 
 def _option(field: str, value: Any) -> Any:
