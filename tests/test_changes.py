@@ -270,6 +270,13 @@ def test_a_world_that_cannot_follow_is_refused() -> None:
         Simulator(family, 1, threads=1)
 
 
+def test_a_shift_has_to_be_one() -> None:
+    family = make_family("point-robot")
+    family.shift = "time:2"  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(NacreError, match="shift of PointRobot is 'time:2'; allowed: None or a Shift"):
+        Simulator(family, 1, threads=1)
+
+
 @pytest.mark.parametrize(
     ("shift", "message"),
     [

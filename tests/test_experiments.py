@@ -31,15 +31,8 @@ from nacre.experiments import (
     validate,
 )
 from nacre.experiments.experiment import ADDED_LATER, bounds_of, field_types
-from nacre.original.configs import (
-    FIELDS,
-    FIXED,
-    OLD_DEFAULTS,
-    SWITCHES,
-    WITHOUT_MEANING,
-    read_old_config,
-    validate_old,
-)
+from nacre.original.configs import read_old_config, validate_old
+from nacre.original.pearl_configs import FIELDS, FIXED, OLD_DEFAULTS, SWITCHES, WITHOUT_MEANING
 from nacre.protocol import Protocol
 from nacre.tasks import make_family
 from nacre.tasks.family import TaskFamily

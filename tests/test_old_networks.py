@@ -30,6 +30,7 @@ from nacre.cli import main
 from nacre.loading import read_trained
 from nacre.original.networks import FILES, mlp_leaves, read_old_networks
 from nacre.original.torch_files import read_state_dict
+from nacre.report import write_report
 from nacre.run_folder import read_run
 from nacre.runtime import learner_for
 from nacre.warm_start import resolve_warm_start
@@ -133,6 +134,14 @@ def test_an_imported_run_is_evaluated_and_loaded(imported: Path) -> None:
     agent = load(imported)
     agent.begin_trial()
     assert agent.act(np.zeros(2, np.float32)).shape == (2,)
+
+
+def test_an_imported_run_has_a_report_without_a_learning_curve(imported: Path, tmp_path: Path) -> None:
+    page = write_report([imported], tmp_path / "page.html")
+    assert "there is no learning curve of them here" in page.read_text(encoding="utf-8")
+    files = {path.name for path in (tmp_path / "page-data").iterdir()}
+    assert "learning.csv" not in files
+    assert f"seed-{read_run(imported)[0].seed}-returns.csv" in files
 
 
 def test_an_imported_run_can_be_trained_on(
@@ -413,7 +422,7 @@ def test_other_kinds_of_networks() -> None:
     assert mlp_leaves(layers).keys() == {".weights[0]", ".biases[0]", ".weights[1]", ".biases[1]"}
     for odd, message in (
         ({"lstm.weight_ih_l0": np.zeros((8, 2)), "hidden": np.zeros((1, 1, 2))}, "holds a recurrent encoder"),
-        ({"layer_norm0.center": np.zeros(2)}, "is not of the original PEARL code: it has a 'layer_norm0.center'"),
+        ({"layer_norm0.center": np.zeros(2)}, "is not of the original code: it has a 'layer_norm0.center'"),
         ({"fc2.weight": np.zeros((2, 2)), "fc2.bias": np.zeros(2)}, "it has no 'fc1.bias'"),
         ({"last_fc_log_std.weight": np.zeros((2, 2))}, "it has no 'last_fc_log_std.bias'"),
     ):

@@ -10,6 +10,7 @@ import sys
 import gymnasium
 import numpy as np
 import pytest
+from extras import NEEDS_METAWORLD
 from gymnasium.utils.env_checker import check_env
 
 from nacre.environments import ENVIRONMENTS
@@ -23,7 +24,11 @@ GREEN, ORANGE = (38, 166, 76), (217, 84, 26)
 
 def needs_opengl(names):
     """Names of families, of which those of MuJoCo are marked."""
-    return [name if "point" in name else pytest.param(name, marks=pytest.mark.opengl) for name in names]
+    marks = {
+        name: [pytest.mark.opengl] * ("point" not in name) + [NEEDS_METAWORLD] * name.startswith("sawyer")
+        for name in names
+    }
+    return [pytest.param(name, marks=marks[name]) for name in names]
 
 
 def looks(pixel, colour):
@@ -54,6 +59,8 @@ def test_points_are_where_they_should_be():
         ("humanoid-dir", [0.6, 0.8], None, [0.6, 0.8]),
         ("cheetah-dir", [-1.0], None, [-1.0, 0.0]),
         ("cheetah-vel", [1.2], None, None),
+        ("cheetah-goal-sparse", [2.5], [2.5, 0.0], None),
+        ("cheetah-multi-task", [2.0, 2.5], None, None),
     ],
 )
 def test_what_a_task_shows(family, task, goal, direction):
@@ -75,7 +82,7 @@ def test_every_family_can_be_drawn(name):
         simulator.step(generator.uniform(-1, 1, (2, family.action_size)).astype(np.float32))
     later = simulator.configurations()
     assert (first != later).any(axis=1).all()
-    assert 5 <= simulator.frames_per_second <= 100
+    assert 5 <= simulator.frames_per_second <= 125
 
     renderer = simulator.make_renderer(96, 64)
     pictures = [renderer.draw(configuration) for configuration in (*first, *later)]

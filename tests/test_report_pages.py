@@ -306,6 +306,12 @@ def read(page: Path) -> Content:
     return content
 
 
+def numbers_of(path: Path) -> dict[str, list[str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        head, *rows = csv.reader(file)
+    return {name: [row[index] for row in rows] for index, name in enumerate(head)}
+
+
 def edit(run: Path, change: Callable[[dict], None]) -> None:
     path = run / "experiment.json"
     content = json.loads(path.read_text())
@@ -360,7 +366,9 @@ def test_a_report_shows_what_was_learnt_and_how(
         "Adaptation of seed 2",
         "Origin",
     ]
-    assert len(content.images) == 1 + 2 * 7
+    names = ("posterior-widths", "posteriors", "response", "response-all-tasks", "returns", "returns-over-tasks")
+    expected_names = [f"seed-{seed}-{name}.csv" for seed in (1, 2) for name in (*names, "trajectories")]
+    assert sorted(content.downloads) == sorted(["learning.csv", *expected_names])
     assert "Learning curve of 2 seed(s)" in (content.images[0]["alt"] or "")
     assert "given the task, at its end" in content.words
 
@@ -382,6 +390,12 @@ def test_a_report_shows_what_was_learnt_and_how(
     assert configuration["hidden_size"] == ["8", "300"]
     assert configuration["discount"] == ["0.99", ""]
 
+    learning = numbers_of(two / "report-data/learning.csv")
+    assert learning["seed"] == ["1", "1", "2", "2"]
+    with open(one / "progress.csv", newline="") as file:
+        recorded_returns = [float(row[LAST]) for row in csv.DictReader(file)] * 2
+    np.testing.assert_allclose(np.array(learning["return of the last episode"], float), recorded_returns, rtol=1e-9)
+
     # The trials are those of `nacre evaluate`. (The second seed's table replaces the first's: same caption.)
     expected = nacre.evaluate(two)
     rows = content.tables["Return and success of each episode on each test task, mean over trials"]
@@ -389,6 +403,9 @@ def test_a_report_shows_what_was_learnt_and_how(
     for row, task, returns in zip(rows[1:], expected.tasks, expected.returns_by_episode, strict=False):
         assert row[1:6] == [*(cell(value, 3) for value in task), *(cell(value) for value in returns)]
     assert rows[-1][:6] == ["mean", "", "", *(cell(value) for value in expected.returns_by_episode.mean(axis=0))]
+    returns = numbers_of(two / "report-data/seed-2-returns.csv")
+    np.testing.assert_allclose(np.array(returns["return"], float), expected.returns_by_episode.ravel(), rtol=1e-9)
+    np.testing.assert_allclose(np.array(returns["goal y"], float), expected.tasks[:, 1].repeat(3), rtol=1e-9)
 
 
 def test_other_configurations_have_sections_of_their_own(tiny_run: Path, tmp_path: Path) -> None:
@@ -427,14 +444,14 @@ def test_a_comparison_shows_interquartile_means(
         for name, *rest in content.tables["Test returns after the last iteration: interquartile mean [95 % interval]"]
     }
     assert rows["pearl/point-robot"][0] == "3"
-    assert rows["pearl/point-robot"][2:] == [
+    assert rows["pearl/point-robot"][2:5] == [
         f"{minus}12.3 [{minus}14.0, {minus}11.0]",
         f"{minus}2.3 [{minus}4.0, {minus}1.0]",
         f"{minus}4.0 to {minus}1.0",
     ]
     assert rows["theirs <7>"][3] == f"{minus}14.3 [{minus}20.0, {minus}10.0]"
     assert rows["alone"][0] == "1"
-    assert rows["alone"][3:] == [f"{minus}30.0"] * 2
+    assert rows["alone"][3:5] == [f"{minus}30.0"] * 2
     # After as many steps as `alone` has, which is one iteration.
     [caption] = [caption for caption in content.tables if "which all seeds have done" in caption]
     differences = {name: rest for name, *rest in content.tables[caption]}
@@ -444,7 +461,18 @@ def test_a_comparison_shows_interquartile_means(
     assert "No interval for alone" in content.words
     assert "different protocols" not in content.words
     assert "same test tasks" not in content.words
-    assert len(content.images) == 4
+    assert sorted(content.downloads) == ["episodes.csv", "learning-quartiles.csv", "learning.csv", "success.csv"]
+    folder = tmp_path / "page-data"
+    curve = numbers_of(folder / "learning.csv")
+    assert curve["group"] == ["pearl/point-robot"] * 2 + ["theirs <7>"] * 2 + ["alone"]
+    assert curve["return of the last episode, interquartile mean"][1:] == ["-2.333333333", "-9", "-14.33333333", "-30"]
+    assert curve["return of the last episode, low end of the 95 % interval"] == ["-9", "-4", "-9", "-20", ""]
+    quartiles = numbers_of(folder / "learning-quartiles.csv")
+    medians = ("25 %", "return of the last episode, median", "75 %")
+    assert [quartiles[name][1] for name in medians] == ["-3", "-2", "-1.5"]
+    assert [quartiles[name][3] for name in medians] == ["-16.5", "-13", "-11.5"]
+    assert [quartiles[name][4] for name in medians] == ["-30"] * 3
+    assert numbers_of(folder / "episodes.csv")["episode"] == [*"123123123"]
 
 
 SUCCESS = ("AverageSuccess_test_episode_1", "AverageSuccess_test_episode_2", "AverageSuccess_test_episode_3")

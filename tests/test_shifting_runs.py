@@ -240,7 +240,7 @@ def test_in_words(experiment: Experiment, capsys: pytest.CaptureFixture[str]) ->
     main(["train", "random/changing-point", "--shift", "none", "--dry-run"])
     assert words not in capsys.readouterr().out
     main(["train", "random/point-robot", "--shift", "place:2", "--dry-run"])
-    assert "at each further 2 (m) forward or backward" in capsys.readouterr().out
+    assert "at each further 2 along x, forward or backward" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["train", "random/point-robot", "--shift", "soon", "--dry-run"])
     assert "shift is 'soon'; allowed: none, or TRIGGER:FIRST" in capsys.readouterr().err
@@ -331,6 +331,17 @@ def test_the_report_draws_the_recovery(run: Path, tmp_path: Path) -> None:
     assert "goal after a change" in page
 
 
+def test_a_report_may_change_tasks_in_another_way(run: Path, tmp_path: Path) -> None:
+    from nacre.report import write_report
+
+    page = write_report([run], tmp_path / "page.html", shift="none").read_text()
+    assert "Recovery after changes of task" not in page
+    assert "In these trials" not in page
+    assert "Vertical lines are changes of the task." not in page
+    with pytest.raises(NacreError, match="shift is 'sometimes'"):
+        write_report([run], tmp_path / "page.html", shift="sometimes")
+
+
 def test_videos_show_the_task_in_force(run: Path) -> None:
     trained = read_trained(run)
     test = play_test_trials(run, "latest", lambda message: None)
@@ -343,6 +354,6 @@ def test_videos_show_the_task_in_force(run: Path) -> None:
     for step, shot in enumerate(shots[: length + 1]):
         now = trial[0].tasks[min(step, length - 1)]
         changed = "" if np.array_equal(now, own) else ", changed"
-        assert shot.lines[0] == f"task 0{changed}: goal_x {now[0]:.3f}, goal_y {now[1]:.3f}"
+        assert shot.lines[0] == f"task 0{changed}: goal x {now[0]:.3f}, goal y {now[1]:.3f}"
         np.testing.assert_array_equal(shot.signs.goal, now)
     assert len({shot.lines[0] for shot in shots}) > 1

@@ -80,6 +80,8 @@ def test_impossible_texts(text: str, message: str) -> None:
         ({"trigger": "time", "first": 3, "frist": 3}, "unknown field 'shift.frist': did you mean first"),
         ({"trigger": "time", "first": "3"}, "shift.first is '3'; allowed: a number"),
         ({"trigger": "time", "first": True}, "shift.first is True; allowed: a number"),
+        ({"trigger": "time", "first": 10**400}, "shift.first is .*; allowed: a finite number"),
+        ({"trigger": ["time"], "first": 3}, "shift.trigger is .'time'.; allowed: 'place' or 'time'"),
         ({"trigger": 3, "first": 3}, "shift.trigger is 3; allowed: 'place' or 'time'"),
         ({"trigger": "time", "first": 3, "draw": "other"}, "shift.draw is 'other'; allowed: 'tasks' or 'opposite'"),
     ],
@@ -91,7 +93,7 @@ def test_impossible_objects(value: object, message: str) -> None:
 
 def test_words() -> None:
     assert Shift("place", 10, 2).in_words() == (
-        "the task changes to another one within an episode, at each further 10 to 12 (m) forward or backward"
+        "the task changes to another one within an episode, at each further 10 to 12 along x, forward or backward"
     )
     assert Shift("time", 200, probability=0.1, draw="opposite").in_words() == (
         "the task changes to the opposite one within an episode, each time after more than 200 steps, with a "

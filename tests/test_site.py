@@ -36,6 +36,7 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
             text = target.read_text(encoding="utf-8")
             headings = [re.sub(r"[^\w\s-]", "", it).strip() for it in re.findall(r"^#+ (.*)", text, re.MULTILINE)]
             anchors = {re.sub(r"[\s]+", "-", heading).lower() for heading in headings}
+            anchors |= set(re.findall(r"^::: (\S+)$", text, re.MULTILINE))
             assert anchor[1:] in anchors, (address, anchor)
 
 
@@ -98,11 +99,14 @@ def test_the_site_works_from_disk(site: Path, tmp_path: Path) -> None:
     assert re.search(r"\d+ matching documents", home)  # the search
     assert re.search(r'<img [^>]*src="images/cheetah-vel\.webp"', home)
     pages = [page for page in site.rglob("*.html") if 'class="arithmatex"' in page.read_text(encoding="utf-8")]
-    assert {"pearl.html", "references.html"} <= {page.name for page in pages}
+    assert {"pearl.html", "cemrl.html", "references.html"} <= {page.name for page in pages}
     for page in pages:
         dom = opened(page.as_uri(), tmp_path)
         assert dom.count('class="arithmatex"') == dom.count('class="katex-html"')  # all equations are set
         assert "katex-error" not in dom
+        assert not re.search(
+            r'class="mord (text(tt|sf)|math(tt|sf|frak|scr|bb|bfit)|boldsymbol)', dom
+        )  # no font for them
 
 
 @pytest.mark.browser

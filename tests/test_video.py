@@ -209,7 +209,7 @@ def test_early_ends_sparse_returns_and_fast_worlds(monkeypatch: pytest.MonkeyPat
         "distance to the goal 0.25, target 0.00 m",
         "distance to the goal 0.50, target 0.00 m",
     ]
-    names = ["task 0: goal x 0.000, goal y 0.450", "task 0: goal x 0.300, goal y 0.000"]
+    names = ["task 0: goal x 0.000, goal y 0.450", "task 0, changed: goal x 0.300, goal y 0.000"]
     assert [shot.lines[0] for shot in shots[1:3]] == names
     np.testing.assert_array_equal(shots[2].signs.goal, [0.3, 0.0])
     unexplored = dataclasses.replace(protocol, exploration_episodes=0)
@@ -260,3 +260,9 @@ def test_a_mujoco_family(experiment: str, tiny: dict[str, int], tmp_path: Path) 
     pictures = frames[:, video.CAPTION_HEIGHT :].astype(float)
     assert pictures[0].std() > 20
     assert abs(pictures[shown[0] // 2] - pictures[0]).mean() > 2
+
+
+@pytest.mark.parametrize("letter", "–−²×µéñθ°")
+def test_captions_have_letters_of_other_languages_and_signs(letter: str) -> None:
+    missing = video.draw_caption(("\uffff",))
+    assert abs(video.draw_caption((letter,)).astype(int) - missing).max() > 50

@@ -128,6 +128,8 @@ class Import:
     """Leave out keys of the configuration that are not known."""
     family: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: as the configuration says)")] = None
     """The task family, of the same sizes, such as humanoid-dir-without-forces."""
+    iteration: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the latest)")] = None
+    """Whose networks of CEMRL or DMRLAD, which kept those of many."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """The run folder, new or empty. By default runs/<algorithm>/<task>/seed-<seed>-<time>."""
 
@@ -139,6 +141,7 @@ class Import:
             self.config,
             self.out,
             family=self.family,
+            iteration=self.iteration,
             ignore_unknown=self.ignore_unknown,
             say=_say,
         )
@@ -227,11 +230,15 @@ class Report:
     """The page. What was there is replaced."""
     checkpoint: Annotated[str, arg(metavar="latest|best|LABEL|FILE")] = "latest"
     """Which checkpoint of each run plays the trials, as in nacre evaluate."""
+    shift: Annotated[
+        str | None, arg(metavar="none|TRIGGER:FIRST...", help_behavior_hint="(default: as the experiment says)")
+    ] = None
+    """How the task of a trial changes inside an episode, as in nacre evaluate."""
 
     def __call__(self) -> None:
         from nacre.report import write_report
 
-        page = write_report(self.runs, self.out, checkpoint=self.checkpoint, say=_say)
+        page = write_report(self.runs, self.out, checkpoint=self.checkpoint, shift=self.shift, say=_say)
         _say(f"Written to {page}")
 
 

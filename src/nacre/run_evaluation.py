@@ -107,7 +107,7 @@ def evaluate_run(
     """
     named = trained.checkpoint.stem
     if shift is not None:
-        changed = _with_shift(trained, read_shift(shift))
+        changed = with_shift(trained, read_shift(shift))
         if changed.family.shift != trained.family.shift:
             named += "-unchanging" if changed.family.shift is None else "-changing"
         trained = changed
@@ -191,7 +191,7 @@ def play_trials(
         return run_schedules([schedule], lambda plays: play_together(plays, chosen))[0]
 
 
-def _with_shift(trained: TrainedRun, shift: Shift | None) -> TrainedRun:
+def with_shift(trained: TrainedRun, shift: Shift | None) -> TrainedRun:
     """The run with tasks that change in this way.
 
     Raises:

@@ -136,8 +136,9 @@ def shots_of(simulator: RecordingSimulator, evaluation: Evaluation, task: int, t
         for step in [*range(0, steps, every), steps]:
             # The task of the step that comes next; after the last step, that of the last.
             now = evaluation.tasks[task] if episode.tasks is None else episode.tasks[min(step, steps - 1)]
+            changed = not np.array_equal(now, evaluation.tasks[task])
             lines = (
-                _caption_of(family, task, now, units, has_changed=not np.array_equal(now, evaluation.tasks[task])),
+                _caption_of(family, task, now, units, changed),
                 f"episode {index + 1} of {len(trial)}" + (f": {activity}" if activity else ""),
                 f"step {step} of {family.horizon} · return {math.fsum(rewards[:step]):.2f}",
                 *([] if course is None else [_measured_of(family, course, step)]),
@@ -216,5 +217,8 @@ def _measured_of(family: TaskFamily, course: Measurement, step: int) -> str:
 
 
 @functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib. Pillow's own font has no letters but those of English."""
+    import matplotlib
+
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)

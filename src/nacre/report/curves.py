@@ -139,6 +139,8 @@ def distinguishing_names(experiments: Sequence[Experiment]) -> list[str]:
 def flat_fields(experiment: Experiment) -> dict[str, Any]:
     """The fields of an experiment and of its algorithm's configuration, as they are on the command line."""
     values = asdict(experiment)
+    if experiment.shift is not None:
+        values["shift"] = str(experiment.shift)
     return values | values.pop("algorithm")
 
 

@@ -47,8 +47,9 @@ def svg_of(figure: Figure, words: str) -> str:
     root.set("role", "img")
     root.set("aria-label", words)
     root.set("style", "stroke-linejoin: round; stroke-linecap: butt")
-    for element in root.iter():  # in HTML the namespace goes without saying
+    for element in root.iter():  # HTML knows no prefixes
         element.tag = element.tag.removeprefix(_SVG)
+    root.set("xmlns", _SVG.strip("{}"))
     return ElementTree.tostring(root, encoding="unicode")
 
 

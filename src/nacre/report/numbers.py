@@ -80,9 +80,9 @@ def joined(tables: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([np.asarray(table[name]) for table in tables]) for name in tables[0]}
 
 
-def rows_of(table: Mapping[str, np.ndarray], rows: Sequence[int]) -> dict[str, np.ndarray]:
+def rows_of(table: Mapping[str, np.ndarray], rows: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
     """Some rows of a table."""
-    return {name: np.asarray(values)[list(rows)] for name, values in table.items()}
+    return {name: np.asarray(values)[np.asarray(rows)] for name, values in table.items()}
 
 
 def data_folder(page: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
@@ -13,11 +13,18 @@ from matplotlib.figure import Figure
 from nacre.report.figures import AFTER, BEFORE, tidy
 from nacre.report.html import Picture, number, picture
 from nacre.report.numbers import Numbers, joined
-from nacre.report.task_figures import MOST_PARAMETERS, parameter_columns, task_in_words
+from nacre.report.task_figures import (
+    MOST_PARAMETERS,
+    Along,
+    has_columns,
+    parameter_columns,
+    task_in_words,
+    tasks_along,
+)
 from nacre.report.trial_figures import COLUMNS, count_steps, label_panels, panels_of, spread, task_shades
 from nacre.report.trials import RunTest
 from nacre.tasks.family import TaskFamily
-from nacre.tasks.quantities import labels_of, measure
+from nacre.tasks.quantities import measure
 from nacre.types import Episode
 
 DRAWN_TASKS = 6
@@ -85,27 +92,23 @@ def moving_mean(values: Float64[np.ndarray, " steps"], window: int) -> Float64[n
 
 
 def response_panels(
-    figure: Figure, responses: Sequence[Response], titles: Sequence[str], quantity: str, window: int
+    figure: Figure,
+    responses: Sequence[Response],
+    titles: Sequence[str],
+    quantity: str,
+    window: int,
+    same_scale: bool = True,
 ) -> None:
     """Draws what was measured in trials over their steps, a panel for each, with the target and the changes of task."""
-    panels = panels_of(figure, len(responses))
+    panels = panels_of(figure, len(responses), same_scale)
     for axes, response, title in zip(panels, responses, titles, strict=True):
         time = np.arange(1, 1 + len(response.step))
         _mark(axes, response, time)
-        thin = window > 1
         gaps = np.flatnonzero(response.step[1:] == 1) + 1  # a line does not go on from one episode to the next
-        for name, values, style in (
-            ("measured", response.measured, {"linewidth": 0.7 if thin else 1.4, "alpha": 0.45 if thin else 1}),
-            (f"mean of {window} steps", response.smooth, {"linewidth": 1.6}),
-        ):
-            if name == "measured" or thin:
-                axes.plot(
-                    np.insert(time.astype(float), gaps, np.nan),
-                    np.insert(values, gaps, np.nan),
-                    color=AFTER,
-                    label=name,
-                    **style,
-                )
+        lines = [("measured", response.measured, 0.7, 0.45), (f"mean of {window} steps", response.smooth, 1.6, 1.0)]
+        for name, values, width, alpha in lines if window > 1 else [("measured", response.measured, 1.4, 1.0)]:
+            x, y = np.insert(time.astype(float), gaps, np.nan), np.insert(values, gaps, np.nan)
+            axes.plot(x, y, color=AFTER, label=name, linewidth=width, alpha=alpha)
         if not np.isnan(response.target).all():
             axes.plot(time, response.target, color="black", linestyle="--", linewidth=1.2, label="target", zorder=3)
         axes.set_title(title, fontsize="small")
@@ -113,37 +116,26 @@ def response_panels(
         tidy(axes)
     handles, labels = max((axes.get_legend_handles_labels() for axes in panels), key=lambda found: len(found[1]))
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    label_panels(panels, "step of the trial", quantity)
+    label_panels(panels, "step of the trial", quantity, same_scale)
 
 
-def responses_together(
-    axes: Axes,
-    responses: Sequence[Response],
-    tasks: Float64[np.ndarray, "n parameters"],
-    names: Sequence[str],
-    quantity: str,
-) -> None:
-    """Draws the last episodes of trials on all tasks over their steps, in the colours of the first task parameter; the
-    target of each is dashed."""
-    shades = task_shades(tasks[:, 0])
-    for index, (response, task) in enumerate(zip(responses, tasks, strict=True), start=1):
-        colour = shades.to_rgba(task[0])
-        label = f"task {index}: {names[0]} {number(task[0], 2)}"
+def responses_together(axes: Axes, responses: Sequence[Response], along: Along) -> None:
+    """Draws the last episodes of trials on some tasks over their steps, in the colours of a task parameter; the target
+    of each is dashed."""
+    shades = task_shades(along.places)
+    for task, place in zip(along.tasks, along.places, strict=True):
+        response, colour = responses[task], shades.to_rgba(place)
+        label = f"task {task + 1}: {along.label} {number(place, 2)}"
         axes.plot(response.step, response.smooth, color=colour, linewidth=1.1, label=f"_{label}")
         if not np.isnan(response.target).all():
-            axes.plot(
-                response.step, response.target, color=colour, linewidth=0.9, linestyle="--", label=f"_target of {label}"
-            )
-        axes.plot(
-            response.step[response.changes],
-            response.smooth[response.changes],
-            "v",
-            color=BEFORE,
-            markersize=5,
-            label=f"_change in {label}",
-        )
-    axes.figure.colorbar(shades, ax=axes, label=names[0], pad=0.02)
-    axes.set(xlabel="step of the last episode", ylabel=quantity)
+            style: dict[str, Any] = {"linewidth": 0.9, "linestyle": "--", "label": f"_target of {label}"}
+            axes.plot(response.step, response.target, color=colour, **style)
+        changed = response.changes
+        style = {"color": BEFORE, "markersize": 5, "label": f"_change in {label}"}
+        axes.plot(response.step[changed], response.smooth[changed], "v", **style)
+    axes.figure.colorbar(shades, ax=axes, label=along.label, pad=0.02)
+    axes.set_title(along.title, fontsize="medium")
+    axes.set(xlabel="step of the last episode")
     count_steps(axes)
     tidy(axes)
 
@@ -162,7 +154,7 @@ def _panels_picture(test: RunTest, responses: Sequence[Response], drawn: Sequenc
     quantity, window = family.quantity or "", moving_window(family.horizon)
     titles = [f"task {index + 1}: {task_in_words(family, tasks, index)}" for index in drawn]
     figure = Figure(figsize=(9, 0.9 + 2.1 * -(-len(drawn) // COLUMNS)), layout="constrained")
-    response_panels(figure, [responses[index] for index in drawn], titles, quantity, window)
+    response_panels(figure, [responses[index] for index in drawn], titles, quantity, window, not has_columns(family))
     target = " The dashed line is what the task asks for." if _have_targets(responses) else ""
     mean = f" The thick line is the mean of the latest {window} steps." if window > 1 else ""
     changes = " Vertical lines are changes of the task." if any(each.changes.any() for each in responses) else ""
@@ -178,8 +170,12 @@ def _panels_picture(test: RunTest, responses: Sequence[Response], drawn: Sequenc
 def _together_picture(test: RunTest, responses: Sequence[Response]) -> Picture:
     family, tasks = test.trained.family, test.evaluation.tasks
     last = [each.of_episode(int(each.episode[-1])) for each in responses]
+    columns = tasks_along(family, tasks) if has_columns(family) else tasks_along(family, tasks)[:1]
     figure = Figure(figsize=(9, 3.8), layout="constrained")
-    responses_together(figure.subplots(), last, tasks, labels_of(family, tasks), family.quantity or "")
+    panels = figure.subplots(1, len(columns), squeeze=False)[0]
+    for axes, along in zip(panels, columns, strict=True):
+        responses_together(axes, last, along)
+    panels[0].set_ylabel(family.quantity or "")
     window = moving_window(family.horizon)
     mean = f", mean of the latest {window} steps" if window > 1 else ""
     target = " The dashed line of the same colour is what the task asks for." if _have_targets(last) else ""
@@ -197,13 +193,13 @@ def _together_picture(test: RunTest, responses: Sequence[Response]) -> Picture:
 
 
 def _distance_in_words(responses: Sequence[Response]) -> str:
-    """How near the second halves of episodes are to their targets."""
-    late = [(each.measured - each.target)[len(each.step) // 2 :] for each in responses]
-    values = np.concatenate(late)
-    if np.isnan(values).all():
-        values = np.concatenate([each.measured[len(each.step) // 2 :] for each in responses])
-        return f"in the second half of the episode the mean is {number(float(values.mean()), 2)}"
-    return f"in the second half of the episode the mean distance to the target is {number(np.nanmean(abs(values)), 2)}"
+    """How near the second halves of episodes are to their targets, or what is measured there if there are none."""
+    late = [slice(len(each.step) // 2, None) for each in responses]
+    measured = np.concatenate([each.measured[part] for each, part in zip(responses, late, strict=True)])
+    distance = abs(measured - np.concatenate([each.target[part] for each, part in zip(responses, late, strict=True)]))
+    known = distance[~np.isnan(distance)]
+    what, values = ("the mean distance to the target", known) if len(known) else ("the mean", measured)
+    return f"in the second half of the episode {what} is {number(float(values.mean()), 2)}"
 
 
 def _have_targets(responses: Sequence[Response]) -> bool:

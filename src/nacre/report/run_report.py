@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,9 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from nacre.agents import algorithm_of
+from nacre.checkpoint import read_progress
 from nacre.errors import NacreError
 from nacre.experiments import Experiment, named_experiments
 from nacre.files import writable
+from nacre.loading import find_checkpoint
+from nacre.logs import CSV
 from nacre.report.curves import (
     EPOCH,
     FIRST_EPISODE,
@@ -61,6 +65,7 @@ from nacre.report.trials import RunTest, play_test_trials, protocol_in_words, pr
 from nacre.run_folder import read_run, read_versions, runs_in
 from nacre.tasks.point import PointRobot, SparsePointRobot
 from nacre.tasks.quantities import in_words, labels_of
+from nacre.tasks.shifts import Shift, read_shift
 
 REPORT = "report.html"
 DRAWN_TASKS = 6
@@ -74,6 +79,8 @@ class SeedPart:
     seed: int
     run: str
     checkpoint: str
+    changes: str
+    """How the task changes inside an episode; empty: it does not."""
     pictures: Sequence[Picture]
     returns: Table
 
@@ -85,7 +92,8 @@ class Section:
     name: str
     highlights: Sequence[tuple[str, str]]
     """Numbers to see first, and what they are."""
-    curve: Picture
+    curve: Picture | None
+    """None: the runs were imported, and have learnt elsewhere."""
     references: Sequence[Reference]
     tables: Sequence[Table]
     seeds: Sequence[SeedPart]
@@ -93,13 +101,14 @@ class Section:
     @property
     def pictures(self) -> list[Picture]:
         """All of them."""
-        return [self.curve, *(picture for seed in self.seeds for picture in seed.pictures)]
+        learning = [] if self.curve is None else [self.curve]
+        return [*learning, *(picture for seed in self.seeds for picture in seed.pictures)]
 
     def numbered(self, number: int) -> Section:
         """The section of a page with several: its files have other names than those of the others."""
         prefix = f"{number}-"
         seeds = [replace(seed, pictures=[each.prefixed(prefix) for each in seed.pictures]) for seed in self.seeds]
-        return replace(self, curve=self.curve.prefixed(prefix), seeds=seeds)
+        return replace(self, curve=None if self.curve is None else self.curve.prefixed(prefix), seeds=seeds)
 
 
 def write_report(
@@ -107,6 +116,7 @@ def write_report(
     out: Path | str | None = None,
     *,
     checkpoint: Path | str = "latest",
+    shift: Shift | str | None = None,
     say: Callable[[str], None] = lambda message: None,
 ) -> Path:
     """Writes one HTML page about runs: how they learnt, and how their agents adapt to the test tasks.
@@ -118,6 +128,7 @@ def write_report(
         runs: run folders, which may still be in training, or folders that hold the runs of several seeds.
         out: the page; None: `report.html` in the first of the folders. What was there is replaced.
         checkpoint: of each run, as in :func:`nacre.load`.
+        shift: how the task changes inside an episode of the trials, as in :func:`nacre.evaluate`.
         say: called with a sentence before each run is meta-tested.
 
     Returns:
@@ -130,11 +141,12 @@ def write_report(
     if not runs:
         raise NacreError("RUN is missing; allowed: one run folder or more")
     groups = [sorted(group, key=_seed) for group in group_by_configuration(runs_in(map(Path, runs)))]
-    learnt = [read_runs(group) for group in groups]
+    shift = read_shift(shift) if isinstance(shift, str) else shift
+    learnt = [_learnt(group) for group in groups]
     page = writable(Path(runs[0]) / REPORT if out is None else Path(out))
     names = distinguishing_names([experiments[0] for experiments, _ in learnt])
     sections = [
-        _section(name, experiments, curves, group, [play_test_trials(run, checkpoint, say) for run in group])
+        _section(name, experiments, curves, group, [play_test_trials(run, checkpoint, say, shift) for run in group])
         for name, group, (experiments, curves) in zip(names, groups, learnt, strict=True)
     ]
     if len(sections) > 1:
@@ -148,6 +160,24 @@ def write_report(
         sections=sections,
     )
     return page
+
+
+def _learnt(runs: Sequence[Path]) -> tuple[list[Experiment], Curves]:
+    """What :func:`nacre.report.curves.read_runs` gives; without curves, if all the runs were imported."""
+    if not all(_is_imported(run) for run in runs):
+        return read_runs(runs)
+    experiments = [read_run(run)[0] for run in runs]
+    for run, experiment, other in zip(runs[1:], experiments[1:], experiments, strict=False):
+        if experiment.seed == other.seed:
+            raise NacreError(f"{run} has seed {experiment.seed}, as another of the runs has")
+    return experiments, {}
+
+
+def _is_imported(run: Path) -> bool:
+    """Whether a run has learnt elsewhere, and not completed an iteration here."""
+    with contextlib.suppress(NacreError):
+        return not (run / CSV).exists() and read_progress(find_checkpoint(run, "latest"))["iterations"] == 0
+    return False
 
 
 def curve_in_words(curves: Curves) -> str:
@@ -167,22 +197,14 @@ def _section(
     name: str, experiments: Sequence[Experiment], curves: Curves, runs: Sequence[Path], tests: Sequence[RunTest]
 ) -> Section:
     references = references_of(experiments[0].family)
-    figure = Figure(figsize=(9, 4.6), layout="constrained")
-    learning_curve(figure.subplots(), curves, references, protocol_of(experiments[0]))
-    bands = " Lines are means over seeds; bands go from the lowest to the highest seed." if len(curves) > 1 else ""
     return Section(
         name=name,
-        highlights=_highlights(experiments[0], curves),
-        curve=picture(
-            figure,
-            curve_in_words(curves),
-            f"Return on test tasks after each iteration, against environment steps of collection.{bands}",
-            Numbers("learning", learning_columns(curves)),
-        ),
-        references=references,
+        highlights=_highlights(experiments[0], curves) if curves else _returns_in_words(experiments[0], tests),
+        curve=_learning_picture(experiments[0], curves, references) if curves else None,
+        references=references if curves else (),
         tables=[
             _facts(experiments, curves),
-            _versions(list(curves), [read_versions(run) for run in runs]),
+            _versions([experiment.seed for experiment in experiments], [read_versions(run) for run in runs]),
             _configuration(experiments[0]),
         ],
         seeds=[
@@ -190,6 +212,24 @@ def _section(
             for experiment, run, test in zip(experiments, runs, tests, strict=True)
         ],
     )
+
+
+def _learning_picture(experiment: Experiment, curves: Curves, references: Sequence[Reference]) -> Picture:
+    figure = Figure(figsize=(9, 4.6), layout="constrained")
+    learning_curve(figure.subplots(), curves, references, protocol_of(experiment))
+    bands = " Lines are means over seeds; bands go from the lowest to the highest seed." if len(curves) > 1 else ""
+    return picture(
+        figure,
+        curve_in_words(curves),
+        f"Return on test tasks after each iteration, against environment steps of collection.{bands}",
+        Numbers("learning", learning_columns(curves)),
+    )
+
+
+def _returns_in_words(experiment: Experiment, tests: Sequence[RunTest]) -> list[tuple[str, str]]:
+    """Means of the trials in the page, for runs that have learnt elsewhere."""
+    last = np.mean([test.evaluation.final_returns.mean() for test in tests])
+    return [(number(float(last)), f"return of the {protocol_of(experiment).last_label}")]
 
 
 def _highlights(experiment: Experiment, curves: Curves) -> list[tuple[str, str]]:
@@ -217,6 +257,7 @@ def _seed_part(seed: int, run: Path, test: RunTest) -> SeedPart:
         seed=seed,
         run=str(run),
         checkpoint=test.trained.checkpoint.stem,
+        changes="" if test.evaluation.shift is None else test.evaluation.shift.in_words(),
         pictures=[each.prefixed(f"seed-{seed}-") for each in pictures_of(test, module)],
         returns=_returns_table(test),
     )
@@ -360,6 +401,14 @@ def _facts(experiments: Sequence[Experiment], curves: Curves) -> Table:
     done = [len(run[EPOCH]) for run in curves.values()]
     planned = [experiment.iterations for experiment in experiments]
     of = "" if done == planned else f" of {each(planned)}"
+    learnt = [["Imported from", str(experiment.warm_start)]]
+    if curves:
+        learnt = [
+            ["Iterations", each(done) + of],
+            ["Environment steps", each([run[STEPS][-1] for run in curves.values()])],
+            ["Gradient steps", each([run[UPDATES][-1] for run in curves.values()])],
+            ["Minutes for a seed", span([run[SECONDS][-1] / 60 for run in curves.values()])],
+        ]
     return Table(
         "How it was trained and tested",
         [],
@@ -371,11 +420,8 @@ def _facts(experiments: Sequence[Experiment], curves: Curves) -> Table:
                 f"{experiment.train_tasks} to train on, {experiment.test_tasks} to test on ({experiment.task_list})",
             ],
             ["Protocol", protocol_in_words(experiment)],
-            ["Iterations", each(done) + of],
-            ["Environment steps", each([run[STEPS][-1] for run in curves.values()])],
-            ["Gradient steps", each([run[UPDATES][-1] for run in curves.values()])],
-            ["Minutes for a seed", span([run[SECONDS][-1] / 60 for run in curves.values()])],
-            ["Seeds", ", ".join(map(str, curves))],
+            *learnt,
+            ["Seeds", ", ".join(str(experiment.seed) for experiment in experiments)],
         ],
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int
@@ -59,7 +59,7 @@ def tasks_along(family: TaskFamily, tasks: Float64[np.ndarray, "n parameters"]) 
     more than their kind, a column for each kind, along the first parameter that varies in it.
     """
     labels = labels_of(family, tasks)
-    if family.kinds is None or len(labels) == 1 or family.finite_tasks is not None:
+    if not has_columns(family):
         every = np.arange(len(tasks))
         return [
             _along("", tasks, labels, every, parameter) for parameter in range(len(labels) if len(labels) <= 2 else 1)
@@ -96,32 +96,43 @@ def returns_columns(family: TaskFamily, evaluation: Evaluation) -> dict[str, np.
 
 
 def task_pictures(test: RunTest) -> list[Picture]:
-    """Returns over the task parameters, in families of one or two: of test tasks, and of train tasks beside them."""
-    parameters = len(test.trained.family.task_parameters)
-    if parameters > 2 or (parameters == 1 and test.train is None):
-        return []  # over a single parameter the returns of test tasks are drawn elsewhere
-    return [_task_picture(test, test.trained.family)]
+    """Returns over the task parameters, of test tasks, and of train tasks beside them.
+
+    None in families of more than two parameters without kinds of tasks. Over a single parameter the returns of test
+    tasks are drawn elsewhere, so that there is none without train tasks.
+    """
+    family, parameters = test.trained.family, len(test.trained.family.task_parameters)
+    if parameters == 1:
+        return [] if test.train is None else [_task_picture(test, family)]
+    return [_task_picture(test, family)] if parameters == 2 or has_columns(family) else []
 
 
-def returns_over_parameter(
-    axes: Axes, label: str, test: Evaluation, train: Evaluation | None, several_episodes: bool
-) -> None:
-    """Draws the return of episode 1 and of the last over the only task parameter: test tasks as dots on a line, train
-    tasks as rings."""
-    for evaluation, style in ((train, "rings"), (test, "dots")):
-        if evaluation is None:
-            continue
-        order = np.argsort(evaluation.tasks[:, 0], kind="stable")
-        place, returns = evaluation.tasks[order, 0], evaluation.returns_by_episode[order]
-        name = "train" if style == "rings" else "test"
-        for episode, colour in ((0, BEFORE), (-1, AFTER)) if several_episodes else ((-1, AFTER),):
+def has_columns(family: TaskFamily) -> bool:
+    """Whether figures have a column for each kind of task: tasks differ in more than their kind."""
+    return family.kinds is not None and len(family.task_parameters) > 1 and family.finite_tasks is None
+
+
+class TaskReturns(NamedTuple):
+    """The returns on a set of tasks."""
+
+    name: str
+    """test or train."""
+    places: Float64[np.ndarray, " tasks"]
+    returns: Float64[np.ndarray, "tasks episodes"]
+
+
+def returns_over_parameter(axes: Axes, label: str, sets: Sequence[TaskReturns]) -> None:
+    """Draws the return of episode 1 and of the last over a task parameter: test tasks as dots on a line, train tasks as
+    rings."""
+    several = min(each.returns.shape[1] for each in sets) > 1
+    for name, places, returns in sets:
+        style: dict[str, Any] = (
+            {"linestyle": "-", "linewidth": 1} if name == "test" else {"linestyle": "", "fillstyle": "none"}
+        )
+        for episode, colour in ((0, BEFORE), (-1, AFTER)) if several else ((-1, AFTER),):
             words = f"{'episode 1' if episode == 0 else 'last episode'}, {name} tasks"
-            if style == "rings":
-                axes.plot(place, returns[:, episode], "o", color=colour, markersize=5, fillstyle="none", label=words)
-            else:
-                axes.plot(place, returns[:, episode], "-o", color=colour, markersize=5, linewidth=1, label=words)
-    axes.set(xlabel=label, ylabel="return")
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+            axes.plot(places, returns[:, episode], marker="o", color=colour, markersize=5, label=words, **style)
+    axes.set(xlabel=label)
     tidy(axes)
 
 
@@ -161,24 +172,43 @@ def returns_over_plane(
 
 def _task_picture(test: RunTest, family: TaskFamily) -> Picture:
     evaluation, train = test.evaluation, test.train
-    tasks = evaluation.tasks if train is None else np.concatenate([evaluation.tasks, train.tasks])
-    labels = labels_of(family, tasks)
-    several = min(each.returns_by_episode.shape[1] for each in (evaluation, train or evaluation)) > 1
-    figure = Figure(figsize=(9, 3.4 if len(labels) == 1 else 4.0), layout="constrained")
-    if len(labels) == 1:
-        returns_over_parameter(figure.subplots(), labels[0], evaluation, train, several)
-    else:
-        returns_over_plane(figure, labels, evaluation, train, several)
     sets = [("test", evaluation), *([] if train is None else [("train", train)])]
+    labels = labels_of(family, np.concatenate([each.tasks for _, each in sets]))
+    several = min(each.returns_by_episode.shape[1] for _, each in sets) > 1
+    if len(labels) == 2 and not has_columns(family):
+        figure = Figure(figsize=(9, 4.0), layout="constrained")
+        returns_over_plane(figure, labels, evaluation, train, several)
+        over = " and ".join(labels)
+    else:
+        figure = _returns_by_column(family, sets)
+        over = labels[0] if len(labels) == 1 else "the tasks, a column for each kind"
     means = "; ".join(f"{name} tasks {number(each.final_returns.mean())}" for name, each in sets)
     which = "on test tasks" if train is None else f"on test tasks and on {len(train.tasks)} train tasks"
     episodes = "the first and the last episode" if several else "the episode"
     return picture(
         figure,
-        f"Returns over {' and '.join(labels)} {which}; means of the last episode: {means}.",
-        f"Return of {episodes} over {' and '.join(labels)}, {which}: means over trials.",
+        f"Returns over {over}, {which}; means of the last episode: {means}.",
+        f"Return of {episodes} over {over}, {which}: means over trials.",
         Numbers("returns-over-tasks", joined([_set_columns(name, family, each) for name, each in sets])),
     )
+
+
+def _returns_by_column(family: TaskFamily, sets: Sequence[tuple[str, Evaluation]]) -> Figure:
+    tasks = np.concatenate([each.tasks for _, each in sets])
+    starts = np.cumsum([0, *(len(each.tasks) for _, each in sets)])
+    columns = tasks_along(family, tasks)
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    panels = figure.subplots(1, len(columns), sharey=True, squeeze=False)[0]
+    for axes, along in zip(panels, columns, strict=True):
+        shown = []
+        for (name, each), start, end in zip(sets, starts, starts[1:], strict=False):
+            own = (along.tasks >= start) & (along.tasks < end)
+            shown.append(TaskReturns(name, along.places[own], each.returns_by_episode[along.tasks[own] - start]))
+        returns_over_parameter(axes, along.label, shown)
+        axes.set_title(along.title, fontsize="medium")
+    panels[0].set_ylabel("return")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    return figure
 
 
 def _set_columns(name: str, family: TaskFamily, evaluation: Evaluation) -> dict[str, np.ndarray]:

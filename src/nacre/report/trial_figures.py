@@ -156,19 +156,22 @@ def spread(tasks: Float64[np.ndarray, "n parameters"], most: int) -> list[int]:
     return order[np.linspace(0, len(tasks) - 1, min(most, len(tasks))).round().astype(int)].tolist()
 
 
-def panels_of(figure: Figure, n: int) -> list[Axes]:
+def panels_of(figure: Figure, n: int, same_scale: bool = True) -> list[Axes]:
+    """A grid of panels; `same_scale`: with one vertical axis for all."""
     columns = min(COLUMNS, n)
-    grid = figure.subplots(-(-n // columns), columns, sharex=True, sharey=True, squeeze=False)
+    grid = figure.subplots(-(-n // columns), columns, sharex=True, sharey=same_scale, squeeze=False)
     for unused in grid.flat[n:]:
         unused.set_visible(False)
     return list(grid.flat[:n])
 
 
-def label_panels(panels: Sequence[Axes], x: str, y: str) -> None:
+def label_panels(panels: Sequence[Axes], x: str, y: str, same_scale: bool = True) -> None:
     """Labels the outer panels of a grid."""
     for axes in panels:
         axes.set(xlabel=x, ylabel=y)
-        axes.label_outer()
+        axes.label_outer() if same_scale else axes.set_ylabel("")
+    if not same_scale:
+        panels[0].figure.supylabel(y, fontsize="medium")
 
 
 def count_steps(axes: Axes) -> None:

@@ -13,8 +13,9 @@ from nacre.experiments import Experiment, family_of
 from nacre.loading import TrainedRun, read_trained
 from nacre.protocol import Protocol
 from nacre.report.trial_figures import spread
-from nacre.run_evaluation import play_trials
+from nacre.run_evaluation import play_trials, with_shift
 from nacre.tasks.family import TaskFamily
+from nacre.tasks.shifts import Shift, read_shift
 from nacre.types import Episode, Tree
 
 
@@ -32,18 +33,23 @@ class RunTest:
     """On as many train tasks; None: there are none but the test tasks."""
 
 
-def play_test_trials(run: Path, checkpoint: Path | str, say: Callable[[str], None]) -> RunTest:
+def play_test_trials(
+    run: Path, checkpoint: Path | str, say: Callable[[str], None], shift: Shift | str | None = None
+) -> RunTest:
     """Lets the agent of a run adapt to its test tasks, by the run's own protocol and with its seed.
 
     Args:
         run: the run folder.
         checkpoint: as in :func:`nacre.load`.
         say: called with a sentence before the trials are played.
+        shift: how the task changes inside an episode, as in :func:`nacre.evaluate`.
 
     Raises:
-        NacreError: as :func:`nacre.loading.read_trained`.
+        NacreError: as :func:`nacre.loading.read_trained`; or the tasks of the family cannot change so.
     """
     trained = read_trained(run, checkpoint)
+    if shift is not None:
+        trained = with_shift(trained, read_shift(shift))
     protocol, tasks, train = trained.protocol, trained.split.test, _train_tasks(trained)
     say(
         f"{run}: {trained.checkpoint.stem} plays {protocol.trials} trial(s) of "

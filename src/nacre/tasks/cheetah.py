@@ -174,6 +174,10 @@ class _MultiTask(_HalfCheetah):
     def kind_of(self, tasks: Float64[np.ndarray, "n 2"]) -> Int[np.ndarray, " n"]:
         return (tasks[:, :1] == self._codes).argmax(axis=1)
 
+    @property
+    def kind_names(self) -> tuple[str, ...]:
+        return self.variants
+
     def sample_tasks(self, generator: np.random.Generator, n: int) -> Float64[np.ndarray, "n 2"]:
         """As many of each kind as of any other, in turn, from a random one on."""
         turns = generator.integers(2 * len(self._codes)) + np.arange(n)
@@ -280,6 +284,10 @@ class CheetahRandDamping(_HalfCheetah):
 
     def kind_of(self, tasks: Float64[np.ndarray, "n 2"]) -> Int[np.ndarray, " n"]:
         return tasks[:, 0].astype(int)
+
+    @property
+    def kind_names(self) -> tuple[str, ...]:
+        return JOINTS
 
     def sample_tasks(self, generator: np.random.Generator, n: int) -> Float64[np.ndarray, "n 2"]:
         joints = generator.integers(len(JOINTS), size=n)

@@ -119,6 +119,9 @@ class TaskFamily(abc.ABC):
     has_sparse_reward: bool = False
     remembers: bool = False
     """Whether worlds remember across episodes, and offer what by `state_dict` (see :class:`RememberingWorld`)."""
+    can_relabel: bool = True
+    """Whether `reward`, `terminated` and `success` say of what was played in one task what it were in another: not if
+    they are an environment's own, nor if tasks differ in their physics."""
     has_success: bool = False
     """Whether `success` says something."""
     success_at: Literal["any", "end"] = "any"
@@ -130,7 +133,7 @@ class TaskFamily(abc.ABC):
     finite_tasks: tuple[tuple[float, ...], ...] | None = None
     """Every task there is, in order, in a family that has only a few; None if tasks are drawn from a continuum."""
     shift: Shift | None = None
-    """How tasks change within an episode; None: they never do. It is set on an instance."""
+    """How tasks change within an episode; None: they never do. An experiment sets it to its own."""
     follows_changes: bool = True
     """Whether tasks may change within an episode. Worlds then need `set_tasks` (see :class:`ChangingWorld`)."""
 
@@ -390,6 +393,8 @@ def check_family(family: Any) -> None:
         )
     if family.success_at not in ("any", "end"):
         raise NacreError(f"success_at of {kind} is {family.success_at!r}; allowed: 'any' or 'end'.")
+    if family.shift is not None and not isinstance(family.shift, Shift):
+        raise NacreError(f"shift of {kind} is {shortened(family.shift)}; allowed: None or a Shift.")
     if family.finite_tasks is not None:
         _check_different(family, check_tasks(family, family.finite_tasks))
 

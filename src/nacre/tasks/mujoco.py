@@ -44,7 +44,6 @@ class MujocoBody:
     set_task: Callable[[mujoco.MjModel, mujoco.MjModel, np.ndarray], None] | None = None
     """`set_task(model, original, task)` makes a slot's model that of a task, if the physics vary between tasks. It
     may be called again and again with the same model, so it starts from the original, which it leaves alone."""
-
     prepare: Callable[[mujoco.MjModel], None] | None = None
     """What is changed in the compiled model."""
     control: Callable[[mujoco.MjData, np.ndarray], None] | None = None

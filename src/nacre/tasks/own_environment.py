@@ -31,6 +31,8 @@ class GymnasiumFamily(TaskFamily):
     Slots are stepped one after another; each holds an environment of its own.
     """
 
+    can_relabel = False
+
     def __init__(
         self,
         name: str,

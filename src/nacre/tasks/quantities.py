@@ -49,9 +49,10 @@ def in_words(parameter: str) -> str:
 
 
 def unit_of(quantity: str) -> str:
-    """The unit that stands in brackets at the end of a quantity; empty: there is none."""
+    """The unit that stands in brackets at the end of a quantity; empty: there is none, or there are several."""
     words, bracket, unit = quantity.rpartition("(")
-    return unit.removesuffix(")") if bracket and words and unit.endswith(")") else ""
+    unit = unit.removesuffix(")") if bracket and words and unit.endswith(")") else ""
+    return "" if " or " in unit else unit
 
 
 def units_of(family: TaskFamily, tasks: Float64[np.ndarray, "n parameters"]) -> list[str]:

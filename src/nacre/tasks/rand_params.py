@@ -53,6 +53,7 @@ class _RandomParameters(TaskFamily):
     of the world's mass or of the root's damping, which are 0. The reward state is qpos and qvel.
     """
 
+    can_relabel = False
     horizon = 200
     quantity = "velocity (m/s)"
     asset: str

@@ -17,9 +17,9 @@ LARGEST_FIRST = 1e6
 """How far or how late a change may be. Nothing gets there, so such a task never changes."""
 
 SYNTAX = (
-    "none, or TRIGGER:FIRST[+SPREAD][,probability=P][,opposite], such as place:10+2 (where x exceeds a place between "
-    "10 and 12, or is below one between -12 and -10), time:200 (after more than 200 steps) or place:10+2,opposite "
-    "(from one direction to the other)"
+    "none, or TRIGGER:FIRST[+SPREAD][,probability=P][,opposite], such as place:10+2 (as soon as x exceeds a place "
+    "between 10 and 12, or is below one between -12 and -10), time:200 (after more than 200 steps) or "
+    "place:10+2,opposite (from one direction to the other)"
 )
 """What `--shift` takes."""
 
@@ -81,7 +81,7 @@ class Shift:
         between = f"{first} to {last}" if self.spread else first
         to = "another one" if self.draw == "tasks" else "the opposite one"
         if self.trigger == "place":
-            return f"the task changes to {to} within an episode, at each further {between} (m) forward or backward"
+            return f"the task changes to {to} within an episode, at each further {between} along x, forward or backward"
         chance = "" if self.probability == 1 else f", with a probability of {_plain(self.probability)} in each step"
         return f"the task changes to {to} within an episode, each time after more than {between} steps{chance}"
 
@@ -186,9 +186,12 @@ def _of_right_types(values: Mapping[str, Any]) -> dict[str, Any]:
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not hasattr(value, "__float__") or isinstance(value, str):
         raise NacreError(f"shift.{name} is {shown(value)}; allowed: a number")
-    number = float(value)
+    try:
+        number = float(value)
+    except (OverflowError, TypeError, ValueError):
+        number = math.nan
     if not math.isfinite(number):
-        raise NacreError(f"shift.{name} is {shown(number)}; allowed: a finite number")
+        raise NacreError(f"shift.{name} is {shown(value)}; allowed: a finite number")
     return number
 
 

@@ -68,6 +68,7 @@ class Simulator(VectorEnv):
                 "reset, step and close."
             )
         if family.shift is not None and not isinstance(self._world, ChangingWorld):
+            self._world.close()
             raise NacreError(
                 f"The tasks of {family.name} change within an episode, and its world, {shortened(self._world)}, has no "
                 "set_tasks; allowed: a world with the method set_tasks(slots, tasks)."

@@ -165,6 +165,15 @@ class CemrlConfig(AlgorithmConfig):
             visit_steps=steps,
         )
 
+    @property
+    def has_target_policy(self) -> bool:
+        """Whether the critics' targets have next actions of a policy that follows the policy."""
+        return False
+
+    def stored_visits(self, train_tasks: int) -> int:
+        """Visits of an iteration that the replay has to have room for."""
+        return min(self.tasks_per_iteration, train_tasks)
+
     def environment_steps(self, train_tasks: int, iterations: int) -> int:
         visits = min(self.tasks_per_iteration, train_tasks)
         return train_tasks * self.initial_steps + iterations * visits * self.visit_steps

@@ -46,6 +46,7 @@ def belief_pictures(test: RunTest) -> list[Picture]:
     assert isinstance(config, CemrlConfig)
     trials = [trial for task in test.episodes for trial in task]
     agent = test.trained.agent(test.evaluation.protocol.capacity(test.trained.family.horizon))
+    assert isinstance(agent, CemrlAgent)
     course = follow_trials(agent, test.trained.parameters, trials)
     in_force = tasks_in_force(test)
     return [
@@ -163,9 +164,8 @@ def encodings_of(course: Course, in_force: Float64[np.ndarray, "steps n paramete
 
 def _settled(in_force: Float64[np.ndarray, "steps n parameters"], window: int) -> Bool[np.ndarray, "steps n"]:
     """Whether the task of a step has been in force since the trial began, or for a whole window."""
-    playing = ~np.isnan(in_force).any(axis=2)
+    settled = np.logical_not(np.isnan(in_force).any(axis=2))
     changes = _changes(in_force)
-    settled = playing.copy()
     for time, trial in zip(*np.nonzero(changes), strict=True):
         settled[time : time + window, trial] = False
     return settled

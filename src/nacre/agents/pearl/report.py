@@ -163,6 +163,9 @@ def _posterior_picture(test: RunTest, ends: Int[np.ndarray, "trials episodes"]) 
     figure = Figure(figsize=(9, 0.5 + 2.3 * len(shown)), layout="constrained")
     posterior_panels(figure, snapshots, moments, tasks, names)
     parameters = " and ".join(in_words(names[index]) for index in shown)
+    changes = ""
+    if test.trained.family.shift is not None:
+        changes = " Tasks change inside episodes here: the colour is that of the task with which they begin."
     chosen = " (of all parameters the two that the posterior says most about)" if len(names) > len(shown) else ""
     return picture(
         figure,
@@ -170,7 +173,7 @@ def _posterior_picture(test: RunTest, ends: Int[np.ndarray, "trials episodes"]) 
         "The posterior over z as a trial goes on, from its first transitions: mean and one standard deviation, one for "
         f"each trial, coloured by the true {parameters} of the trial’s task{chosen}. The dashed ring is the prior. "
         "The dimensions of z are those that differ most between trials. "
-        "If colours separate, the agent distinguishes tasks.",
+        f"If colours separate, the agent distinguishes tasks.{changes}",
         Numbers("posteriors", _posterior_columns(test, snapshots)),
     )
 
