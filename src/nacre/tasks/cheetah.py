@@ -269,6 +269,7 @@ class CheetahRandDamping(_HalfCheetah):
     """
 
     name = "cheetah-rand-damping"
+    can_relabel = False
     observation_size = 17
     task_parameters = ("joint", "multiplier")
     quantity = "velocity (m/s)"
