@@ -68,8 +68,8 @@ class GymnasiumFamily(TaskFamily):
             success_key: which entry of a step's info says whether the step was a success, such as "success" or
                 "is_success"; None: the family has no successes.
             success_at: whether an episode is a success if any of its steps was one, or if its last step was.
-            set_task_at: "before reset", or "after reset" for an environment that chooses a task itself in `reset`. After
-                it, `set_task` may return the observation of the task that it has set; None: that of the reset stays.
+            set_task_at: "before reset", or "after reset" for an environment that chooses a task itself in `reset`. Then
+                `set_task` may return the observation of the task that it has set; None: that of the reset stays.
             reset_options: `reset_options(task)` gives the `options` of each reset, for an environment that is told its
                 task so.
             accept_memory: takes an environment that remembers across episodes (NormalizeObservation) as it is.
