@@ -6,11 +6,12 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python;
 	$$python -c 'import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
 	&& echo $$python && break; done)
 BIN := .venv/bin
-PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --quiet -c constraints.txt
+QUIETLY := --disable-pip-version-check --progress-bar off --quiet
+PIP_INSTALL = $(BIN)/python -m pip install $(QUIETLY) -c constraints.txt
 PACKAGED := pyproject.toml constraints.txt
 
 .NOTPARALLEL:
-.PHONY: help demo test browser opengl lint format types docs check bench clean
+.PHONY: help demo test browser opengl lint format types docs wheel newest check bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' Makefile
@@ -41,6 +42,17 @@ types: .venv/installed-dev ## check types
 
 docs: .venv/installed-dev ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+wheel: ## build the wheel, install it into an environment of its own, and train with it
+	rm -rf build/wheel && "$(PYTHON)" -m venv build/wheel
+	build/wheel/bin/python -m pip wheel $(QUIETLY) --no-deps --wheel-dir build/wheel .
+	build/wheel/bin/python -m pip install $(QUIETLY) -c constraints.txt build/wheel/nacre-*.whl
+	cd build && wheel/bin/nacre --version && wheel/bin/python ../.ci/smoke.py
+
+newest: ## the same with the newest versions of everything, and pictures if there is OpenGL
+	rm -rf build/newest && "$(PYTHON)" -m venv build/newest
+	build/newest/bin/python -m pip install $(QUIETLY) --upgrade .
+	cd build && newest/bin/nacre --version && newest/bin/python ../.ci/smoke.py $(if $(wildcard /usr/lib/*/libEGL.so.1),--draw)
 
 check: test lint types docs ## everything that CI checks
 

@@ -157,3 +157,84 @@ def test_the_task_stays_until_changed():
     np.testing.assert_array_equal(other, drawn)
     with pytest.raises(NacreError, match="goal_x, goal_y"):
         env.reset(options={"task": [1.0]})
+
+
+def test_a_task_and_options_when_it_is_made():
+    env = gymnasium.make("nacre/PointRobot-v0", task=[0.5, -0.25], horizon=30)
+    assert env.spec.max_episode_steps == env.unwrapped.family.horizon == 30
+    np.testing.assert_array_equal(env.reset(seed=3)[1]["task"], [0.5, -0.25])
+    ends = [env.step(np.zeros(2, np.float32))[3] for _ in range(30)]
+    assert ends == [False] * 29 + [True]
+    np.testing.assert_array_equal(env.reset(options={"task": [1.0, 0.0]})[1]["task"], [1.0, 0.0])
+    assert gymnasium.make(env.spec).unwrapped.family.horizon == 30
+    for make in (gymnasium.make, gymnasium.make_vec):
+        with pytest.raises(NacreError, match="unknown option 'horizont' of the family point-robot; allowed: "):
+            make("nacre/PointRobot-v0", horizont=30)
+        with pytest.raises(NacreError, match=r"Tasks of point-robot have shape \(tasks, 2\)"):
+            make("nacre/PointRobot-v0", task=[0.5])
+
+
+def drive(env, seed, steps=100, options=None):
+    """All that an environment returns, with actions that are drawn."""
+    observations, infos = env.reset(seed=seed, options=options)
+    generator = np.random.default_rng(0)
+    returned = [(observations, np.zeros(3), np.zeros(3, bool), np.zeros(3, bool), infos["task"])]
+    success = []
+    for _ in range(steps):
+        actions = generator.uniform(-1, 1, env.action_space.shape).astype(np.float32)
+        *values, infos = env.step(actions)
+        returned.append((*values, infos.get("task", np.zeros((3, 1)))))
+        success.append(infos.get("success", np.zeros(3)))
+    env.close()
+    return [np.array(values) for values in zip(*(row[:4] for row in returned), strict=True)] + [returned[0][4], success]
+
+
+@pytest.mark.parametrize(
+    ("environment_id", "arguments"),
+    [
+        ("nacre/PointRobot-v0", {}),
+        ("nacre/PointRobot-v0", {"task": [0.5, 0.5], "horizon": 7}),
+        ("nacre/HopperRandParams-v0", {}),  # episodes of different lengths
+    ],
+)
+def test_vector_environments_are_environments_side_by_side(environment_id, arguments):
+    vector = gymnasium.make_vec(environment_id, 3, **arguments)
+    assert type(vector).__name__ == "FamilyVectorEnv"
+    beside = gymnasium.make_vec(environment_id, 3, vectorization_mode="sync", **arguments)
+    assert vector.metadata["autoreset_mode"] == beside.metadata["autoreset_mode"]
+    results = [drive(env, seed=5) for env in (vector, beside)]
+    for one, same in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, same)
+    assert results[0][3].any() or results[0][2].any()
+
+
+@pytest.mark.parametrize("mode", ["async", "vector_entry_point"])
+def test_tasks_of_vector_environments(mode):
+    env = gymnasium.make_vec("nacre/PointRobot-v0", 2, vectorization_mode=mode)
+    drawn = env.reset(seed=[4, 9])[1]["task"]
+    assert (drawn[0] != drawn[1]).all()
+    np.testing.assert_array_equal(env.reset()[1]["task"], drawn)
+    same = env.reset(options={"task": [0.5, 0.25]})[1]["task"]
+    np.testing.assert_array_equal(same, [[0.5, 0.25]] * 2)
+    np.testing.assert_array_equal(env.reset(seed=1)[1]["task"], same)
+    env.close()
+
+
+def test_a_task_for_each_environment():
+    tasks = [[0.5, 0.5], [0.25, -0.25]]
+    env = gymnasium.make_vec("nacre/PointRobot-v0", 2, tasks=tasks)
+    np.testing.assert_array_equal(env.reset(seed=0)[1]["task"], tasks)
+    np.testing.assert_array_equal(env.reset(options={"tasks": tasks[::-1]})[1]["task"], tasks[::-1])
+    for changes, message in (
+        ({"task": [0.0, 0.0], "tasks": tasks}, "task and tasks are given; allowed: one of the two"),
+        ({"tasks": [[0.0, 0.0]]}, "tasks has 1 rows; allowed: 2, one for each environment"),
+    ):
+        with pytest.raises(NacreError, match=message):
+            env.reset(options=changes)
+        with pytest.raises(NacreError, match=message):
+            gymnasium.make_vec("nacre/PointRobot-v0", 2, **changes)
+    with pytest.raises(NacreError, match="seed has 3 entries; allowed: a whole number, or 2 of them"):
+        env.reset(seed=[1, 2, 3])
+    short = gymnasium.make_vec("nacre/PointRobot-v0", 2, max_episode_steps=3)
+    short.reset(seed=0)
+    assert [short.step(np.zeros((2, 2), np.float32))[3].all() for _ in range(4)] == [False, False, True, False]

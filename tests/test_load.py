@@ -74,7 +74,7 @@ def play(agent: LoadedAgent, episodes: list[int]) -> list[np.ndarray]:
 def test_the_loop_of_the_documentation_in_a_process_without_training_code(tiny_run):
     """The algorithm's learner is imported, as it knows the shapes in a checkpoint; what trains or draws is not."""
     blocks = re.findall(r"```python\n(.*?)```", GETTING_STARTED.read_text(), re.DOTALL)
-    [loop] = [block for block in blocks if "nacre.load(" in block]
+    [loop] = [block for block in blocks if "agent.begin_trial()" in block]
     program = (
         f"import sys\n{loop.replace('runs/first', str(tiny_run))}"
         + """

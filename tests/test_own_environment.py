@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import gymnasium
 import numpy as np
@@ -14,6 +15,8 @@ from nacre.errors import NacreError, SimulationError
 from nacre.logs import read_progress_csv
 from nacre.runtime import SimulatorPool
 from nacre.tasks import FAMILIES, GymnasiumFamily, Simulator, split_tasks
+from nacre.tasks.gymnasium import FamilyEnv
+from nacre.video import RecordingSimulator, unpacked
 
 
 class Drift(gymnasium.Env):
@@ -368,6 +371,7 @@ def test_environments_that_offer_what_they_remember():
     other.close()
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_a_run_whose_environments_remember_is_resumed_exactly(tiny, tmp_path, monkeypatch):
     """The observations are counts of observations, so that a resumed run differs if the counts are lost."""
     monkeypatch.setattr("nacre.tasks.FAMILIES", dict(FAMILIES))
@@ -440,3 +444,130 @@ def test_successes_of_an_own_environment(value):
 def test_successes_that_are_none(info, message):
     with pytest.raises(NacreError, match=message):
         play(drift_family(returning(info=info), success_key="success"))
+
+
+class DrawnGoal(gymnasium.Env):
+    """Chooses its goal in `reset`, or takes it from the options, and observes it. Goal / 10 of its picture are white."""
+
+    observation_space = Box(-100.0, 100.0, (1,), np.float64)
+    action_space = Box(-1.0, 1.0, (1,), np.float64)
+    metadata: ClassVar = {"render_modes": ["rgb_array"], "render_fps": 12}
+
+    def __init__(self, render_mode=None, size=(60, 40), draws=True):
+        self.render_mode, self.size, self.draws, self.seen = render_mode, size, draws, None
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.seen = options
+        if self.draws:
+            self.goal = self.np_random.uniform(50, 60) if options is None else options["goal"]
+        return np.array([self.goal]), {}
+
+    def step(self, action):
+        return np.array([self.goal]), -self.goal, False, False, {}
+
+    def render(self):
+        picture = np.zeros((*self.size, 3), np.uint8)
+        picture[: round(self.goal * self.size[0] / 10)] = 255
+        return picture
+
+
+def set_goal(env, task):
+    env.unwrapped.goal = float(task[0])
+
+
+def set_goal_and_observe(env, task):
+    set_goal(env, task)
+    return np.array([env.unwrapped.goal])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "first"),
+    [
+        ({"set_task": set_goal, "set_task_at": "after reset"}, None),
+        ({"set_task": set_goal_and_observe, "set_task_at": "after reset"}, [2.0, 4.0]),
+        ({"set_task": None, "reset_options": lambda task: {"goal": float(task[0])}}, [2.0, 4.0]),
+    ],
+)
+def test_when_an_environment_is_told_its_task(arguments, first):
+    """One that chooses its goal in `reset` forgets what it was told before."""
+    tasks = np.array([[2.0], [4.0]])
+    for told, reached in ((arguments, True), ({"set_task": set_goal}, False)):
+        simulator = Simulator(drift_family(DrawnGoal, **told), 2)
+        start, _ = simulator.reset(seed=0, options={"tasks": tasks})
+        _, rewards, *_ = simulator.step(np.zeros((2, 1), np.float32))
+        assert np.array_equal(rewards, [-2.0, -4.0]) is reached
+        if told is arguments:
+            assert np.array_equal(start[:, 0], first) if first else (start > 49).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"set_task": None}, "drift needs set_task or reset_options: nothing tells its environment the task"),
+        ({"set_task_at": "later"}, "set_task_at of drift is 'later'; allowed: 'before reset' or 'after reset'"),
+    ],
+)
+def test_an_environment_that_is_told_nothing(arguments, message):
+    with pytest.raises(NacreError, match=message):
+        drift_family(**arguments)
+
+
+def test_what_set_task_returns_is_checked():
+    arguments = {"set_task": lambda env, task: np.zeros(3), "set_task_at": "after reset"}
+    with pytest.raises(NacreError, match=r"<lambda> returned an observation of shape \(3,\); allowed: the shape"):
+        play(drift_family(**arguments))
+
+
+def drawn_family(size=(60, 40), **arguments):
+    return drift_family(
+        lambda: DrawnGoal("rgb_array", size), set_task=set_goal, set_task_at="after reset", horizon=4, **arguments
+    )
+
+
+def test_pictures_of_own_environments():
+    simulator = Simulator(drawn_family(), 2)
+    renderer = simulator.make_renderer(100, 120)
+    simulator.reset(seed=0, options={"tasks": np.array([[5.0], [10.0]])})
+    assert simulator.frames_per_second == 12
+    configurations = simulator.configurations()
+    assert configurations.dtype == np.uint8
+    half, whole = map(renderer.draw, configurations)
+    assert half.shape == (120, 100, 3)
+    # 40 wide and 60 high become 80 wide and 120 high, in the middle of 100.
+    assert (half[:58, 12:88] == 255).all()
+    assert (half[62:, 12:88] == 0).all()
+    assert (half[:, :8] == 255).all()
+    assert (whole == 255).all()
+    env = FamilyEnv(drawn_family(size=(700, 900)), render_mode="rgb_array", task=[5.0])
+    env.reset(seed=0)
+    assert env.render().shape == (480, 480, 3)
+    assert env.metadata["render_fps"] == 12
+
+
+def test_environments_that_do_not_draw_say_so_before_anything_is_played():
+    with pytest.raises(NacreError, match=r"drift cannot be drawn: make its environment with render_mode='rgb_array'"):
+        Simulator(drift_family(DrawnGoal), 1).make_renderer(8, 8)
+
+    class Broken(DrawnGoal):
+        def render(self):
+            return np.zeros((2, 2))
+
+    class Missing(DrawnGoal):
+        def render(self):
+            raise gymnasium.error.DependencyNotInstalled("pygame is not installed, run pip install pygame")
+
+    for kind, message in ((Broken, r"render of Broken returned a picture of shape \(2, 2\)"), (Missing, "pip install")):
+        with pytest.raises(NacreError, match=message):
+            Simulator(drift_family(lambda kind=kind: kind("rgb_array")), 1).make_renderer(8, 8)
+
+
+def test_videos_of_own_environments_keep_little():
+    simulator = RecordingSimulator(drawn_family(size=(400, 400)), 1)
+    renderer = simulator.make_renderer(40, 40)
+    simulator.reset(seed=0, options={"tasks": np.array([[5.0]])})
+    simulator.step(np.zeros((1, 1), np.float32))
+    [[first, second]] = simulator.recordings[0]
+    assert len(first) < 400 * 400 * 3 / 50
+    np.testing.assert_array_equal(unpacked(first), simulator.configurations()[0])
+    assert (renderer.draw(unpacked(second))[:18] == 255).all()

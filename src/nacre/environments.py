@@ -37,16 +37,17 @@ ENVIRONMENTS = {
     "nacre/PointRobotPixels-v0": ("point-robot-pixels", 20),
     "nacre/HalfCheetahVelPixels-v0": ("cheetah-vel-pixels", 200),
 }
-"""Family and horizon by Gymnasium's name."""
+"""Family and horizon by Gymnasium's name. An environment ends its episodes itself, at the horizon that it is made with:
+Gymnasium's own clock would know only this one."""
 
 
 def register() -> None:
     """Registers every environment that is not registered yet."""
-    for environment_id, (family, horizon) in ENVIRONMENTS.items():
+    for environment_id, (family, _) in ENVIRONMENTS.items():
         if environment_id not in gymnasium.registry:
             gymnasium.register(
                 environment_id,
                 entry_point="nacre.tasks.gymnasium:FamilyEnv",
-                max_episode_steps=horizon,
+                vector_entry_point="nacre.tasks.vector:FamilyVectorEnv",
                 kwargs={"family": family},
             )

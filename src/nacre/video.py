@@ -6,6 +6,7 @@ import functools
 import io
 import itertools
 import math
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import rich.console
-from jaxtyping import Float, Float64, UInt8
+from jaxtyping import Float, Float64, Real, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -44,22 +45,22 @@ class RecordingSimulator(Simulator):
 
     def __init__(self, family: TaskFamily, n_slots: int, threads: int | None = None) -> None:
         super().__init__(family, n_slots, threads)
-        self.recordings: list[list[list[Float64[np.ndarray, " configuration"]]]] = [[] for _ in range(n_slots)]
-        """By slot and episode: the configurations after its reset and after each of its steps."""
+        self.recordings: list[list[list[Any]]] = [[] for _ in range(n_slots)]
+        """By slot and episode: the configurations after its reset and after each of its steps, as :func:`packed`."""
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> Any:
         result = super().reset(seed=seed, options=options)
         mask = (options or {}).get("reset_mask")
         configurations = self.configurations()
         for slot in range(self.num_envs) if mask is None else np.flatnonzero(mask):
-            self.recordings[slot].append([configurations[slot]])
+            self.recordings[slot].append([packed(configurations[slot])])
         return result
 
     def step(self, actions: Float[np.ndarray, "n action"]) -> Any:
         result = super().step(actions)
         configurations = self.configurations()
         for slot in np.flatnonzero(result[-1]["active"]):
-            self.recordings[slot][-1].append(configurations[slot])
+            self.recordings[slot][-1].append(packed(configurations[slot]))
         return result
 
 
@@ -67,7 +68,7 @@ class Shot(NamedTuple):
     """One picture of a video and how many frames it stays."""
 
     lines: tuple[str, ...]
-    configuration: Float64[np.ndarray, " configuration"]
+    configuration: Any
     signs: Signs
     frames: int
 
@@ -176,9 +177,18 @@ def draw_caption(lines: tuple[str, ...]) -> Frame:
 
 def _draw(shots: list[Shot], renderer: Renderer, drawn: Callable[[], None]) -> Iterator[Frame]:
     for lines, configuration, signs, frames in shots:
-        picture = np.concatenate([draw_caption(lines), renderer.draw(configuration, signs)])
+        picture = np.concatenate([draw_caption(lines), renderer.draw(unpacked(configuration), signs)])
         yield from itertools.repeat(picture, frames)
         drawn()
+
+
+def packed(configuration: Real[np.ndarray, " configuration"]) -> Any:
+    """Less to keep of a picture: thousands of them would fill the memory."""
+    return zlib.compress(configuration.tobytes(), 1) if configuration.dtype == np.uint8 else configuration
+
+
+def unpacked(packed: Any) -> Real[np.ndarray, " configuration"]:
+    return np.frombuffer(zlib.decompress(packed), np.uint8) if isinstance(packed, bytes) else packed
 
 
 def _pace(simulator: Simulator) -> tuple[int, Fraction]:

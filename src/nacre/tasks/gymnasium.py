@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from jaxtyping import Float32, Real, UInt8
+from numpy.typing import ArrayLike
 
 from nacre.errors import NacreError, shown
 from nacre.tasks.family import TaskFamily, check_tasks, draw_tasks
@@ -36,12 +40,14 @@ class FamilyEnv(gymnasium.Env):
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"]}
+    _spec: EnvSpec | None = None
 
     def __init__(
         self,
         family: TaskFamily | str,
         render_mode: str | None = None,
         shift: Shift | str | None = None,
+        task: ArrayLike | None = None,
         **options: Any,
     ) -> None:
         """
@@ -50,23 +56,16 @@ class FamilyEnv(gymnasium.Env):
             render_mode: "rgb_array": `render` returns pictures, which also show the goal or direction of the task.
             shift: how the task changes within an episode, as a `Shift` or as text such as "time:200"; None: as the
                 family says, which is not at all for a family that is given by its name.
+            task: the parameters of its task; None: as `reset` says.
             options: of the family, if its name is given, as `nacre.make_family` takes them.
 
         Raises:
-            NacreError: there is no family of that name, or no such option or mode; the family, or this machine, cannot
-                draw; its tasks cannot change so.
+            NacreError: there is no family of that name, or no such option, mode or task; the family, or this machine,
+                cannot draw; its tasks cannot change so.
         """
-        if isinstance(family, str):
-            from nacre.tasks import make_family  # here, because nacre.tasks imports this module
-
-            family = make_family(family, **options)
-        elif options:
-            raise NacreError(f"options are {shown(options)}; allowed with a family that is made already: none")
+        family = family_with(family, shift, options)
         if render_mode not in (None, "rgb_array"):
             raise NacreError(f"render_mode is {render_mode!r}; allowed: None, 'rgb_array'")
-        if shift is not None:
-            family = copy.copy(family)  # it may be others' too
-            family.shift = read_shift(shift)
         self.family = family
         self.observation_space = observation_space(family)
         self.action_space = action_space(family)
@@ -78,9 +77,18 @@ class FamilyEnv(gymnasium.Env):
         with contextlib.suppress(NacreError):  # a family that cannot be drawn
             frames = {"render_fps": self._simulator.frames_per_second}
             self.metadata = {**self.metadata, **frames}  # pyright: ignore[reportAttributeAccessIssue]
-        self._task: np.ndarray | None = None
+        self._task: np.ndarray | None = None if task is None else check_tasks(family, [task])
         self._pool: Any = None
         self._task_was_drawn = False
+
+    @property
+    def spec(self) -> EnvSpec | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """What Gymnasium made the environment from, with the horizon that its family has."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: EnvSpec | None) -> None:
+        self._spec = None if spec is None else dataclasses.replace(spec, max_episode_steps=self.family.horizon)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -118,3 +126,21 @@ class FamilyEnv(gymnasium.Env):
         if self._renderer is not None:
             self._renderer.close()
         self._simulator.close()
+
+
+def family_with(family: TaskFamily | str, shift: Shift | str | None, options: Mapping[str, Any]) -> TaskFamily:
+    """The family that an environment is made of.
+
+    Raises:
+        NacreError: there is no family of that name, or no such option; its tasks cannot change so.
+    """
+    if isinstance(family, str):
+        from nacre.tasks import make_family  # here, because nacre.tasks imports this module
+
+        family = make_family(family, **options)
+    elif options:
+        raise NacreError(f"options are {shown(options)}; allowed with a family that is made already: none")
+    if shift is not None:
+        family = copy.copy(family)  # it may be others' too
+        family.shift = read_shift(shift)
+    return family

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box, Discrete
 from gymnasium.wrappers import NormalizeObservation, NormalizeReward, TimeLimit
-from jaxtyping import Float64, Int, Real
+from jaxtyping import Float64, Int, Real, UInt8
 from numpy.typing import ArrayLike
 
 from nacre.errors import NacreError
 from nacre.tasks.checks import call, name_of, numbers, several, shortened
 from nacre.tasks.family import TaskFamily, World, check_family, check_tasks
+from nacre.tasks.rendering import PictureRenderer, Renderer, reduced
 
-SetTask = Callable[[gymnasium.Env, np.ndarray], None]
+SetTask = Callable[[gymnasium.Env, np.ndarray], Any]
+
+FRAMES_PER_SECOND = 30.0
+"""Of an environment whose metadata do not say it (`render_fps`)."""
 
 
 class GymnasiumFamily(TaskFamily):
@@ -37,7 +41,7 @@ class GymnasiumFamily(TaskFamily):
         self,
         name: str,
         make_env: Callable[[], gymnasium.Env],
-        set_task: SetTask,
+        set_task: SetTask | None = None,
         sample_tasks: Callable[[np.random.Generator, int], np.ndarray] | None = None,
         task_parameters: Sequence[str] = (),
         horizon: int | None = None,
@@ -45,6 +49,8 @@ class GymnasiumFamily(TaskFamily):
         tasks: ArrayLike | None = None,
         success_key: str | None = None,
         success_at: Literal["any", "end"] = "any",
+        set_task_at: str = "before reset",
+        reset_options: Callable[[np.ndarray], dict[str, Any]] | None = None,
         accept_memory: bool = False,
         follows_changes: bool = False,
     ) -> None:
@@ -52,7 +58,8 @@ class GymnasiumFamily(TaskFamily):
         Args:
             name: the family's name.
             make_env: makes one environment. It is called here once, to look at it, and once per slot.
-            set_task: `set_task(env, task)` with one row of task parameters; called before each reset of `env`.
+            set_task: `set_task(env, task)` with one row of task parameters; called at each reset of `env`. None: the
+                environment is told its task by `reset_options` alone.
             sample_tasks: `sample_tasks(generator, n)` draws tasks, shape (n, parameters).
             task_parameters: the names of a task's parameters.
             horizon: steps after which an episode is truncated; None: as the environment's TimeLimit says.
@@ -61,6 +68,10 @@ class GymnasiumFamily(TaskFamily):
             success_key: which entry of a step's info says whether the step was a success, such as "success" or
                 "is_success"; None: the family has no successes.
             success_at: whether an episode is a success if any of its steps was one, or if its last step was.
+            set_task_at: "before reset", or "after reset" for an environment that chooses a task itself in `reset`. Then
+                `set_task` may return the observation of the task that it has set; None: that of the reset stays.
+            reset_options: `reset_options(task)` gives the `options` of each reset, for an environment that is told its
+                task so.
             accept_memory: takes an environment that remembers across episodes (NormalizeObservation) as it is.
             follows_changes: whether `set_task` may also be called between two steps of an episode, and changes the task
                 from the next step on: then tasks may change by time (see :class:`nacre.tasks.shifts.Shift`).
@@ -87,6 +98,7 @@ class GymnasiumFamily(TaskFamily):
             )
         if (tasks is None) == (sample_tasks is None):
             raise NacreError(f"{name} needs sample_tasks or tasks, one of the two.")
+        _check_told(name, set_task, set_task_at, reset_options)
         self.name = name
         self.observation_size = observation_box.shape[0]
         self.action_size = action_box.shape[0]
@@ -97,8 +109,8 @@ class GymnasiumFamily(TaskFamily):
         self.follows_changes = follows_changes
         self.success_at = success_at
         self._make_env = make_env
-        self._set_task = set_task
         self._sample_tasks = sample_tasks
+        self._told = _Told(set_task, set_task_at == "after reset", reset_options)
         self._success_key = success_key
         check_family(self)
         if tasks is not None:
@@ -127,19 +139,31 @@ class GymnasiumFamily(TaskFamily):
             raise NacreError(
                 f"{name_of(self._make_env)} returned the same environment twice; allowed: a new one in each call."
             )
-        return _GymnasiumWorld(self, envs, self._set_task, self._success_key)
+        kind = _DrawableGymnasiumWorld if envs[0].render_mode == "rgb_array" else _GymnasiumWorld
+        return kind(self, envs, self._told, self._success_key)
+
+    @property
+    def why_not_drawn(self) -> str:
+        return "make its environment with render_mode='rgb_array', as in gymnasium.make(..., render_mode='rgb_array')"
+
+
+class _Told(NamedTuple):
+    """How an environment is told its task."""
+
+    set_task: SetTask | None
+    after: bool
+    """Whether `set_task` is called after the reset."""
+    options: Callable[[np.ndarray], dict[str, Any]] | None
 
 
 class _GymnasiumWorld:
     """One Gymnasium environment per slot. The reward state is (reward, terminated, success)."""
 
-    def __init__(
-        self, family: TaskFamily, envs: list[gymnasium.Env], set_task: SetTask, success_key: str | None
-    ) -> None:
+    def __init__(self, family: TaskFamily, envs: list[gymnasium.Env], told: _Told, success_key: str | None) -> None:
         self._name, self._horizon = family.name, family.horizon
         self._shape = family.observation_shape
         self._envs = envs
-        self._set_task = set_task
+        self._told = told
         self._success_key = success_key
         self._ages = np.zeros(len(envs), np.int64)
         self._to_box = map_to(_vector_space(family.name, "action", envs[0].action_space))
@@ -154,10 +178,15 @@ class _GymnasiumWorld:
         observations = []
         for slot, task, generator in zip(slots, tasks, generators, strict=True):
             env = self._envs[slot]
-            self._tell_task(env, task)
+            if not self._told.after:
+                self._tell_task(env, task)
             source = env.unwrapped.reset
-            returned = call(functools.partial(env.reset, seed=int(generator.integers(2**31))), named=source)
-            observation, _ = several(source, returned, "observation", "info")
+            options = None if self._told.options is None else call(self._told.options, task.copy())
+            reset = functools.partial(env.reset, seed=int(generator.integers(2**31)), options=options)
+            observation, _ = several(source, call(reset, named=source), "observation", "info")
+            told = self._tell_task(env, task) if self._told.after else None
+            if told is not None and self._told.set_task is not None:
+                source, observation = self._told.set_task, told
             observations.append(numbers(source, "an observation", observation, *self._shape))
         self._ages[slots] = 0
         return np.array(observations), np.zeros((len(slots), 3))
@@ -204,19 +233,23 @@ class _GymnasiumWorld:
         for env in self._envs:
             env.close()
 
-    def _tell_task(self, env: gymnasium.Env, task: np.ndarray) -> None:
-        """Also notices, the first time, a task that only a wrapper was told."""
+    def _tell_task(self, env: gymnasium.Env, task: np.ndarray) -> Any:
+        """Returns what `set_task` returned. Also notices, the first time, a task that only a wrapper was told."""
+        set_task = self._told.set_task
+        if set_task is None:
+            return None
         wrappers = [layer for layer in _layers(env)[:-1] if type(layer).__module__.startswith("gymnasium.")]
         before = [set(vars(wrapper)) for wrapper in wrappers]
-        call(self._set_task, env, task.copy())
+        returned = call(set_task, env, task.copy())
         if not self._task_was_set:
             for wrapper, names in zip(wrappers, before, strict=True):
                 for name in vars(wrapper).keys() - names:
                     raise NacreError(
-                        f"{name_of(self._set_task)} set {name} on the wrapper {type(wrapper).__name__}, and not on "
+                        f"{name_of(set_task)} set {name} on the wrapper {type(wrapper).__name__}, and not on "
                         f"{type(env.unwrapped).__name__} inside of it, which does not see it; set env.unwrapped.{name}."
                     )
             self._task_was_set = True
+        return returned
 
     def _success(self, source: Callable[..., Any], info: Any) -> bool:
         if self._success_key is None:
@@ -233,6 +266,46 @@ class _GymnasiumWorld:
                 f"{name_of(source)} returned {shortened(value)} as info[{self._success_key!r}]; allowed: true or false."
             )
         return bool(value)
+
+
+class _DrawableGymnasiumWorld(_GymnasiumWorld):
+    """Of environments that draw themselves. What a picture depends on is the picture, as nothing else is known."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.frames_per_second = float(self._envs[0].metadata.get("render_fps") or FRAMES_PER_SECOND)
+        self._picture_shape: tuple[int, ...] = ()
+        self._has_begun = False
+
+    def reset(self, *arguments: Any) -> Any:
+        self._has_begun = True
+        return super().reset(*arguments)
+
+    def configurations(self, slots: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "n configuration"]:
+        """The pictures of now."""
+        pictures = np.array([self._picture(self._envs[slot]) for slot in slots])
+        self._picture_shape = pictures.shape[1:]
+        return pictures.reshape(len(slots), -1)
+
+    def make_renderer(self, width: int, height: int) -> Renderer:
+        if not self._has_begun:  # what cannot draw should say so before anything is played
+            call(functools.partial(self._envs[0].reset, seed=0), named=self._envs[0].unwrapped.reset)
+            self._picture(self._envs[0])
+        return PictureRenderer(width, height, lambda: self._picture_shape)
+
+    def _picture(self, env: gymnasium.Env) -> np.ndarray:
+        source = env.unwrapped.render
+        picture = numbers(source, "a picture", call(env.render, named=source), "height", "width", 3)
+        if picture.dtype != np.uint8:
+            raise NacreError(f"{name_of(source)} returned a picture of {picture.dtype}; allowed: uint8.")
+        return reduced(picture)
+
+
+def _check_told(name: str, set_task: Any, set_task_at: Any, reset_options: Any) -> None:
+    if set_task_at not in ("before reset", "after reset"):
+        raise NacreError(f"set_task_at of {name} is {set_task_at!r}; allowed: 'before reset' or 'after reset'.")
+    if set_task is None and reset_options is None:
+        raise NacreError(f"{name} needs set_task or reset_options: nothing tells its environment the task.")
 
 
 def map_to(box: Box) -> Callable[[np.ndarray], np.ndarray]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float64, Int, UInt8
+from jaxtyping import Float64, Int, Real, UInt8
 
 from nacre.errors import NacreError
 from nacre.tasks.family import TaskFamily, World
@@ -30,7 +31,7 @@ NO_SIGNS = Signs()
 class Renderer(Protocol):
     """Draws a world of one kind in one size. It belongs to the thread that made it."""
 
-    def draw(self, configuration: Float64[np.ndarray, " configuration"], signs: Signs = NO_SIGNS) -> Picture:
+    def draw(self, configuration: Real[np.ndarray, " configuration"], signs: Signs = NO_SIGNS) -> Picture:
         """The picture of a configuration; the same configuration always gives the same picture."""
         ...
 
@@ -46,8 +47,9 @@ class DrawableWorld(World, Protocol):
     frames_per_second: float
     """Control steps in a second of the world's own time."""
 
-    def configurations(self, slots: Int[np.ndarray, " n"]) -> Float64[np.ndarray, "n configuration"]:
-        """A copy of all that a picture of each slot depends on (a body's qpos, a point's position)."""
+    def configurations(self, slots: Int[np.ndarray, " n"]) -> Real[np.ndarray, "n configuration"]:
+        """A copy of all that a picture of each slot depends on: a body's qpos, a point's position. Of a world that can
+        only draw what is now: the picture, as a row of uint8."""
         ...
 
     def make_renderer(self, width: int, height: int) -> Renderer:
@@ -62,10 +64,10 @@ def check_drawable(family: TaskFamily, world: World) -> DrawableWorld:
         NacreError: it cannot be drawn.
     """
     if not isinstance(world, DrawableWorld):
-        raise NacreError(
-            f"The family {family.name} cannot be drawn: its world has no frames_per_second, configurations and "
-            "make_renderer."
+        reason = getattr(
+            family, "why_not_drawn", "its world has no frames_per_second, configurations and make_renderer"
         )
+        raise NacreError(f"The family {family.name} cannot be drawn: {reason}.")
     return world
 
 
@@ -114,6 +116,36 @@ class PointRenderer:
             disc(signs.goal, self._goal_radius, GOAL_COLOUR)
         disc(configuration.clip(-self.VIEW, self.VIEW), self.POINT_RADIUS, BODY_COLOUR)
         return np.array(canvas.reduce(self._SUPERSAMPLING))
+
+    def close(self) -> None:
+        pass
+
+
+LARGEST_PICTURE = 480
+"""Height and width of a picture that is kept, in pixels, at most."""
+
+
+def reduced(picture: Picture) -> UInt8[np.ndarray, "smaller_height smaller_width 3"]:
+    """The picture, made smaller if it is too large to be kept."""
+    from PIL import Image
+
+    image = Image.fromarray(picture)
+    image.thumbnail((LARGEST_PICTURE, LARGEST_PICTURE))
+    return np.array(image)
+
+
+class PictureRenderer:
+    """For worlds whose configurations are pictures: fits them into a size, on white."""
+
+    def __init__(self, width: int, height: int, shape: Callable[[], tuple[int, ...]]) -> None:
+        """`shape` tells the shape of the world's pictures when one is drawn."""
+        self._size, self._shape = (width, height), shape
+
+    def draw(self, configuration: UInt8[np.ndarray, " configuration"], signs: Signs = NO_SIGNS) -> Picture:
+        from PIL import Image, ImageOps
+
+        picture = Image.fromarray(configuration.reshape(self._shape()))
+        return np.array(ImageOps.pad(picture, self._size, color="white"))
 
     def close(self) -> None:
         pass

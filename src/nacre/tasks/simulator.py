@@ -195,7 +195,7 @@ class Simulator(VectorEnv):
         """The task of each slot that is in force."""
         return self._tasks.copy()
 
-    def configurations(self) -> Float64[np.ndarray, "n configuration"]:
+    def configurations(self) -> Real[np.ndarray, "n configuration"]:
         """All that a picture of each slot depends on, for a renderer that :meth:`make_renderer` made.
 
         Raises:
