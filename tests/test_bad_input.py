@@ -48,8 +48,8 @@ def says(fails: Callable[..., str]) -> Callable[..., str]:
 
 
 TRAIN_ERRORS = [
-    ("pearl/cheeta-vel", "register_experiment, or nacre --import MODULE): did you mean pearl/cheetah-vel"),
-    ("soccer", "--import MODULE): allowed: "),
+    ("pearl/cheeta-vel", "ALGORITHM/FAMILY): did you mean pearl/cheetah-vel"),
+    ("soccer", "ALGORITHM/FAMILY): allowed: "),
     ("", "EXPERIMENT is missing; allowed: pearl/point-robot"),
     ("pearl/point-robot --iterations -2", "iterations is -2; allowed: at least 1"),
     ("pearl/point-robot --train-tasks 0", "train_tasks is 0; allowed: at least 1"),
