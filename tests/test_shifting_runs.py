@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from conftest import TINY as PEARL
 from test_cemrl_run import TINY as CEMRL
+from test_dmrlad_run import SMALL as DMRLAD
 
 import nacre
 from nacre import evaluation, gradient_steps
@@ -169,6 +170,7 @@ def test_a_resumed_run_is_the_same(experiment: Experiment, run: Path, tmp_path: 
     [
         ("pearl/point-robot", PEARL, "time:6"),
         ("cemrl/point-robot-quick", CEMRL, "place:0.2+0.2"),
+        ("dmrlad/sparse-point-robot-quick", DMRLAD, "time:6"),  # copies that are relabelled carry the task they are for
     ],
 )
 def test_algorithms_are_resumed_to_the_bit(name: str, changes: dict[str, Any], shift: str, tmp_path: Path) -> None:
