@@ -279,7 +279,7 @@ def test_results_name_each_change(run: Path, tmp_path: Path, capsys: pytest.Capt
         if change["step"] <= 9:  # the first of the episode
             assert change["from"] == own
     assert f"The task changed {len(changes)} time(s) inside an episode: the mean reward is" in told
-    assert "The distance to the goal follows the new task" in told
+    assert "The distance to the goal follows the new task in " in told
     assert len(content["recovery"]["followed_after"]) == len(changes)
 
 
