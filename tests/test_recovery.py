@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from nacre.recovery import HELD, STEPS_AFTER, STEPS_BEFORE, Recovery, TaskChange, changes_in, recovery_of
-from nacre.tasks import TaskFamily, make_family
+from nacre.tasks import make_family
+from nacre.tasks.cheetah import CheetahVel
 from nacre.tasks.quantities import measure
 from nacre.types import Episode
 
@@ -60,7 +61,7 @@ def test_episodes_without_tasks_or_changes() -> None:
 
 
 def test_rewards_are_aligned_and_cut_at_the_changes() -> None:
-    tasks = [1] * 30 + [2] * 10 + [3] * 80
+    tasks = [1.0] * 30 + [2.0] * 10 + [3.0] * 80
     rewards = np.arange(120.0)
     found = recovered([episode_of(tasks, rewards)])
     assert found.changes == 2
@@ -146,12 +147,11 @@ def test_a_quantity_that_is_the_same_in_both_tasks_tells_nothing() -> None:
 
 
 def test_kinds_that_cannot_be_compared_tell_nothing() -> None:
-    class TwoKinds(type(make_family("cheetah-vel"))):
+    class TwoKinds(CheetahVel):
         def target(self, task: Any) -> Any:
             return np.where(task[..., 0] > 1, np.nan, task[..., 0])
 
-    family: TaskFamily = TwoKinds()
-    found = recovery_of(family, FIRST[None], [[[episode_of([1.0] * 5 + [3.0] * 9, 0.0, [1.0] * 14)]]])
+    found = recovery_of(TwoKinds(), FIRST[None], [[[episode_of([1.0] * 5 + [3.0] * 9, 0.0, [1.0] * 14)]]])
     assert found is not None
     assert found.followed_after == ()
 
