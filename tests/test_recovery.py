@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from nacre.recovery import HELD, STEPS_AFTER, STEPS_BEFORE, Recovery, TaskChange, changes_in, recovery_of
-from nacre.tasks import TaskFamily, make_family
+from nacre.tasks import make_family
+from nacre.tasks.cheetah import CheetahVel
 from nacre.tasks.quantities import measure
 from nacre.types import Episode
 
@@ -60,7 +61,7 @@ def test_episodes_without_tasks_or_changes() -> None:
 
 
 def test_rewards_are_aligned_and_cut_at_the_changes() -> None:
-    tasks = [1] * 30 + [2] * 10 + [3] * 80
+    tasks = [1.0] * 30 + [2.0] * 10 + [3.0] * 80
     rewards = np.arange(120.0)
     found = recovered([episode_of(tasks, rewards)])
     assert found.changes == 2
@@ -111,8 +112,8 @@ def test_a_direction_is_followed() -> None:
     found = recovered([episode_of(tasks, 0.0, velocities)], "cheetah-dir")
     assert found.followed_after == (2,)
     assert found.in_words()[1] == (
-        "The velocity in the direction follows the new task after 2 step(s) (median of 1 change(s)); 0 were not "
-        "followed before the next change or the end of the episode."
+        "The velocity in the direction follows the new task in 1 of 1 change(s), after 2 step(s) (median), before the "
+        "next change or the end of the episode."
     )
 
 
@@ -121,8 +122,8 @@ def test_the_next_change_ends_the_wait() -> None:
     velocities = [3.0] * (HELD + 1) + [1.0] * 8
     found = recovered([episode_of(tasks, 0.0, velocities)])
     assert found.followed_after == (None, 0)
-    assert found.median is None  # of never and 0
-    assert "too late or never" in found.in_words()[1]
+    assert found.median == 0
+    assert "in 1 of 2 change(s), after 0 step(s) (median), before" in found.in_words()[1]
 
 
 def test_a_quantity_that_is_the_same_in_both_tasks_tells_nothing() -> None:
@@ -146,25 +147,26 @@ def test_a_quantity_that_is_the_same_in_both_tasks_tells_nothing() -> None:
 
 
 def test_kinds_that_cannot_be_compared_tell_nothing() -> None:
-    class TwoKinds(type(make_family("cheetah-vel"))):
+    class TwoKinds(CheetahVel):
         def target(self, task: Any) -> Any:
             return np.where(task[..., 0] > 1, np.nan, task[..., 0])
 
-    family: TaskFamily = TwoKinds()
-    found = recovery_of(family, FIRST[None], [[[episode_of([1.0] * 5 + [3.0] * 9, 0.0, [1.0] * 14)]]])
+    found = recovery_of(TwoKinds(), FIRST[None], [[[episode_of([1.0] * 5 + [3.0] * 9, 0.0, [1.0] * 14)]]])
     assert found is not None
     assert found.followed_after == ()
 
 
-def test_the_median_counts_those_that_never_follow() -> None:
+def test_the_median_is_over_the_changes_that_were_followed() -> None:
     def with_steps(*steps: int | None) -> Recovery:
         empty = np.zeros(STEPS_BEFORE + STEPS_AFTER)
         return Recovery(len(steps), empty, empty.astype(int), steps, "velocity (m/s)")
 
-    assert with_steps(3, None, 5).median == 5
-    assert with_steps(3, 4, 5, None).median == 4.5
-    assert with_steps(3, None).median is None
+    assert with_steps(3, None, 5).median == 4
+    assert with_steps(None).median is None
     assert with_steps().median is None
+    assert with_steps(None).in_words()[1] == (
+        "The velocity follows the new task in 0 of 1 change(s), before the next change or the end of the episode."
+    )
     assert not any(isinstance(value, float) and math.isnan(value) for value in with_steps(3).to_json().values())
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from conftest import TINY as PEARL
 from test_cemrl_run import TINY as CEMRL
+from test_dmrlad_run import SMALL as DMRLAD
 
 import nacre
 from nacre import evaluation, gradient_steps
@@ -67,7 +68,8 @@ def episodes_of(run: Path) -> list[tuple[int, Episode]]:
     ]
 
 
-def rows(tasks: np.ndarray) -> set[bytes]:
+def rows(tasks: np.ndarray | None) -> set[bytes]:
+    assert tasks is not None
     return {row.tobytes() for row in tasks}
 
 
@@ -151,9 +153,8 @@ def test_the_journal_is_read_back_and_checked(run: Path, experiment: Experiment,
 def test_several_seeds_are_each_what_they_are_alone(experiment: Experiment, run: Path, tmp_path: Path) -> None:
     folder = train(experiment, tmp_path / "two", seeds=2)
     assert_same(folder / "seed-0", run)
-    assert rows(np.concatenate([episode.tasks for _, episode in episodes_of(folder / "seed-1")])) <= rows(
-        read_run(folder / "seed-1")[1].train
-    )
+    _, split = read_run(folder / "seed-1")
+    assert all(rows(episode.tasks) <= rows(split.train) for _, episode in episodes_of(folder / "seed-1"))
 
 
 def test_a_resumed_run_is_the_same(experiment: Experiment, run: Path, tmp_path: Path) -> None:
@@ -169,6 +170,7 @@ def test_a_resumed_run_is_the_same(experiment: Experiment, run: Path, tmp_path: 
     [
         ("pearl/point-robot", PEARL, "time:6"),
         ("cemrl/point-robot-quick", CEMRL, "place:0.2+0.2"),
+        ("dmrlad/sparse-point-robot-quick", DMRLAD, "time:6"),  # copies that are relabelled carry the task they are for
     ],
 )
 def test_algorithms_are_resumed_to_the_bit(name: str, changes: dict[str, Any], shift: str, tmp_path: Path) -> None:
@@ -277,7 +279,7 @@ def test_results_name_each_change(run: Path, tmp_path: Path, capsys: pytest.Capt
         if change["step"] <= 9:  # the first of the episode
             assert change["from"] == own
     assert f"The task changed {len(changes)} time(s) inside an episode: the mean reward is" in told
-    assert "The distance to the goal follows the new task" in told
+    assert "The distance to the goal follows the new task in " in told
     assert len(content["recovery"]["followed_after"]) == len(changes)
 
 
@@ -351,6 +353,7 @@ def test_videos_show_the_task_in_force(run: Path) -> None:
     shots = shots_of(simulator, test.evaluation, 0, trial)
     own = test.evaluation.tasks[0]
     length = len(trial[0])
+    assert trial[0].tasks is not None
     for step, shot in enumerate(shots[: length + 1]):
         now = trial[0].tasks[min(step, length - 1)]
         changed = "" if np.array_equal(now, own) else ", changed"

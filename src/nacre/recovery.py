@@ -62,12 +62,10 @@ class Recovery:
 
     @property
     def median(self) -> float | None:
-        """Steps until the new task was followed: the median, with changes that were not followed as the slowest. None:
-        it is not known, or most were not followed."""
-        if not self.followed_after:
-            return None
-        found = float(np.median([math.inf if steps is None else steps for steps in self.followed_after]))
-        return found if math.isfinite(found) else None
+        """The median of the steps until the new task was followed, over the changes after which it was; None: over
+        none."""
+        followed = [steps for steps in self.followed_after if steps is not None]
+        return float(np.median(followed)) if followed else None
 
     def mean_reward(self, first: int, end: int) -> float | None:
         """The mean reward from step `first` to before step `end`, each change and step as much as any other; None: no
@@ -90,10 +88,10 @@ class Recovery:
         if self.followed_after:
             n, missed = len(self.followed_after), self.followed_after.count(None)
             name = self.quantity.rpartition(" (")[0] or self.quantity if self.quantity else "agent"
-            when = f"after {self.median:g} step(s)" if self.median is not None else "too late or never"
+            when = "" if self.median is None else f", after {self.median:g} step(s) (median)"
             sentences.append(
-                f"The {name} follows the new task {when} (median of {n} change(s)); {missed} were not followed before "
-                "the next change or the end of the episode."
+                f"The {name} follows the new task in {n - missed} of {n} change(s){when}, before the next change or "
+                "the end of the episode."
             )
         return sentences
 
