@@ -141,7 +141,7 @@ def write_report(
     if not runs:
         raise NacreError("RUN is missing; allowed: one run folder or more")
     groups = [sorted(group, key=_seed) for group in group_by_configuration(runs_in(map(Path, runs)))]
-    shift = read_shift(shift) if isinstance(shift, str) else shift
+    read_shift(shift)  # what is impossible is said before anything is made
     learnt = [_learnt(group) for group in groups]
     page = writable(Path(runs[0]) / REPORT if out is None else Path(out))
     names = distinguishing_names([experiments[0] for experiments, _ in learnt])
