@@ -2,9 +2,10 @@
 
     python benchmarks/reproduction_table.py [--check]
 
-One row for each published experiment, and in docs/ for each of the paper's ablations and those from pixels: what was
-run, what came of it, and what others measured. An experiment without results is "not run", with the command that
-runs it. With --check nothing is written: the exit status says whether both tables are up to date.
+In docs/ one row for each published experiment, each of the paper's ablations and those from pixels: what was run, what
+came of it, and what others measured. An experiment without results is "not run", with the command that runs it. In the
+README the rows of IN_README alone. With --check nothing is written: the exit status says whether both tables are up to
+date.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ BEGIN = "<!-- Written by benchmarks/reproduction_table.py: do not edit from here
 END = "<!-- ... to here. -->"
 ELSEWHERE = {"pearl/sparse-point-robot-deterministic-context": "pearl/sparse-point-robot-deterministic"}
 """Folders of results that are not named as the experiment."""
+IN_README = ("pearl/point-robot-quick", "cemrl/point-robot-quick", "pearl/cheetah-vel")
 LENGTH = {"iterations", "precision"}
 """Fields that may differ from the published ones without the experiment being another one."""
 
@@ -57,9 +59,16 @@ def read_result(experiment: Experiment) -> Result | None:
 
 
 def is_ablation(experiment: Experiment) -> bool:
-    """Whether the configuration is not that of the algorithm's own experiment of the family."""
+    """Whether the configuration is not that of the algorithm's own experiment of the family, nor a quick one."""
+    if is_quick(experiment):
+        return False
     published = named_experiments().get(f"{kind(experiment)}/{experiment.family}")
     return published is not None and experiment.algorithm != published.experiment.algorithm
+
+
+def is_quick(experiment: Experiment) -> bool:
+    """Whether it is one of our own, in minutes."""
+    return experiment.name.endswith("-quick")
 
 
 def kind(experiment: Experiment) -> str:
@@ -67,20 +76,16 @@ def kind(experiment: Experiment) -> str:
     return experiment.name.partition("/")[0]
 
 
-def named(everything: bool) -> list[Experiment]:
-    """The experiments that have a row: those of algorithms of which others published curves, without the quick ones.
-
-    `everything`: also ablations, and those from pixels.
-    """
-    listed = [entry.experiment for name, entry in named_experiments().items() if not name.endswith("-quick")]
+def named() -> list[Experiment]:
+    """The experiments that have a row: those of algorithms of which others published curves, without the quick ones."""
+    listed = [entry.experiment for entry in named_experiments().values() if not is_quick(entry.experiment)]
     curves = (it for entries in REFERENCES.values() for it in entries if isinstance(it, PublishedCurve))
     published = {curve.algorithm for curve in curves}
-    listed = [it for it in listed if kind(it) in published]
-    return [it for it in listed if everything or not (is_ablation(it) or it.family.endswith("-pixels"))]
+    return [it for it in listed if kind(it) in published]
 
 
 def row(experiment: Experiment, link: bool) -> str:
-    """`link`: the page of the results is linked, not only named."""
+    """`link`: the page of the results is linked, not only named, and sources of the numbers of others are left out."""
     result = read_result(experiment)
     budget = count(experiment.environment_steps)
     if result is None:
@@ -88,17 +93,17 @@ def row(experiment: Experiment, link: bool) -> str:
         cells = [budget, "", "", "not run", others(experiment, None), command]
     else:
         steps = int(min(run[STEPS][-1] for run in result.curves.values()))
-        what = [f"{count(steps)} of {budget}"]
+        what = [budget if is_quick(experiment) else f"{count(steps)} of {budget}"]
         if result.precision != "float32":
             what.append(result.precision)
-        if result.changed:
+        if result.changed and not is_quick(experiment):
             what.append("changed configuration")
         cells = [
             ", ".join(what),
             str(len(result.curves)),
             final(result.curves, FIRST_EPISODE),
             final(result.curves, LAST_EPISODE),
-            others(experiment, steps),
+            re.sub(r" \[\d+\]", "", others(experiment, steps)) if link else others(experiment, steps),
             f"[page]({result.folder}/README.md)" if link else f"`{result.folder}`",
         ]
     return " | ".join([f"| `{experiment.name}`", *cells]) + " |"
@@ -136,7 +141,7 @@ def note(curve: PublishedCurve) -> str:
 
 def notes() -> list[str]:
     """The sources of the published numbers, in the order of the rows."""
-    families = dict.fromkeys(experiment.family for experiment in named(everything=True))
+    families = dict.fromkeys(experiment.family for experiment in named())
     curves = (it for family in families for it in REFERENCES.get(family, ()) if isinstance(it, PublishedCurve))
     return list(dict.fromkeys(note(curve) for curve in curves))
 
@@ -150,17 +155,19 @@ def count(steps: float) -> str:
     return f"{steps / 1e6:.3f}".rstrip("0").rstrip(".") + " M"
 
 
-def table(link: bool, everything: bool) -> str:
+def table(short: bool) -> str:
+    """`short`: for the README."""
+    experiments = [named_experiments()[name].experiment for name in IN_README] if short else named()
+    sources = [] if short else [*(f"{number}. {text}" for number, text in enumerate(notes(), start=1)), ""]
     return "\n".join(
         [
             BEGIN,
             "",
             "| experiment | env steps | seeds | episode 1 | last episode | of others | source |",
             "|---|---:|---:|---:|---:|---|---|",
-            *(row(experiment, link) for experiment in named(everything)),
+            *(row(experiment, link=short) for experiment in experiments),
             "",
-            *(f"{number}. {text}" for number, text in enumerate(notes(), start=1)),
-            "",
+            *sources,
             END,
         ]
     )
@@ -179,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _, ended, after = rest.partition(END)
         if not (found and ended):
             raise SystemExit(f"{path} has no place for the table: the lines {BEGIN} and {END}")
-        written = before + table(link=in_readme, everything=not in_readme) + after
+        written = before + table(short=in_readme) + after
         if written == text:
             continue
         stale = True

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from extras import NEEDS_METAWORLD
 
 from nacre.errors import NacreError
 from nacre.tasks import (
@@ -43,6 +44,8 @@ REWARD_STATES = {
     "hopper-vel": 12,
     "walker-vel-sparse": 18,
     "hopper-vel-sparse": 12,
+    "sawyer-reach-sparse": 9,
+    "sawyer-push-sparse": 9,
     "point-robot-pixels": 2,
     "cheetah-vel-pixels": 3,
     "ant-dir-without-forces": 87,
@@ -195,6 +198,8 @@ def test_impossible_numbers_of_tasks(name, train, test, message):
         ("hopper-vel", 14, 3, 200),
         ("walker-vel-sparse", 17, 6, 200),
         ("hopper-vel-sparse", 14, 3, 200),
+        pytest.param("sawyer-reach-sparse", 6, 4, 150, marks=NEEDS_METAWORLD),
+        pytest.param("sawyer-push-sparse", 6, 4, 150, marks=NEEDS_METAWORLD),
     ],
 )
 def test_sizes(name, observation, action, horizon):
@@ -248,6 +253,8 @@ def test_cheetah_successes_by_hand(name):
 
 
 WITH_SUCCESS = [
+    "sawyer-reach-sparse",
+    "sawyer-push-sparse",
     "point-robot",
     "sparse-point-robot",
     "point-robot-pixels",
@@ -292,7 +299,14 @@ TERMINATING: dict[str, dict[str, Any]] = {
 """Families that end only if they are asked to."""
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name != "cheetah-vel-pixels"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=NEEDS_METAWORLD if name.startswith("sawyer") else ())
+        for name in ALL
+        if name != "cheetah-vel-pixels"
+    ],
+)
 def test_rewards_of_replay_are_those_of_stepping(name):
     """What the simulator paid, counted as a success and took for an end, computed again for all steps at once."""
     family = make_family(name, **TERMINATING.get(name, {}))
@@ -584,6 +598,8 @@ QUANTITIES = {
     "hopper-vel": ([0.016], [1.5], 2.0, 1.5),
     "walker-vel-sparse": ([0.016], [1.5], 2.0, 1.5),
     "hopper-vel-sparse": ([0.016], [1.5], 2.0, 1.5),
+    "sawyer-reach-sparse": ([0, 0.6, 0.1, 0.2, 0.6, 0.1, 9, 9, 9], [0.1, 0.3, 0.5], 0.5, 0.0),
+    "sawyer-push-sparse": ([9, 9, 9, 9, 9, 9, 0.1, 0.6, 0.1], [0.1, 0.8, 9], 0.2, 0.0),
     "walker-rand-params": ([0.032], [1.0], 2.0, None),
     "hopper-rand-params": ([0.032], [1.0], 2.0, None),
 }

@@ -283,7 +283,7 @@ def test_what_is_not_ours_is_not_removed(tmp_path: Path) -> None:
         path.write_text("years of work")
         (out / ".nacre-unfinished").touch()
         (out / "experiment.json").touch()
-        with pytest.raises(NacreError, match=f"{out} is not empty, and its .* is nobody's leftover$"):
+        with pytest.raises(NacreError, match=f"{out} is not empty, and nacre did not write its .*$"):
             make(out)
         assert path.read_text() == "years of work"
         assert (out / "experiment.json").exists()

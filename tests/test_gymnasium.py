@@ -6,6 +6,7 @@ import sys
 import gymnasium
 import numpy as np
 import pytest
+from extras import NEEDS_METAWORLD
 from gymnasium.utils.env_checker import check_env
 
 from nacre.environments import ENVIRONMENTS
@@ -41,10 +42,17 @@ IDS = {
     "nacre/HopperVel-v0": "hopper-vel",
     "nacre/Walker2dVelSparse-v0": "walker-vel-sparse",
     "nacre/HopperVelSparse-v0": "hopper-vel-sparse",
+    "nacre/SawyerReachSparse-v0": "sawyer-reach-sparse",
+    "nacre/SawyerPushSparse-v0": "sawyer-push-sparse",
     "nacre/PointRobotPixels-v0": "point-robot-pixels",
     "nacre/HalfCheetahVelPixels-v0": "cheetah-vel-pixels",
 }
-ITEMS = [pytest.param(*item, marks=[pytest.mark.opengl] * (item[1] == "cheetah-vel-pixels")) for item in IDS.items()]
+NEEDS = {
+    "cheetah-vel-pixels": [pytest.mark.opengl],
+    "sawyer-reach-sparse": [NEEDS_METAWORLD],
+    "sawyer-push-sparse": [NEEDS_METAWORLD],
+}
+ITEMS = [pytest.param(*item, marks=NEEDS.get(item[1], ())) for item in IDS.items()]
 
 TERMINATING = {
     "ant-dir",

@@ -23,6 +23,7 @@ from nacre.run_folder import create_run_folder, read_stamp
 from nacre.runtime import learner_for
 from nacre.tasks import Simulator, make_family, split_tasks
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 GETTING_STARTED = Path(__file__).parents[1] / "docs" / "getting-started.md"
 POSITIONS = np.random.default_rng(0).normal(size=(200, 2))
 
@@ -30,7 +31,8 @@ POSITIONS = np.random.default_rng(0).normal(size=(200, 2))
 def untrained_run(folder: Path, name: str, **overrides: object) -> Path:
     """A run folder with the first checkpoint of an experiment: all that loading and evaluating need."""
     sizes = {"train_tasks": 2, "test_tasks": 3, "hidden_size": 8, "encoder_hidden_size": 8, "threads": 1}
-    experiment = nacre.make_experiment(name, **(sizes | overrides))
+    fields = {field: value for field, value in (sizes | overrides).items() if value is not None}
+    experiment = nacre.make_experiment(name, **fields)
     family = make_family(experiment.family)
     split = split_tasks(family, 2, 3, experiment.seed, experiment.task_list)
     create_run_folder(folder, experiment, split)

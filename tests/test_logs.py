@@ -19,11 +19,12 @@ import pytest
 import rich.console
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
 import nacre.run_folder
 from nacre.agents.pearl.config import PearlConfig
 from nacre.errors import NacreError
-from nacre.experiments import make_experiment
+from nacre.experiments import make_experiment, to_json
 from nacre.logs import Console, ProgressLog, TensorBoard, read_progress_csv, tensorboard_tag
 from nacre.run_folder import create_run_folder, default_run_folder, read_run, rewrite_experiment, versions
 from nacre.tasks.family import TaskSplit
@@ -224,6 +225,26 @@ def test_tensorboard_events(tmp_path: Path) -> None:
     resumed.close()
     starts = [event.step for event in read_events(tmp_path / "resumed") if event.HasField("session_log")]
     assert starts == [1]
+
+
+def test_tensorboard_has_the_hyperparameters(tmp_path: Path) -> None:
+    configuration = to_json(make_experiment("pearl/point-robot", family_options={"horizon": 30}, threads=None))
+    TensorBoard(tmp_path, configuration=configuration).close()
+    data = [
+        HParamsPluginData.FromString(value.metadata.plugin_data.content)
+        for event in read_events(tmp_path)
+        for value in event.summary.value
+        if value.metadata.plugin_data.plugin_name == "hparams"
+    ]
+    found = {name: value for entry in data for name, value in entry.session_start_info.hparams.items()}
+    assert found["seed"].number_value == 0
+    assert found["algorithm.kind"].string_value == "pearl"
+    assert found["algorithm.kl_weight"].number_value == pytest.approx(0.1)
+    assert found["algorithm.probabilistic_context"].bool_value
+    assert found["family_options.horizon"].number_value == 30
+    assert found["threads"].string_value == "None"
+    measures = [measure.name.tag for entry in data for measure in entry.experiment.metric_infos]
+    assert measures == ["return/AverageReturn_all_test_tasks"]
 
 
 def test_tensorboard_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -422,7 +422,7 @@ def test_other_kinds_of_networks() -> None:
     assert mlp_leaves(layers).keys() == {".weights[0]", ".biases[0]", ".weights[1]", ".biases[1]"}
     for odd, message in (
         ({"lstm.weight_ih_l0": np.zeros((8, 2)), "hidden": np.zeros((1, 1, 2))}, "holds a recurrent encoder"),
-        ({"layer_norm0.center": np.zeros(2)}, "is not of the original PEARL code: it has a 'layer_norm0.center'"),
+        ({"layer_norm0.center": np.zeros(2)}, "is not of the original code: it has a 'layer_norm0.center'"),
         ({"fc2.weight": np.zeros((2, 2)), "fc2.bias": np.zeros(2)}, "it has no 'fc1.bias'"),
         ({"last_fc_log_std.weight": np.zeros((2, 2))}, "it has no 'last_fc_log_std.bias'"),
     ):

@@ -429,7 +429,7 @@ def test_reproduce_says_what_is_wrong(arguments: list[str], words: str, capsys: 
 
 def test_the_reproduction_table_is_what_the_results_say(capsys: pytest.CaptureFixture[str]):
     assert reproduction_table.main(["--check"]) == 0, capsys.readouterr().out
-    table = reproduction_table.table(link=True, everything=False)
+    table = reproduction_table.table(short=False)
     rows = {line.split("`")[1]: line for line in table.splitlines() if line.startswith("| `")}
     assert {f"pearl/{family}" for family in REFERENCES if not family.endswith("-pixels")} <= rows.keys()
     humanoid = rows["pearl/humanoid-dir"]

@@ -245,7 +245,7 @@ def test_each_loss_moves_only_what_it_should():
         )
 
     def critic(trained, batch):
-        return sac.critic_loss(trained.networks.critics, batch, target(trained, batch))[0]
+        return sac.critic_loss(trained.networks.critics, sac.EXPECTED, batch, (target(trained, batch), None), key)[0]
 
     def policy(trained, batch):
         networks = trained.networks

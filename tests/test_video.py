@@ -260,3 +260,9 @@ def test_a_mujoco_family(experiment: str, tiny: dict[str, int], tmp_path: Path) 
     pictures = frames[:, video.CAPTION_HEIGHT :].astype(float)
     assert pictures[0].std() > 20
     assert abs(pictures[shown[0] // 2] - pictures[0]).mean() > 2
+
+
+@pytest.mark.parametrize("letter", "–−²×µéñθ°")
+def test_captions_have_letters_of_other_languages_and_signs(letter: str) -> None:
+    missing = video.draw_caption(("\uffff",))
+    assert abs(video.draw_caption((letter,)).astype(int) - missing).max() > 50

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from nacre.errors import Interrupted, NacreError, NonFiniteError, SimulationError
     from nacre.evaluation import Evaluation
     from nacre.experiments import Experiment, make_experiment, register_experiment
+    from nacre.iteration import Iteration
     from nacre.loading import LoadedAgent, load
     from nacre.original.runs import import_old_run
+    from nacre.playing import play
     from nacre.run_evaluation import evaluate
     from nacre.tasks import make_family, register_family
     from nacre.training import resume, train
@@ -27,6 +29,7 @@ __all__ = [
     "Evaluation",
     "Experiment",
     "Interrupted",
+    "Iteration",
     "LoadedAgent",
     "NacreError",
     "NonFiniteError",
@@ -36,6 +39,7 @@ __all__ = [
     "load",
     "make_experiment",
     "make_family",
+    "play",
     "register_algorithm",
     "register_experiment",
     "register_family",
@@ -48,6 +52,7 @@ _MODULES = {
     "Evaluation": "nacre.evaluation",
     "Experiment": "nacre.experiments",
     "Interrupted": "nacre.errors",
+    "Iteration": "nacre.iteration",
     "LoadedAgent": "nacre.loading",
     "NacreError": "nacre.errors",
     "NonFiniteError": "nacre.errors",
@@ -57,6 +62,7 @@ _MODULES = {
     "load": "nacre.loading",
     "make_experiment": "nacre.experiments",
     "make_family": "nacre.tasks",
+    "play": "nacre.playing",
     "register_algorithm": "nacre.agents",
     "register_experiment": "nacre.experiments",
     "register_family": "nacre.tasks",

@@ -68,7 +68,7 @@ class Train:
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """The run folder, new or empty. By default runs/<algorithm>/<task>/seed-<seed>-<time>."""
     seeds: Annotated[int | None, arg(metavar="INT", help_behavior_hint="")] = None
-    """Train so many seeds at once: --seed, --seed + 1 and so on, each in a run folder of its own, DIR/seed-<seed>.
+    """Train this many seeds at once: --seed, --seed + 1 and so on, each in a run folder of its own, DIR/seed-<seed>.
     By default DIR is then runs/<algorithm>/<task>/seeds-<first>-to-<last>-<time>."""
 
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -128,6 +128,8 @@ class Import:
     """Leave out keys of the configuration that are not known."""
     family: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: as the configuration says)")] = None
     """The task family, of the same sizes, such as humanoid-dir-without-forces."""
+    iteration: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the latest)")] = None
+    """Whose networks of CEMRL or DMRLAD, which kept those of many."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """The run folder, new or empty. By default runs/<algorithm>/<task>/seed-<seed>-<time>."""
 
@@ -139,6 +141,7 @@ class Import:
             self.config,
             self.out,
             family=self.family,
+            iteration=self.iteration,
             ignore_unknown=self.ignore_unknown,
             say=_say,
         )

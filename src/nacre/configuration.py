@@ -51,6 +51,11 @@ Fraction = Annotated[float, Bounds(0, 1, open_below=True)]
 """More than 0 and at most 1: a discount, a learning rate."""
 
 
+def whole_episodes(steps: int, horizon: int) -> int:
+    """The steps of as many whole episodes as it takes to have at least `steps`."""
+    return -(-steps // horizon) * horizon
+
+
 def plain_numbers(config: Any) -> None:
     """Makes Python's numbers of NumPy's in a frozen dataclass that is being made, so that JSON and files take them."""
     for field in fields(config):
@@ -73,6 +78,12 @@ class AlgorithmConfig(abc.ABC):
 
     def __post_init__(self) -> None:
         plain_numbers(self)
+
+    @classmethod
+    def for_family(cls, family: TaskFamily) -> AlgorithmConfig:
+        """A starting point for a family that nobody has tuned the algorithm for: amounts of data are in episodes of its
+        horizon, so that :meth:`check` accepts them."""
+        return cls()
 
     @abc.abstractmethod
     def environment_steps(self, train_tasks: int, iterations: int) -> int:

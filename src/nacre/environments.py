@@ -32,6 +32,8 @@ ENVIRONMENTS = {
     "nacre/HopperVel-v0": ("hopper-vel", 200),
     "nacre/Walker2dVelSparse-v0": ("walker-vel-sparse", 200),
     "nacre/HopperVelSparse-v0": ("hopper-vel-sparse", 200),
+    "nacre/SawyerReachSparse-v0": ("sawyer-reach-sparse", 150),
+    "nacre/SawyerPushSparse-v0": ("sawyer-push-sparse", 150),
     "nacre/PointRobotPixels-v0": ("point-robot-pixels", 20),
     "nacre/HalfCheetahVelPixels-v0": ("cheetah-vel-pixels", 200),
 }

@@ -108,7 +108,7 @@ def _state_shapes(learner: Learner) -> Tree:
 def _step_bytes(learner: Learner, memory: Memory, state: Tree, tasks: np.ndarray) -> float:
     """A batch, and its activations: every row goes through every layer, and its gradient back; of the largest phase.
 
-    It is called where nothing is computed. A learner that computes on the host to draw a batch is passed over.
+    It is called without computing anything. A learner that computes on the host to draw a batch is passed over.
     """
     largest = 0.0
     weights = [leaf for leaf in jax.tree.leaves(state.trained.networks) if getattr(leaf, "ndim", 0) == 2]

@@ -4,6 +4,7 @@ the memory."""
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int
 
+from nacre.errors import NacreError
 from nacre.interfaces import Agent, Play, Schedule
 from nacre.protocol import TEST_RETURN, TEST_SUCCESS, Protocol
 from nacre.recovery import Recovery, TaskChange, changes_in, recovery_of
@@ -44,7 +46,7 @@ class TrialResult:
         return values
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Results by task and trial."""
 
@@ -97,6 +99,40 @@ class Evaluation:
     @property
     def _common_episodes(self) -> int:
         return min(len(trial.returns) for trials in self.trials for trial in trials)
+
+    def __repr__(self) -> str:
+        returns = ", ".join(f"{value:.6g}" for value in self.returns_by_episode.mean(axis=0))
+        successes = [] if self.successes_by_episode is None else self.successes_by_episode.mean(axis=0)
+        shares = ", ".join(f"{share:.0%}" for share in successes)
+        size = f"{len(self.tasks)} task(s), {self.protocol.trials} trial(s) each"
+        success = f", success {shares}" if shares else ""
+        return f"<evaluation {self.protocol.name}: {size}, return by episode {returns}{success}>"
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One dictionary for each episode: `task` and `trial` by number, `episode` from 1 on, the parameters of the
+        task as `task_0`, `task_1`, ..., `return`, `length`, and `success` in families that say what it is."""
+        rows = []
+        for number, (task, trials) in enumerate(zip(self.tasks, self.trials, strict=True)):
+            parameters = {f"task_{index}": float(value) for index, value in enumerate(task)}
+            for trial, result in enumerate(trials):
+                for episode, (value, length) in enumerate(zip(result.returns, result.lengths, strict=True)):
+                    place = {"task": number, "trial": trial, "episode": episode + 1}
+                    row = {**place, **parameters, "return": value, "length": length}
+                    success = {} if result.successes is None else {"success": result.successes[episode]}
+                    rows.append({**row, **success})
+        return rows
+
+    def to_frame(self) -> Any:
+        """:meth:`to_rows` as a pandas DataFrame.
+
+        Raises:
+            NacreError: pandas is not installed.
+        """
+        try:
+            pandas = importlib.import_module("pandas")
+        except ImportError:
+            raise NacreError("to_frame needs pandas: pip install pandas; to_rows does without it") from None
+        return pandas.DataFrame(self.to_rows())
 
     def to_json(self) -> dict[str, Any]:
         successes = self.successes_by_episode

@@ -131,7 +131,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder and its parents where they are missing.
+    """Makes a folder and its parents if they are missing.
 
     Raises:
         NacreError: that is not possible.
@@ -277,5 +277,5 @@ def memory_of_machine() -> float:
 
 
 def cannot(verb: str, path: Path, error: OSError) -> NacreError:
-    """The error to raise where the system refuses a file operation."""
+    """The error to raise if the system refuses a file operation."""
     return NacreError(f"cannot {verb} {path}: {error.strerror or error}")

@@ -22,7 +22,7 @@ from nacre.identity import check_stamp
 from nacre.interfaces import Agent, Learner, select
 from nacre.protocol import Protocol
 from nacre.run_folder import CHECKPOINTS, read_run, read_stamp
-from nacre.runtime import learner_for
+from nacre.runtime import learner_for, prepare_jax
 from nacre.tasks.family import TaskFamily, TaskSplit
 from nacre.types import Transition, Tree
 
@@ -92,7 +92,8 @@ def load(
     Raises:
         NacreError: the folder is no run, or the checkpoint is missing, damaged or of another experiment.
     """
-    trained = read_trained(run, checkpoint)
+    with prepare_jax(None):
+        trained = read_trained(run, checkpoint)
     if capacity is None:
         horizon = trained.family.horizon
         capacity = max(10 * horizon, trained.protocol.capacity(horizon))
@@ -136,9 +137,32 @@ class LoadedAgent:
         self._single, self._n = True, 1
         self._belief: Tree | None = None
         self._acted: _Acted | None = None  # what `observe` will complete
+        self._compiled: set[tuple[int, bool]] = set()  # for which numbers of trials, deterministic or not
+
+    def __repr__(self) -> str:
+        begun = "no trial has begun" if self._belief is None else f"in {self._trials_in_words()}"
+        return f"<agent of {self.experiment.name}, {self.checkpoint}: {begun}>"
+
+    @property
+    def family(self) -> TaskFamily:
+        """The task family that it was trained on."""
+        return self._family
+
+    @property
+    def sees_task(self) -> bool:
+        """Whether it is given its task, instead of inferring it."""
+        return self._agent.sees_task
+
+    @property
+    def sees_sparse_reward(self) -> bool:
+        """Whether :meth:`observe` needs the sparse reward."""
+        return self._agent.sees_sparse_reward
 
     def begin_trial(self, n: int | None = None, *, task: Values | None = None) -> None:
         """Forgets the task: begins a new trial, or n new trials at once.
+
+        The first time for a number of trials, all that a trial needs is compiled here, which may take seconds, so that
+        nothing waits for it later.
 
         Args:
             n: None: one trial, and arrays without a leading axis.
@@ -165,12 +189,31 @@ class LoadedAgent:
         self._seen = np.zeros(self._n, int)
         self._acted = None
         self._belief = _begin(self._agent, self._params, self._keys, tasks)
+        if (self._n, self.deterministic) not in self._compiled:
+            self._compile(self._belief)
+            self._compiled.add((self._n, self.deterministic))
+
+    def _compile(self, belief: Tree) -> None:
+        """Calls every program once, and forgets what it returns. Twice, as what goes round may change its type."""
+        agent, params, keys, time = self._agent, self._params, self._keys, np.int32(0)
+        observation = np.zeros((self._n, *self._family.observation_shape), self._family.observation_dtype)
+        everywhere, zeros = np.ones(self._n, bool), np.zeros(self._n, np.float32)
+        for _ in range(2):
+            before = belief
+            action, belief = _act(
+                agent, params, belief, observation, keys, time, everywhere, deterministic=self.deterministic
+            )
+            belief = _select(everywhere, belief, before)
+            transition: Any = Transition(observation, np.array(action), zeros, zeros, observation, everywhere)  # pyright: ignore[reportArgumentType]
+            belief = _observe(agent, params, belief, transition, everywhere)
+            belief = _end_episode(agent, params, belief, keys, time, everywhere, everywhere)
+            belief = _begin_episode(agent, params, belief, keys, time, everywhere)
 
     def begin_episode(self) -> None:
         """Begins an episode without ending one, in all trials: what the agent draws for an episode, such as a guess of
         the task, is drawn anew; what it has inferred stays.
 
-        `begin_trial` does this already, and so does `observe` where an episode has ended. It is for an episode that
+        `begin_trial` does this already, and so does `observe` when an episode has ended. It is for an episode that
         was broken off, and for looking at several draws of one belief.
 
         Raises:
@@ -197,7 +240,7 @@ class LoadedAgent:
 
         Raises:
             RuntimeError: no trial has begun.
-            ValueError: the observation is of another shape, or no picture of uint8 where it has to be one.
+            ValueError: the observation is of another shape, or is no picture of uint8 although it has to be one.
             NacreError: it is not finite.
         """
         if self._belief is None:

@@ -27,7 +27,7 @@ class Lock:
     """A folder that this process alone may write.
 
     Fields: `folder` (as the user named it), `descriptor` (the open folder, wherever it is moved) and `is_sure` (off
-    where the file system has no locks).
+    if the file system has no locks).
     """
 
     folder: Path

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import hashlib
 import io
+import logging
 import math
 import os
 import re
@@ -22,13 +23,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextCol
 from rich.text import Text
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
-from tensorboardX.summary import scalar
+from tensorboardX.summary import hparams, scalar
 
 from nacre.errors import NacreError, printable, shown
 from nacre.files import append_durably, cannot, check_is_file, write_atomically
 from nacre.locks import check_place
 from nacre.protocol import TEST_RETURN, TEST_SUCCESS
 from nacre.types import Metrics
+
+LOGGER = logging.getLogger("nacre")
+"""Gets every line that training prints."""
 
 CSV = "progress.csv"
 LARGEST = 1e100
@@ -194,13 +198,20 @@ class TensorBoard:
     run waiting for ever.
     """
 
-    def __init__(self, folder: Path, first_step: int = 0, groups: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        first_step: int = 0,
+        groups: Mapping[str, str] | None = None,
+        configuration: Mapping[str, Any] | None = None,
+    ):
         """Opens a file of events.
 
         Args:
             folder: of the run.
             first_step: where the run goes on; TensorBoard forgets what a killed one wrote from there.
             groups: the algorithm's own; see :func:`tensorboard_tag`.
+            configuration: for the page of hyperparameters: the experiment as JSON values.
 
         Raises:
             NacreError: the disk is full, read-only or the like.
@@ -212,12 +223,16 @@ class TensorBoard:
             self._writer = EventsWriter(str(folder / "events"), f".{os.getpid()}")
             start = SessionLog(status=SessionLog.SessionStatus.START)
             self._writer.write_event(Event(wall_time=time.time(), step=first_step, session_log=start))
+            if configuration is not None:
+                measures = [tensorboard_tag(TEST_RETURN, self._groups)]
+                for summary in hparams(_flat(configuration), dict.fromkeys(measures)):
+                    self._writer.write_event(Event(wall_time=time.time(), step=first_step, summary=summary))
             self._writer.flush()
         except OSError as error:
             raise cannot("write events in", folder, error) from error
 
     def write(self, step: int, row: Metrics) -> None:
-        """Writes every column of a row that has a value; NaN stands for none.
+        """Writes every column of a row that has a value; NaN stands for none. `step` is of the environment.
 
         Raises:
             NacreError: the disk is full or the like, or the run folder was moved or removed.
@@ -239,6 +254,17 @@ class TensorBoard:
             self._writer.close()
         except OSError as error:
             raise cannot("write events in", self._folder, error) from error
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Hyperparameters by dotted names: numbers, truth values and text."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value if isinstance(value, bool | int | float | str) else str(value)
+    return flat
 
 
 _GROUPS = {
@@ -279,9 +305,25 @@ class Console:
     columns.
     """
 
-    def __init__(self, iterations: int, *, complete: int = 0, console: rich.console.Console | None = None):
-        """`complete`: how many of the `iterations` are complete already, in a resumed run."""
-        self._console = console or rich.console.Console(highlight=False, file=cast(IO[str], _Lasting(sys.stdout)))
+    def __init__(
+        self,
+        iterations: int,
+        *,
+        complete: int = 0,
+        console: rich.console.Console | None = None,
+        quiet: bool = False,
+    ):
+        """
+        Args:
+            iterations: of the run.
+            complete: how many of them are complete already, in a resumed run.
+            console: where to print; None: the standard output.
+            quiet: nothing is printed. Every line goes to the logger `nacre` in any case.
+        """
+        self._quiet = quiet
+        if console is None:
+            console = rich.console.Console(highlight=False, file=cast(IO[str], _Lasting(sys.stdout)), quiet=quiet)
+        self._console = console
         self._iterations, self._complete, self._complete_before = iterations, complete, complete
         self._first: tuple[int, float] | None = None  # complete iterations and time at the end of the first one here
         self._phase, self._is_gradient = "", False
@@ -293,7 +335,7 @@ class Console:
             BarColumn(bar_width=24),
             _Amount(),
             console=self._console,
-            disable=not self._console.is_terminal,
+            disable=quiet or not self._console.is_terminal,
         )
         self._whole = self._bars.add_task(self._number(complete + 1), total=iterations, completed=complete, note=" ")
         self._part = self._bars.add_task("", total=None, note=None)
@@ -310,6 +352,7 @@ class Console:
 
     def message(self, text: str) -> None:
         """Prints a line, above the bar if there is one."""
+        LOGGER.info("%s", printable(text))
         self._console.print(printable(text), markup=False, soft_wrap=True)
 
     def phase(self, name: str, total: int | None = None, *, done: int = 0) -> None:
@@ -331,6 +374,8 @@ class Console:
         """Says that a signal has arrived. It may be called in a signal handler: it prints nothing through Python's
         streams, which the interrupted code may be using."""
         note = "stopping at the next safe point, and saving (once more: at once)"
+        if self._quiet:
+            return
         if self._console.is_terminal:
             self._bars.note = note
         else:
@@ -352,7 +397,8 @@ class Console:
         self._complete = self._complete + 1 if complete is None else complete
         left = self._time_left()
         parts = [self._number(self._complete), *_test_results(rows), *self._rates()]
-        if self._console.is_terminal:
+        if self._console.is_terminal and not self._quiet:
+            LOGGER.info("%s", " · ".join([*parts, left]))
             self._console.print(Text(" · ".join(parts)))
         else:
             self.message(" · ".join([*parts, left]))

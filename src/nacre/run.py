@@ -31,6 +31,7 @@ from nacre.errors import NonFiniteError, SimulationError
 from nacre.experiments import Experiment, family_of
 from nacre.identity import check_stamp
 from nacre.interfaces import Learner, Phase, Schedule
+from nacre.iteration import Iteration
 from nacre.logs import CSV, ProgressLog, TensorBoard
 from nacre.metrics import StepMetrics
 from nacre.progress import check_fits_phases, check_progress
@@ -83,6 +84,7 @@ class Run:
         self._totals: metrics.Totals | None = None  # of the gradient steps of this iteration
         self._seconds = 0.0  # of all iterations
         self._steps = self._rollouts = 0  # that were played
+        self._complete_steps = 0  # in complete iterations
         self._log = ProgressLog(folder)
         self._stamp = read_stamp(folder, experiment, split)
         self.notes: list[str] = []
@@ -106,6 +108,16 @@ class Run:
         """The phase that comes next, or goes on; None: the iteration is evaluated next."""
         phases = self.phases
         return phases[self.position.phase] if self.position.phase < len(phases) else None
+
+    @property
+    def iteration(self) -> Iteration:
+        """The latest iteration, which this process has done."""
+        return Iteration(self.folder, self.experiment, self.position.iteration, dict(self.row))
+
+    @property
+    def next_step(self) -> int:
+        """The least number of environment steps that the next iteration can end with; 0 before the first one."""
+        return self._complete_steps + 1 if self.position.iteration else 0
 
     @property
     def is_complete(self) -> bool:
@@ -182,9 +194,9 @@ class Run:
         }
         self._write_segment()
         self._log.append(self.row)
-        board.write(self.position.iteration, self.row)
+        board.write(self._steps, self.row)
         self.position = Position(self.position.iteration + 1, 0, 0)
-        self._visits, self._totals = [], None
+        self._visits, self._totals, self._complete_steps = [], None, self._steps
         if self.position.iteration % self.experiment.checkpoint_every == 0 or self.is_complete:
             save_best(self.save({TEST_RETURN: self.row[TEST_RETURN]}), TEST_RETURN)
 
@@ -270,6 +282,8 @@ class Run:
                 # What was collected after the checkpoint may be there as well. Earlier versions collected once.
                 visits = self._visits = visits[: progress.get("visits", len(visits))]
             self._remember(visits)
+            if number < iteration:
+                self._complete_steps = self._steps
         self._check_log(iteration, progress.get("log"))
 
     def _check_log(self, rows: int, digest: str | None) -> None:

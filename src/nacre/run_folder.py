@@ -128,7 +128,7 @@ def create_run_folder(out: Path | None, experiment: Experiment, split: TaskSplit
 
 
 def find_seeds(folder: Path) -> list[Path]:
-    """The `seed-<seed>` folders in a folder, by seed; none where it is a run itself."""
+    """The `seed-<seed>` folders in a folder, by seed; none if it is a run itself."""
     if (folder / EXPERIMENT).exists() or not folder.is_dir():
         return []
     try:
@@ -321,7 +321,7 @@ def _remove_unfinished(folder: Path) -> None:
     for path in found:
         name = re.sub(r"seed-\d+(/|$)", "", path.relative_to(folder).as_posix(), count=1)
         if name and name not in made:
-            raise NacreError(f"{folder} is not empty, and its {path.relative_to(folder)} is nobody's leftover")
+            raise NacreError(f"{folder} is not empty, and nacre did not write its {path.relative_to(folder)}")
     mark = folder / UNFINISHED  # it goes last, so that a kill leaves the folder unfinished
     remove([path for path in found if not path.is_dir() and path != mark])
     for path in reversed(found):

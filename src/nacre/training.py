@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from nacre.collect import run_schedules
-from nacre.errors import Interrupted, NacreError, SimulationError, printable, shown
+from nacre.errors import Interrupted, NacreError, SimulationError, shown
 from nacre.estimate import MOST_SEEDS, Estimate, check_memory
-from nacre.experiments import Experiment, family_of, validate
+from nacre.experiments import Experiment, family_of, to_json, validate
 from nacre.extensions import command
 from nacre.gradient_steps import update_seeds
 from nacre.interfaces import Phase
+from nacre.iteration import OnIteration, asks_to_stop
 from nacre.logs import EVALUATE, Console, TensorBoard
 from nacre.run import Run, iterations_begun
 from nacre.run_folder import (
@@ -41,7 +42,14 @@ from nacre.types import Metrics
 from nacre.warm_start import resolve_warm_start
 
 
-def train(experiment: Experiment, out: Path | str | None = None, *, seeds: int | None = None) -> Path:
+def train(
+    experiment: Experiment,
+    out: Path | str | None = None,
+    *,
+    seeds: int | None = None,
+    on_iteration: OnIteration | None = None,
+    quiet: bool = False,
+) -> Path:
     """Meta-trains an experiment from the beginning, or several seeds of it at once.
 
     Args:
@@ -49,6 +57,10 @@ def train(experiment: Experiment, out: Path | str | None = None, *, seeds: int |
         out: the run folder, which must not exist or be empty; None: runs/<algorithm>/<task>/<seed and time>.
         seeds: how many seeds to train in this process, from the experiment's own on: seed, seed + 1, ... Each has the
             run folder seed-<seed> in `out`, and becomes what it would be alone. None: the experiment's own, in `out`.
+        on_iteration: is called with an :class:`nacre.Iteration` after each iteration of each run, when its row and its
+            checkpoint are written. If it returns "stop", or raises an exception, the run is saved first, so that
+            :func:`resume` can go on with it; "stop" ends one seed and not the others.
+        quiet: prints nothing. What is printed goes to the logger `nacre` of :mod:`logging` in any case, at INFO.
 
     Returns:
         `out`, or the folder that was made.
@@ -59,6 +71,7 @@ def train(experiment: Experiment, out: Path | str | None = None, *, seeds: int |
             wait for that.
         NonFiniteError, SimulationError: a loss, parameter, observation or reward is not finite; the last checkpoint
             is good.
+        and what `on_iteration` raises.
     """
     family = family_of(experiment)
     validate(experiment, family)
@@ -76,7 +89,7 @@ def train(experiment: Experiment, out: Path | str | None = None, *, seeds: int |
                 runs = [folder]
             else:
                 folder, runs = stack.enter_context(new_seeds(folder, experiments, splits))
-            _Group(folder, runs, experiments, splits).to_the_end()
+            _Group(folder, runs, experiments, splits).to_the_end(on_iteration, quiet)
     return folder
 
 
@@ -91,20 +104,28 @@ def plan(experiment: Experiment, seeds: int | None = None) -> Estimate:
         return check_memory(experiment, 1 if seeds is None else len(_with_seeds(experiment, seeds)))
 
 
-def resume(run: Path | str, iterations: int | None = None) -> Path:
+def resume(
+    run: Path | str,
+    iterations: int | None = None,
+    *,
+    on_iteration: OnIteration | None = None,
+    quiet: bool = False,
+) -> Path:
     """Continues a run as if it had not been interrupted, from its latest intact checkpoint; or several seeds at once.
 
     Args:
         run: the run folder, or the folder in which several seeds are.
         iterations: a new total number of iterations; None: as the experiment says.
+        on_iteration: as in :func:`train`. It is called again for iterations that are done again after a kill.
+        quiet: as in :func:`train`.
 
     Returns:
         the folder.
 
     Raises:
         NacreError: the folder is no run, another process trains it, what is needed of it is missing or damaged, or
-            it has more than `iterations` iterations already; its seeds are of different experiments.
-        and what :func:`train` raises.
+            it has more than `iterations` iterations already; its seeds are of different experiments; and all that
+            :func:`train` raises it for.
     """
     folder = Path(run)
     with locked_runs(folder) as runs:
@@ -127,12 +148,12 @@ def resume(run: Path | str, iterations: int | None = None) -> Path:
                 if iterations is not None:
                     rewrite_experiment(each.folder, each.experiment)
                 each.drop_the_future()
-            group.to_the_end()
+            group.to_the_end(on_iteration, quiet)
     return folder
 
 
 def _with_seeds(experiment: Experiment, seeds: int) -> list[Experiment]:
-    """The experiment with so many seeds from its own on."""
+    """The experiment with this many seeds, from its own on."""
     if not 1 <= seeds <= MOST_SEEDS:
         raise NacreError(f"seeds is {shown(seeds)}; allowed: 1 to {MOST_SEEDS}")
     most = 2**32 - experiment.seed
@@ -177,30 +198,25 @@ class _Group:
             self.simulators.load_state_dict(first.remembered)
         self.signals: list[int] = []
 
-    def to_the_end(self) -> None:
-        """Runs the iterations that are left."""
+    def to_the_end(self, on_iteration: OnIteration | None = None, quiet: bool = False) -> None:
+        """Runs the iterations that are left, or until `on_iteration` ends them."""
         left = [run for run in self.runs if not run.is_complete]
         if not left:
             complete = max(run.position.iteration for run in self.runs)
             again = command("resume", self.folder, "--iterations", 2 * complete)
-            print(printable(f"{self.folder}: all {complete} iterations are complete. For more: {again}"))
+            Console(complete, quiet=quiet).message(
+                f"{self.folder}: all {complete} iterations are complete. For more: {again}"
+            )
             return
         iterations = max(run.experiment.iterations for run in left)
         complete = min(run.position.iteration for run in left)
         with (
             contextlib.closing(self.simulators),
             contextlib.ExitStack() as boards,
-            Console(iterations, complete=complete) as self.console,
+            Console(iterations, complete=complete, quiet=quiet) as self.console,
             _signals(self.folder, self.console.stopping) as self.signals,
         ):
-            self.boards = {
-                run.folder: boards.enter_context(
-                    contextlib.closing(
-                        TensorBoard(run.folder, run.position.iteration, run.experiment.algorithm.tensorboard_groups)
-                    )
-                )
-                for run in left
-            }
+            self.boards = {run.folder: boards.enter_context(contextlib.closing(_board(run))) for run in left}
             self._announce(left)
             for run in left:
                 if run.saved is None:
@@ -208,13 +224,31 @@ class _Group:
             while left:
                 # Those that are behind, after a kill, first catch up with the others.
                 position = min(run.position for run in left)
-                self._iterate([run for run in left if run.position == position])
+                iterated = [run for run in left if run.position == position]
+                self._iterate(iterated)
                 slowest = min(run.position.iteration for run in left)
                 if slowest > complete:
                     complete = slowest
                     rows = [run.row for run in left if run.position.iteration == complete]
                     self.console.iteration(*rows, complete=complete)
-                left = [run for run in left if not run.is_complete]
+                stopped = self._tell(iterated, on_iteration)
+                left = [run for run in left if not run.is_complete and run not in stopped]
+
+    def _tell(self, runs: Sequence[Run], on_iteration: OnIteration | None) -> list[Run]:
+        """Tells who watches of an iteration of runs; returns those that should stop, saved. An exception of
+        `on_iteration` finds all runs saved."""
+        if on_iteration is None:
+            return []
+        try:
+            stopped = [run for run in runs if asks_to_stop(on_iteration, run.iteration)]
+        except BaseException:
+            for run in self.runs:
+                run.save_if_new()
+            raise
+        for run in stopped:
+            run.save_if_new()
+            self.console.message(f"{run.folder}: stopped as asked after iteration {run.position.iteration}, and saved")
+        return stopped
 
     def _announce(self, left: Sequence[Run]) -> None:
         seeds = [run.experiment.seed for run in self.runs]
@@ -291,6 +325,11 @@ class _Group:
             for run in self.runs:
                 run.save_if_new()
             raise Interrupted(self.folder, self.signals[0])
+
+
+def _board(run: Run) -> TensorBoard:
+    config = run.experiment.algorithm
+    return TensorBoard(run.folder, run.next_step, config.tensorboard_groups, to_json(run.experiment))
 
 
 @contextlib.contextmanager

@@ -22,6 +22,18 @@ Tree = Any
 """Any JAX pytree (parameters, beliefs): what is inside is the business of the algorithm that made it."""
 
 
+def short_repr(self: Any) -> str:
+    """How a NamedTuple of arrays is shown: small arrays as they are, of others type and shape."""
+
+    def field(content: Any) -> str:
+        if content is None or np.size(content) > 8:
+            return "None" if content is None else f"{np.asarray(content).dtype}{list(np.shape(content))}"
+        return np.array2string(np.asarray(content), precision=4, separator=", ", max_line_width=10_000)
+
+    fields = ", ".join(f"{name}={field(content)}" for name, content in zip(self._fields, self, strict=True))
+    return f"{type(self).__name__}({fields})"
+
+
 class Transition(NamedTuple):
     """One time step of N trials, as an agent observes it.
 
@@ -40,7 +52,7 @@ class Transition(NamedTuple):
 class Stretch(NamedTuple):
     """Consecutive whole episodes of n tasks, one after another, oldest first.
 
-    What is left of `size` repeats them from the first on, so that `transitions` serve where a mask is of no use.
+    What is left of `size` repeats them from the first on, so that `transitions` serve if a mask is of no use.
     """
 
     transitions: Transition
@@ -48,7 +60,7 @@ class Stretch(NamedTuple):
     begins: Bool[Array, "n size"]
     """Whether a transition is the first of its episode."""
     mask: Bool[Array, "n size"]
-    """False where the episodes are repeated."""
+    """False for repeated episodes."""
 
 
 @dataclass(frozen=True)

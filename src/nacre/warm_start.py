@@ -18,9 +18,10 @@ import numpy as np
 from nacre.checkpoint import read_part
 from nacre.errors import NacreError
 from nacre.experiments import Experiment
+from nacre.extensions import command
 from nacre.interfaces import Learner
 from nacre.loading import find_checkpoint
-from nacre.original import NETWORK_FILES, has_networks, read_networks
+from nacre.original import NETWORK_FILES, has_networks, is_to_be_imported, read_networks
 from nacre.run_folder import EXPERIMENT
 from nacre.types import Tree
 
@@ -65,6 +66,11 @@ def _find_networks(source: Path) -> Path:
         return find_checkpoint(source, "latest")
     if source.is_file() or has_networks(source):
         return source
+    if is_to_be_imported(source):
+        raise NacreError(
+            f"warm_start is {str(source)!r}, networks of CEMRL or DMRLAD: import them first, and begin with the "
+            f"run that this makes: {command('import', source)}"
+        )
     if not source.exists():
         raise NacreError(f"warm_start is {str(source)!r}, which does not exist")
     raise NacreError(

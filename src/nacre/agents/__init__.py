@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nacre.agents.blind.config import BlindConfig
 from nacre.agents.cemrl.config import CemrlConfig
+from nacre.agents.dmrlad.config import DmrladConfig
 from nacre.agents.oracle.config import OracleConfig
 from nacre.agents.pearl.config import PearlConfig
 from nacre.configuration import AlgorithmConfig
@@ -57,6 +58,13 @@ ALGORITHMS: dict[str, Algorithm] = {
             CemrlConfig,
             learner="nacre.agents.cemrl.learner:CemrlLearner",
             experiments="nacre.experiments.cemrl",
+            report="nacre.agents.cemrl.report",
+        ),
+        Algorithm(
+            "dmrlad",
+            DmrladConfig,
+            learner="nacre.agents.dmrlad.learner:DmrladLearner",
+            experiments="nacre.experiments.dmrlad",
             report="nacre.agents.cemrl.report",
         ),
         Algorithm(

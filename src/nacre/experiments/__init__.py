@@ -17,6 +17,8 @@ from nacre.experiments.experiment import (
     to_json,
 )
 from nacre.experiments.limits import validate
+from nacre.experiments.own_family import for_own_family, own_names
+from nacre.tasks import FAMILIES, OURS
 
 _REGISTERED: dict[str, NamedExperiment] = {}
 
@@ -50,17 +52,24 @@ def register_experiment(experiment: Experiment, description: str) -> None:
 def make_experiment(name: str, /, **overrides: Any) -> Experiment:
     """The experiment called `name`, with some fields replaced.
 
-    `overrides` may name any field of :class:`Experiment` or of its algorithm's configuration, for example `seed=1,
-    iterations=60`.
+    Args:
+        name: a named experiment. Or an algorithm and a family of one's own, such as "pearl/windy-line": a starting
+            point whose amounts of data are in episodes of the family's horizon.
+        overrides: any fields of :class:`Experiment` or of its algorithm's configuration, for example `seed=1,
+            iterations=60`.
 
     Raises:
         NacreError: there is no such experiment or field, or a value is not of the field's type.
     """
     named = named_experiments()
     if name not in named:
+        algorithm, _, family = name.partition("/")
+        if algorithm in ALGORITHMS and family in FAMILIES and family not in OURS:
+            return override(for_own_family(algorithm, family, overrides.get("family_options", ())), overrides)
         raise NacreError(
             f"unknown experiment {name!r} (one of your own is registered first: nacre.register_experiment, or nacre "
-            f"--import MODULE): {nearest(name, named)}"
+            "--import MODULE; for a family of your own name an algorithm and the family, such as pearl/my-family): "
+            f"{nearest(name, [*named, *own_names()])}"
         )
     return override(named[name].experiment, overrides)
 

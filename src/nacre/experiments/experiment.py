@@ -35,7 +35,7 @@ Tasks = Annotated[int, Bounds(1, 100_000)]
 @dataclass(frozen=True)
 class Experiment:
     """A complete configuration: with it, what `warm_start` names, and the same machine and versions, a run can be
-    repeated to the bit."""
+    repeated exactly."""
 
     name: str
     """Algorithm and task, <algorithm>/<task>; also where runs are written below runs/."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from nacre.agents.multitask.config import MultitaskConfig
-from nacre.experiments.experiment import Experiment, NamedExperiment
+from nacre.experiments.experiment import Experiment, NamedExperiment, options
 
 _QUICK: dict[str, Any] = {
     "hidden_size": 64,
@@ -45,6 +45,34 @@ _TABLE: tuple[tuple[str, str, int, int, dict[str, Any], dict[str, Any], str], ..
     ),
     ("cheetah-vel", "cheetah-vel", 100, 30, {"iterations": 200}, {}, "a half-cheetah runs at a speed"),
     ("cheetah-dir", "cheetah-dir", 2, 2, {"iterations": 200}, _TWO_TASKS, "a half-cheetah runs forward or backward"),
+    (
+        "cheetah-stationary-multi-task",
+        "cheetah-multi-task",
+        60,
+        30,
+        {"task_list": "seeded", "iterations": 200, "family_options": options(variants=("velocity", "jumping"))},
+        {},
+        "a half-cheetah runs at a speed, or jumps",
+    ),
+    (
+        "cheetah-vel-sparse",
+        "cheetah-vel-sparse",
+        100,
+        30,
+        {"task_list": "seeded", "iterations": 200},
+        {},
+        "a half-cheetah runs at a speed; sparse reward",
+    ),
+    (
+        "cheetah-goal-sparse",
+        "cheetah-goal-sparse",
+        50,
+        30,
+        {"task_list": "seeded", "iterations": 200},
+        {},
+        "a half-cheetah runs to a place; sparse reward",
+    ),
+    ("ant-vel-sparse", "ant-vel-sparse", 50, 15, {"task_list": "seeded"}, {}, "an ant runs at a speed; sparse reward"),
     ("ant-dir", "ant-dir", 2, 2, {}, _TWO_TASKS, "an ant runs forward or backward"),
     (
         "ant-random-dir",

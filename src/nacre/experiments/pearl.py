@@ -58,7 +58,7 @@ EXPERIMENTS: tuple[NamedExperiment, ...] = (
                 exploration_episodes=5,
             ),
         ),
-        "a point searches a hidden goal on a half circle; reward only near it",
+        "a point looks for a hidden goal on a half circle; reward only near it",
     ),
     NamedExperiment(
         Experiment(

@@ -33,7 +33,7 @@ class MLP(eqx.Module):
     """Linear layers with an activation between them.
 
     It maps rows, not single vectors: every weight gradient is then one matrix product, also under the bfloat16 rule
-    of :func:`matmul`, where a `vmap` over rows would form one outer product per row.
+    of :func:`matmul`, whereas a `vmap` over rows would form one outer product per row.
     """
 
     weights: tuple[Float32[Array, "fan_in fan_out"], ...]

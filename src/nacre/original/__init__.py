@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nacre.original import networks
+from nacre.original import cemrl_networks, networks
 
 NETWORK_FILES = f"a folder of the original PEARL code with {', '.join(networks.FILES.values())}"
 """What holds networks of an old code base, in words for a message."""
@@ -15,6 +15,11 @@ NETWORK_FILES = f"a folder of the original PEARL code with {', '.join(networks.F
 def has_networks(folder: Path) -> bool:
     """Whether a folder holds a file of networks of an old code base."""
     return any((folder / file).exists() for file in networks.FILES.values())
+
+
+def is_to_be_imported(folder: Path) -> bool:
+    """Whether a folder holds networks of an old code base of which a run has to be made first."""
+    return folder.is_dir() and bool(cemrl_networks.saved_iterations(folder))
 
 
 def read_networks(folder: Path) -> dict[str, np.ndarray]:

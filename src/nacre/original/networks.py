@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,17 @@ FILES = {
 
 ACTING = ("context_encoder.pth", "policy.pth")
 """All that the original code's own simulation script reads, and so what people kept and passed on."""
+
+
+class OldNetworks(NamedTuple):
+    """Networks that were found."""
+
+    arrays: dict[str, np.ndarray]
+    """By where they belong in what a learner has trained, such as `.target_value.weights[0]`."""
+    files: Mapping[str, str]
+    """The file of each place that arrays were read for."""
+    missing: list[str]
+    """Files without which an agent can act, and not learn on."""
 
 
 def missing_files(folder: Path) -> list[str]:
@@ -82,11 +94,23 @@ def mlp_leaves(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     expected = {f"{layer}.{kind}" for layer in [*layers, *heads] for kind in ("weight", "bias")}
     if odd := expected ^ state.keys():
         name = min(odd)
-        raise NacreError(f"is not of the original PEARL code: it has {'no' if name in expected else 'a'} {name!r}")
+        raise NacreError(f"is not of the original code: it has {'no' if name in expected else 'a'} {name!r}")
     outputs = [["last_fc", *heads] if layer == "last_fc" else [layer] for layer in layers]
     leaves: dict[str, np.ndarray] = {}
     for number, parts in enumerate(outputs):
-        weight, bias = (np.concatenate([state[f"{part}.{kind}"] for part in parts]) for kind in ("weight", "bias"))
-        leaves[f".weights[{number}]"] = np.ascontiguousarray(weight.T, np.float32)
-        leaves[f".biases[{number}]"] = bias.astype(np.float32)
+        own = [{kind: state[f"{part}.{kind}"] for kind in ("weight", "bias")} for part in parts]
+        leaves[f".weights[{number}]"], leaves[f".biases[{number}]"] = side_by_side(own)
     return leaves
+
+
+def side_by_side(layers: Sequence[Mapping[str, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Linear layers on the same input as one: weights (fan_in, fan_out) and biases (fan_out,), float32.
+
+    Raises:
+        NacreError: their sizes are impossible; the message goes on from the name of the file.
+    """
+    weights, biases = ([layer[kind] for layer in layers] for kind in ("weight", "bias"))
+    for weight, bias in zip(weights, biases, strict=True):
+        if weight.ndim != 2 or bias.shape != weight.shape[:1] or weight.shape[1:] != weights[0].shape[1:]:
+            raise NacreError(f"is not of the original code: a layer has weights {weight.shape} and biases {bias.shape}")
+    return np.ascontiguousarray(np.concatenate(weights).T, np.float32), np.concatenate(biases).astype(np.float32)

@@ -1,4 +1,5 @@
-"""Makes run folders out of what the original PEARL code left behind, so that its agents can be evaluated."""
+"""Makes run folders out of what the original code of PEARL, CEMRL and DMRLAD left behind, so that its agents can be
+evaluated."""
 
 from __future__ import annotations
 
@@ -11,16 +12,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nacre.agents import algorithm_of
+from nacre.agents.cemrl.config import CemrlConfig
+from nacre.agents.pearl.config import PearlConfig
 from nacre.checkpoint import checkpoint_label, save_checkpoint
 from nacre.errors import NacreError
 from nacre.experiments import Experiment, family_of
+from nacre.original import cemrl_networks, networks
+from nacre.original.cemrl_tasks import known_split
 from nacre.original.configs import read_old_config, validate_old
 from nacre.original.forces import about_contact_forces
-from nacre.original.networks import FILES, missing_files, read_old_networks
+from nacre.original.networks import OldNetworks
 from nacre.run_folder import CHECKPOINTS, VARIANT, new_run, read_stamp
 from nacre.runtime import Stream, learner_for, prepare_jax, seed_of
 from nacre.seeds import key_of
-from nacre.tasks import make_family, split_tasks
+from nacre.tasks import TaskFamily, make_family, split_tasks
 from nacre.warm_start import resolve_warm_start, take_networks
 
 
@@ -30,23 +36,25 @@ def import_old_run(
     out: Path | str | None = None,
     *,
     family: str | None = None,
+    iteration: int | None = None,
     ignore_unknown: bool = False,
     say: Callable[[str], None] = lambda message: None,
 ) -> Path:
-    """Makes a run folder with the networks of a folder of the original PEARL code.
+    """Makes a run folder with the networks of a folder of the original code of PEARL, CEMRL or DMRLAD.
 
     It is a run that was given these networks (`warm_start`) and has not begun to train: :func:`nacre.evaluate` and
     :func:`nacre.load` take it as any other, and :func:`nacre.resume` would train it from the first iteration on.
-    Nothing but the networks and the configuration is read. If encoder and policy alone were kept, the run can be
-    evaluated and loaded, and not be resumed.
+    Nothing but the networks, what their inputs are normalised with, and the configuration is read. If only what an
+    agent acts with was kept, the run can be evaluated and loaded, and not be resumed.
 
     Args:
-        folder: it holds context_encoder.pth and policy.pth, and, if they were kept, qf1.pth, qf2.pth, vf.pth and
-            target_vf.pth.
+        folder: it holds the networks: context_encoder.pth, policy.pth and so on of PEARL, or encoder_itr_<n>.pth,
+            policy_itr_<n>.pth, replay_buffer_stats_dict_<n>.p and so on of CEMRL and DMRLAD.
         config: its configuration; None: the variant.json in it.
         out: the run folder, which must not exist or be empty; None: runs/<algorithm>/<task>/<seed and time>.
         family: the task family in place of the one that the configuration names, of the same sizes, such as
             "humanoid-dir-without-forces".
+        iteration: whose networks of CEMRL or DMRLAD; None: the latest that were saved.
         ignore_unknown: whether keys of the configuration that are not known are left out.
         say: called with a sentence about each thing that is not as it was in the original run.
 
@@ -63,29 +71,31 @@ def import_old_run(
         raise NacreError(f"{folder} is not a folder")
     if not path.exists():
         raise NacreError(f"{path} does not exist; the original run's configuration is needed: --config FILE.json")
-    experiment, messages = read_old_config(path, ignore_unknown)
+    experiment, messages = read_old_config(path, ignore_unknown, of_run=True)
     for message in messages:
         say(f"{path}: {message}")
-    # No configuration names the width of the encoder, which was written into the code.
-    arrays, missing = read_old_networks(folder, acting_suffices=True), missing_files(folder)
-    width = len(arrays[".networks.encoder.biases[0]"])
-    algorithm = dataclasses.replace(experiment.algorithm, encoder_hidden_size=width)
-    experiment = dataclasses.replace(experiment, algorithm=algorithm, warm_start=str(folder.absolute()))
-    read = experiment
+    read = experiment = dataclasses.replace(experiment, warm_start=str(folder.absolute()))
     if family is not None:
         experiment = _in_family(experiment, family)
     world = family_of(experiment)
     validate_old(path, read, experiment)
+    experiment, old = _read_networks(folder, iteration, experiment, world)
     learner = learner_for(experiment, world)
     with prepare_jax(None):
-        experiment = experiment if missing else resolve_warm_start(experiment, learner)
-        split = split_tasks(world, experiment.train_tasks, experiment.test_tasks, experiment.seed, experiment.task_list)
+        is_pearl = isinstance(experiment.algorithm, PearlConfig)
+        if is_pearl and not old.missing:
+            experiment = resolve_warm_start(experiment, learner)
+        known = None if is_pearl else known_split(experiment)
+        split = known or split_tasks(
+            world, experiment.train_tasks, experiment.test_tasks, experiment.seed, experiment.task_list
+        )
         state = learner.initial_state(key_of(seed_of(experiment, Stream.NETWORKS)))
-        if missing:
-            say(f"{folder} has no {', '.join(missing)}: the run can be evaluated and loaded, but not resumed")
-            state = state._replace(trained=_kept(state.trained, arrays, folder))
-        else:
+        if old.missing:
+            say(f"{folder} has no {', '.join(old.missing)}: the run can be evaluated and loaded, but not resumed")
+        if is_pearl and not old.missing:
             state = state._replace(trained=take_networks(state.trained, experiment))
+        else:
+            state = state._replace(trained=_placed(state.trained, old, folder))
         progress = {"iterations": 0, "updates": 0, "totals": None, "seconds": 0.0}
 
         def fill(run: Path) -> None:
@@ -93,19 +103,39 @@ def import_old_run(
             save_checkpoint(run / CHECKPOINTS, checkpoint_label(0), state, stamped, keep=1)
 
         with new_run(None if out is None else Path(out), experiment, split, fill) as run:
-            if not world.has_published_tasks:
+            if known is None and experiment.task_list != "published":
                 say(_lost_tasks(experiment))
-            forces = about_contact_forces(arrays, world)
+            forces = about_contact_forces(old.arrays, world) if is_pearl else None
             if forces is not None:
                 say(f"{folder}: {forces}")
     return run
 
 
-def _kept(trained: Any, arrays: dict[str, np.ndarray], folder: Path) -> Any:
-    """What is trained, with the networks that were kept, and None in place of all others and of the optimisers."""
+def _read_networks(
+    folder: Path, iteration: int | None, experiment: Experiment, world: TaskFamily
+) -> tuple[Experiment, OldNetworks]:
+    """The networks in a folder, and the experiment with what only they tell."""
+    if not isinstance(experiment.algorithm, PearlConfig):
+        config = experiment.algorithm
+        assert isinstance(config, CemrlConfig)
+        number = cemrl_networks.chosen_iteration(folder, iteration)
+        old = cemrl_networks.read_old_networks(folder, number, config, world.sizes, experiment.family)
+        return experiment, old
+    if iteration is not None:
+        raise NacreError(f"iteration is {iteration}; allowed: none, as PEARL's code only kept its latest networks")
+    arrays = networks.read_old_networks(folder, acting_suffices=True)
+    # No configuration names the width of the encoder, which was written into the code.
+    width = len(arrays[".networks.encoder.biases[0]"])
+    algorithm = dataclasses.replace(experiment.algorithm, encoder_hidden_size=width)
+    old = OldNetworks(arrays, networks.FILES, networks.missing_files(folder))
+    return dataclasses.replace(experiment, algorithm=algorithm), old
+
+
+def _placed(trained: Any, old: OldNetworks, folder: Path) -> Any:
+    """What is trained, with the networks that were kept. If some are missing, None is in place of all else."""
     leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(trained)}
-    for place, file in FILES.items():
-        found = {leaf: array.shape for leaf, array in arrays.items() if leaf.startswith(f"{place}.")}
+    for place, file in old.files.items():
+        found = {leaf: array.shape for leaf, array in old.arrays.items() if leaf.startswith(f"{place}.")}
         wanted = {
             name: leaf.shape for name, leaf in leaves.items() if name.startswith(f"{place}.") and not callable(leaf)
         }
@@ -114,12 +144,14 @@ def _kept(trained: Any, arrays: dict[str, np.ndarray], folder: Path) -> Any:
                 f"{folder / file} does not fit the configuration: its arrays are {[*found.values()]}, and those of the "
                 f"configuration {[*wanted.values()]}"
             )
-        if not all(np.isfinite(arrays[leaf]).all() for leaf in found):
+        if not all(np.isfinite(old.arrays[leaf]).all() for leaf in found):
             raise NacreError(f"{folder / file} has a value that is not finite")
 
     def take(path: tuple[Any, ...], leaf: Any) -> Any:
         name = jax.tree_util.keystr(path)
-        return jnp.asarray(arrays[name]) if name in arrays else leaf if callable(leaf) else None
+        if name in old.arrays:
+            return jnp.asarray(old.arrays[name])
+        return leaf if callable(leaf) or not old.missing else None
 
     return jax.tree_util.tree_map_with_path(take, trained)
 
@@ -136,7 +168,8 @@ def _in_family(experiment: Experiment, name: str) -> Experiment:
     task_list = experiment.task_list
     if task_list == "published" and not family.has_published_tasks:
         task_list = "seeded"
-    return dataclasses.replace(experiment, name=f"pearl/{name}", family=name, task_list=task_list)
+    algorithm = algorithm_of(experiment.algorithm).name
+    return dataclasses.replace(experiment, name=f"{algorithm}/{name}", family=name, task_list=task_list)
 
 
 def _lost_tasks(experiment: Experiment) -> str:

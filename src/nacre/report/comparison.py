@@ -16,12 +16,14 @@ from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
 from nacre.errors import NacreError, shown
 from nacre.experiments import Experiment
 from nacre.files import writable
+from nacre.original.curves import OldCurve, old_runs_in, read_old_curve
 from nacre.report.curves import (
     EPOCH,
     FIRST_EPISODE,
     FIRST_SUCCESS,
     LAST_EPISODE,
     LAST_SUCCESS,
+    SECONDS,
     STEPS,
     Curves,
     cut_to_shortest,
@@ -35,7 +37,7 @@ from nacre.report.figures import draw_references, tidy
 from nacre.report.html import Picture, Table, number, percent, picture, write_page
 from nacre.report.intervals import FEWEST_RUNS, Interval, difference_interval, interquartile_mean, interval
 from nacre.report.numbers import Numbers, joined
-from nacre.report.references import gap_of, references_of
+from nacre.report.references import Reference, gap_of, references_of
 from nacre.report.trials import protocol_in_words
 from nacre.run_folder import read_run, runs_in
 
@@ -51,9 +53,24 @@ class Group:
     """The seeds of one configuration, cut to the shortest."""
 
     name: str
-    experiment: Experiment
+    kind: str
+    """What the runs are: the name of their experiment, or whose code they are of."""
+    experiment: Experiment | None
+    """None: they are of another code base, and their configuration is not known."""
+    protocol: str
+    """How they are meta-tested, in a sentence."""
     curves: Curves
+    """An old code base may not have recorded episode 1."""
+    lengths: tuple[int, ...]
+    """Iterations of each run before they were cut."""
     runs: tuple[Path, ...]
+    test_tasks: tuple[np.ndarray, ...] | None
+    """Of each run; None: not known."""
+
+    @property
+    def has_episodes(self) -> bool:
+        """Whether all episodes of a trial were recorded."""
+        return all(FIRST_EPISODE in run for run in self.curves.values())
 
     @property
     def steps(self) -> Float64[np.ndarray, " iterations"]:
@@ -83,19 +100,20 @@ def parse_groups(arguments: Sequence[str]) -> dict[str, list[Path]]:
     """
     named: dict[str, list[Path]] = {}
     plain: list[Path] = []
+    old: list[Path] = []
     places: dict[str | Path, int] = {}  # groups come in the order of their first mention: the first is compared with
     for place, argument in enumerate(arguments):
         name, equals, runs = argument.partition("=")
         if not equals or _exists(Path(argument)):
-            found = runs_in([Path(argument)])
-            plain += found
+            found = old_runs_in(Path(argument)) or runs_in([Path(argument)])
+            (old if old_runs_in(Path(argument)) else plain).extend(found)
             places.update((run, place) for run in found if run not in places)
             continue
         if not name or not all(runs.split(",")):
             raise NacreError(f"RUN_OR_GROUP is {shown(argument)}; allowed: a run folder, or NAME=RUN,RUN,…")
         if name in named:
             raise NacreError(f"the group {name!r} is given twice")
-        named[name] = runs_in(map(Path, runs.split(",")))
+        named[name] = [run for path in map(Path, runs.split(",")) for run in old_runs_in(path) or runs_in([path])]
         places[name] = place
     groups = group_by_configuration(plain)
     for name, group in zip(distinguishing_names([read_run(group[0])[0] for group in groups]), groups, strict=True):
@@ -103,7 +121,25 @@ def parse_groups(arguments: Sequence[str]) -> dict[str, list[Path]]:
             raise NacreError(f"the group {name!r} has the name of the experiment of {group[0]}, which is not in it")
         named[name] = group
         places[name] = places[group[0]]
+    for name, group in _grouped_old_runs(old).items():
+        if name in named:
+            raise NacreError(f"the group {name!r} has the name of {group[0]}, which is not in it")
+        named[name] = group
+        places[name] = places[group[0]]
     return dict(sorted(named.items(), key=lambda item: places[item[0]]))
+
+
+def _grouped_old_runs(runs: Sequence[Path]) -> dict[str, list[Path]]:
+    """Runs of old code bases by the name of their group, of which the runs differ in nothing but the seed."""
+    groups: dict[tuple[str, str], list[Path]] = {}
+    for run in runs:
+        curve = read_old_curve(run)
+        groups.setdefault((curve.kind, curve.configuration), []).append(run)
+    names: dict[str, list[Path]] = {}
+    for (kind, _), group in groups.items():
+        namesakes = sum(other == kind for other, _ in groups)
+        names[kind if namesakes == 1 else f"{kind} ({group[0].name})"] = group
+    return names
 
 
 def _exists(path: Path) -> bool:
@@ -131,30 +167,42 @@ def write_comparison(groups: Mapping[str, Sequence[Path | str]], out: Path | str
     if not groups:
         raise NacreError("RUN_OR_GROUP is missing; allowed: run folders, or groups such as NAME=RUN,RUN,…")
     read = [_read_group(name, [Path(run) for run in runs]) for name, runs in groups.items()]
-    for group in read[1:]:
-        if group.experiment.family != read[0].experiment.family:
-            raise NacreError(
-                f"{group.runs[0]} is of the task family {group.experiment.family}, and {read[0].runs[0]} of "
-                f"{read[0].experiment.family}: returns of different families cannot be compared"
-            )
+    family = _common_family(read)
     page = writable(Path(out))
     curves = [_curve_picture(read), _quartile_picture(read), *_success_pictures(read)]
-    adaptation = _episode_picture(read)
+    adaptation = _episode_pictures(read)
     write_page(
         page,
         "comparison.html",
-        [*curves, adaptation],
+        [*curves, *adaptation],
         title=" vs ".join(group.name for group in read) if len(read) <= 3 else f"{len(read)} groups",
-        family=read[0].experiment.family,
+        family=family,
         notes=_notes(read),
         tables=[_final_returns(read), *_final_successes(read), *_gap_closed(read), *_at_common_steps(read)],
         curves=curves,
         adaptation=adaptation,
-        references=references_of(read[0].experiment.family),
+        references=_references(read),
         groups=read,
-        protocols={group.name: protocol_in_words(group.experiment) for group in read},
     )
     return page
+
+
+def _common_family(groups: Sequence[Group]) -> str | None:
+    """The task family of all groups of which it is known."""
+    known = [(group, group.experiment.family) for group in groups if group.experiment is not None]
+    for group, family in known[1:]:
+        first, first_family = known[0]
+        if family != first_family:
+            raise NacreError(
+                f"{group.runs[0]} is of the task family {family}, and {first.runs[0]} of {first_family}: returns of "
+                "different families cannot be compared"
+            )
+    return known[0][1] if known else None
+
+
+def _references(groups: Sequence[Group]) -> tuple[Reference, ...]:
+    family = _common_family(groups)
+    return () if family is None else references_of(family)
 
 
 def compared_curves(axes: Axes, groups: Sequence[Group]) -> None:
@@ -162,7 +210,7 @@ def compared_curves(axes: Axes, groups: Sequence[Group]) -> None:
     group, and 95 % bootstrap intervals if there are enough seeds."""
     for group, style in zip(groups, _styles(len(groups)), strict=True):
         _draw(axes, group.steps, group.values(LAST_EPISODE), *style, label=_legend(group))
-    draw_references(axes, references_of(groups[0].experiment.family), max(group.steps[-1] for group in groups))
+    draw_references(axes, _references(groups), max(group.steps[-1] for group in groups))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set(xlabel="environment steps", ylabel="test return of the last episode")
     tidy(axes)
@@ -177,7 +225,7 @@ def compared_quartiles(axes: Axes, groups: Sequence[Group]) -> None:
         axes.plot(group.steps, median, dash, color=colour, linewidth=2, marker=".", markersize=4, label=_legend(group))
         if len(group.curves) > 1:
             axes.fill_between(group.steps, low, high, color=colour, alpha=0.18, linewidth=0)
-    draw_references(axes, references_of(groups[0].experiment.family), max(group.steps[-1] for group in groups))
+    draw_references(axes, _references(groups), max(group.steps[-1] for group in groups))
     axes.set(xscale="log", xlabel="environment steps", ylabel="test return of the last episode")
     tidy(axes)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, alignment="left", borderaxespad=0.2)
@@ -200,6 +248,8 @@ def compared_episodes(axes: Axes, groups: Sequence[Group], first: str = FIRST_EP
     `first`: the column of episode 1; with `FIRST_SUCCESS` successes are drawn.
     """
     for group, style in zip(groups, _styles(len(groups)), strict=True):
+        if not group.has_episodes:
+            continue
         columns = episode_columns(next(iter(group.curves.values())), first)
         values = np.stack([group.final(column) for column in columns], axis=1)
         _draw(axes, np.arange(1, 1 + len(columns)), values, *style, marker="o", markersize=4)
@@ -224,8 +274,59 @@ def _draw(
 def _read_group(name: str, runs: Sequence[Path]) -> Group:
     if not runs:
         raise NacreError(f"the group {name!r} has no runs")
+    old = [bool(old_runs_in(run)) for run in runs]
+    if any(old):
+        if not all(old):
+            raise NacreError(
+                f"the group {name!r} has {runs[old.index(False)]}, a run of nacre, and {runs[old.index(True)]}, one of "
+                "other code: a group is of one code base"
+            )
+        return _read_old_group(name, runs)
     experiments, curves = read_runs(runs)
-    return Group(name, experiments[0], cut_to_shortest(curves), tuple(runs))
+    experiment = experiments[0]
+    return Group(
+        name,
+        experiment.name,
+        experiment,
+        protocol_in_words(experiment),
+        cut_to_shortest(curves),
+        tuple(len(run[EPOCH]) for run in curves.values()),
+        tuple(runs),
+        tuple(read_run(run)[1].test for run in runs),
+    )
+
+
+def _read_old_group(name: str, runs: Sequence[Path]) -> Group:
+    read = [read_old_curve(run) for run in runs]
+    for run, curve in zip(runs, read, strict=True):
+        if runs.count(run) > 1:
+            raise NacreError(f"the group {name!r} has {run} twice")
+        if (curve.kind, curve.configuration) != (read[0].kind, read[0].configuration):
+            raise NacreError(f"{run} is a run of another configuration than {runs[0]}")
+    curves = {number: _under_our_names(curve) for number, curve in enumerate(read)}
+    return Group(
+        name,
+        read[0].kind,
+        read[0].experiment,
+        read[0].protocol,
+        cut_to_shortest(curves),
+        tuple(len(curve.steps) for curve in read),
+        tuple(runs),
+        None,
+    )
+
+
+def _under_our_names(curve: OldCurve) -> dict[str, np.ndarray]:
+    """Columns of our progress.csv, as far as an old code base recorded them."""
+    columns = {EPOCH: np.arange(len(curve.steps)), STEPS: curve.steps, SECONDS: curve.seconds}
+    columns[LAST_EPISODE] = curve.returns
+    if curve.successes is not None:
+        columns[LAST_SUCCESS] = curve.successes
+    if curve.has_one_episode:
+        columns[FIRST_EPISODE] = curve.returns
+        if curve.successes is not None:
+            columns[FIRST_SUCCESS] = curve.successes
+    return columns
 
 
 def _styles(n: int) -> list[tuple[str, str]]:
@@ -332,7 +433,11 @@ def _episode_columns(group: Group, column: str, words: str) -> dict[str, np.ndar
     }
 
 
-def _episode_picture(groups: Sequence[Group]) -> Picture:
+def _episode_pictures(groups: Sequence[Group]) -> list[Picture]:
+    """A picture if episodes were recorded in any group."""
+    recorded = [group for group in groups if group.has_episodes]
+    if not recorded:
+        return []
     columns = [FIRST_EPISODE, *([FIRST_SUCCESS] if _have_success(groups) else [])]
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     for axes, column in zip(figure.subplots(1, len(columns), squeeze=False)[0], columns, strict=True):
@@ -340,15 +445,17 @@ def _episode_picture(groups: Sequence[Group]) -> Picture:
     ends = "; ".join(
         f"{group.name} goes from {_middle(group, FIRST_EPISODE)} in episode 1 to {_middle(group, LAST_EPISODE)} in the "
         "last"
-        for group in groups
+        for group in recorded
     )
     what = "Test return and success" if len(columns) > 1 else "Test return"
-    return picture(
-        figure,
-        f"Returns of the episodes of a trial: {ends}.",
-        f"{what} of each episode of a trial after the last iteration, with the same colours and intervals.",
-        Numbers("episodes", joined([_trial_columns(group, columns) for group in groups])),
-    )
+    return [
+        picture(
+            figure,
+            f"Returns of the episodes of a trial: {ends}.",
+            f"{what} of each episode of a trial after the last iteration, with the same colours and intervals.",
+            Numbers("episodes", joined([_trial_columns(group, columns) for group in recorded])),
+        )
+    ]
 
 
 def _trial_columns(group: Group, columns: Sequence[str]) -> dict[str, np.ndarray]:
@@ -369,19 +476,26 @@ def _have_success(groups: Sequence[Group]) -> bool:
 def _final_returns(groups: Sequence[Group]) -> Table:
     rows = []
     for group in groups:
-        first, last = group.final(FIRST_EPISODE), group.final(LAST_EPISODE)
+        last = group.final(LAST_EPISODE)
+        first = group.final(FIRST_EPISODE) if group.has_episodes else None
         rows.append(
             [
                 group.name,
                 str(len(last)),
                 number(group.steps[-1], 0),
-                _estimate(interquartile_mean(first), interval(first)),
+                "not recorded" if first is None else _estimate(interquartile_mean(first), interval(first)),
                 _estimate(interquartile_mean(last), interval(last)),
                 f"{number(last.min())} to {number(last.max())}" if len(last) > 1 else number(last[0]),
+                _hours(group),
             ]
         )
-    head = ["group", "seeds", "environment steps", "episode 1", "last episode", "range of seeds"]
+    head = ["group", "seeds", "environment steps", "episode 1", "last episode", "range of seeds", "hours for a seed"]
     return Table("Test returns after the last iteration: interquartile mean [95 % interval]", head, rows, numeric=True)
+
+
+def _hours(group: Group) -> str:
+    seconds = float(np.mean(group.final(SECONDS)))
+    return number(seconds / 3600) if np.isfinite(seconds) else "not recorded"
 
 
 def _final_successes(groups: Sequence[Group]) -> list[Table]:
@@ -397,7 +511,8 @@ def _final_successes(groups: Sequence[Group]) -> list[Table]:
 
 def _gap_closed(groups: Sequence[Group]) -> list[Table]:
     """A table if both reference curves of the task family are known."""
-    gap = gap_of(groups[0].experiment.family)
+    family = _common_family(groups)
+    gap = None if family is None else gap_of(family)
     if gap is None:
         return []
     rows = [[group.name, percent(gap.closed(interquartile_mean(group.final(LAST_EPISODE)).item()))] for group in groups]
@@ -438,15 +553,32 @@ def _notes(groups: Sequence[Group]) -> list[str]:
         notes.append(
             f"No interval for {', '.join(few)}: fewer than {FEWEST_RUNS} seeds say too little about the next seed."
         )
-    if len({protocol_in_words(group.experiment) for group in groups}) > 1:
+    if len({group.protocol for group in groups}) > 1:
         notes.append("The groups are meta-tested by different protocols: their returns are not the same measurement.")
-    tasks = [read_run(run)[1].test for group in groups for run in group.runs]
+    tasks = [test for group in groups for test in group.test_tasks or ()]
     if any(not np.array_equal(tasks[0], other) for other in tasks[1:]):
         notes.append("Not all runs have the same test tasks: returns also differ because the tasks do.")
-    for group in groups:
-        lengths = [len(run[EPOCH]) for run in read_runs(group.runs)[1].values()]
-        if min(lengths) < max(lengths):
-            notes.append(
-                f"The seeds of {group.name} are of different length; all are cut to {min(lengths)} iterations."
-            )
+    old = [group.name for group in groups if group.test_tasks is None]
+    if old:
+        notes.append(
+            f"{', '.join(old)}: runs of other code, with test tasks of their own. Episode 1 of a trial and successes "
+            "are only shown if that code recorded them."
+        )
+    unknown = [group.name for group in groups if group.experiment is None]
+    if unknown:
+        notes.append(f"Nobody checked that {', '.join(unknown)} are of the same task family as the others.")
+    settings = {_setting(group.experiment) for group in groups if group.experiment is not None}
+    if len(settings) > 1:
+        notes.append(f"The groups differ in their tasks: {'; '.join(sorted(settings))}.")
+    notes += [
+        f"The seeds of {group.name} are of different length; all are cut to {min(group.lengths)} iterations."
+        for group in groups
+        if min(group.lengths) < max(group.lengths)
+    ]
     return notes
+
+
+def _setting(experiment: Experiment) -> str:
+    """What a task is beside its family, in words."""
+    options = ", ".join(f"{name} {value}" for name, value in experiment.family_options) or "the family's own options"
+    return options if experiment.shift is None else f"{options}, {experiment.shift.in_words()}"

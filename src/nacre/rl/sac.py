@@ -11,11 +11,16 @@ In a step critics come before the policy (spec cemrl-dmrlad 8.3, 8.5):
     critics       a' ~ π(·|s'),  y = r + (1 − terminated) γ (min Q̄(s', a') − α log π(a'|s')),  Σ mean (Q − y)²
     policy        mean α log π(a|s) − min Q(s, a), with the new α and the new critics
     targets       Q̄ ← Q̄ + τ (Q − Q̄)
+
+A :class:`CriticKind` says what critics predict of a return: its mean, which is what the lines above say, or its
+quantiles (:mod:`nacre.rl.quantile`). With a target policy, which follows the policy as target critics do, a' is its
+action.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -27,12 +32,15 @@ from nacre.nn.mlp import MLP, Activation, Initialisation, Precision
 from nacre.nn.optimise import adam_state, adam_step, follow
 from nacre.rl.policy import PolicySample, TanhGaussianPolicy
 from nacre.rl.sac_config import SacConfig
-from nacre.types import Key
+from nacre.types import Key, Tree
 
 Critics = tuple[MLP, MLP]
+"""Of the mean of a return."""
+AnyCritics = tuple[Any, Any]
+"""Two modules of a :class:`CriticKind`."""
 
 Temperature = Float[Array, ""] | Float[Array, " rows"]
-"""The weight of the entropy: one for all rows or one for each, as where it depends on z."""
+"""The weight of the entropy: one for all rows or one for each, for example if it depends on z."""
 
 
 class Batch(NamedTuple):
@@ -51,7 +59,7 @@ class Networks(eqx.Module):
     """All that is trained. The target critics follow."""
 
     policy: TanhGaussianPolicy
-    critics: Critics
+    critics: AnyCritics
     log_temperature: Float[Array, ""]
 
 
@@ -67,12 +75,25 @@ class Trained(NamedTuple):
     """All that a step changes."""
 
     networks: Networks
-    target_critics: Critics
+    target_critics: AnyCritics
     optimisers: OptimiserStates
+    target_policy: TanhGaussianPolicy | None = None
+    """None: next actions in the target are the policy's own."""
+
+
+class StepDetails(NamedTuple):
+    """What the numbers of a step are means of. A compiled step computes only what is used of it."""
+
+    critic_losses: Float[Array, "2"]
+    predictions: Float[Array, "2 rows *n"]
+    """Of both critics."""
+    targets: Float[Array, "rows *n"]
+    sample: PolicySample
+    """Actions of the policy before its step."""
 
 
 class StepMetrics(NamedTuple):
-    """Scalars of one step. Temperature and losses are those that the step used."""
+    """One step in numbers. Temperature and losses are those that the step used."""
 
     critic_loss: Float[Array, ""]
     policy_loss: Float[Array, ""]
@@ -82,6 +103,107 @@ class StepMetrics(NamedTuple):
     """Mean prediction of both critics."""
     entropy: Float[Array, ""]
     """Mean of −log π(a|s), in nats."""
+    details: StepDetails
+
+
+@runtime_checkable
+class CriticKind(Protocol):
+    """What critics predict of a return, and what the policy makes of it. It is a frozen, hashable dataclass."""
+
+    @property
+    def letter(self) -> str:
+        """Of their predictions: Q, or Z of distributions."""
+        ...
+
+    def critic(
+        self, input_size: int, hidden_sizes: tuple[int, ...], *, key: Key, precision: Precision, **start: Any
+    ) -> eqx.Module:
+        """A fresh critic of rows [features, action]. A kind may ignore `start`: activation, initialisation and
+        output_bound of :class:`nacre.nn.mlp.MLP`."""
+        ...
+
+    def target(
+        self,
+        policy: TanhGaussianPolicy,
+        target_critics: AnyCritics,
+        temperature: Temperature,
+        batch: Batch,
+        key: Key,
+        discount: float,
+    ) -> tuple[Float[Array, "rows *n"], Tree]:
+        """What the critics learn to predict, with next actions of `policy`, and what else `losses` needs of it; without
+        a gradient."""
+        ...
+
+    def losses(
+        self, critics: AnyCritics, batch: Batch, target: tuple[Float[Array, "rows *n"], Tree], key: Key
+    ) -> tuple[Float[Array, "2"], Float[Array, "2 rows *n"]]:
+        """The loss of each critic, and their predictions."""
+        ...
+
+    def values(
+        self,
+        critics: AnyCritics,
+        features: Float[Array, "rows feature"],
+        actions: Float[Array, "rows action"],
+        key: Key,
+    ) -> Float[Array, "2 rows"]:
+        """What the policy is to make large, by each critic."""
+        ...
+
+    def returns(
+        self,
+        critics: AnyCritics,
+        features: Float[Array, "rows feature"],
+        actions: Float[Array, "rows action"],
+        key: Key,
+    ) -> Float[Array, "rows n"]:
+        """The lower of both critics' predictions, of which the mean over n is the mean of the return."""
+        ...
+
+
+@dataclass(frozen=True)
+class ExpectedCritics:
+    """Critics that predict the mean of a return, Q."""
+
+    @property
+    def letter(self) -> str:
+        return "Q"
+
+    def critic(
+        self, input_size: int, hidden_sizes: tuple[int, ...], *, key: Key, precision: Precision, **start: Any
+    ) -> MLP:
+        return MLP((input_size, *hidden_sizes, 1), key=key, precision=precision, **start)
+
+    def target(
+        self,
+        policy: TanhGaussianPolicy,
+        target_critics: Critics,
+        temperature: Temperature,
+        batch: Batch,
+        key: Key,
+        discount: float,
+    ) -> tuple[Float[Array, " rows"], None]:
+        return soft_target(policy, target_critics, temperature, batch, key, discount), None
+
+    def losses(
+        self, critics: Critics, batch: Batch, target: tuple[Float[Array, " rows"], None], key: Key
+    ) -> tuple[Float[Array, "2"], Float[Array, "2 rows"]]:
+        predictions = predict_q(critics, batch.features, batch.actions)
+        return squared_errors(predictions, target[0]), predictions
+
+    def values(
+        self, critics: Critics, features: Float[Array, "rows feature"], actions: Float[Array, "rows action"], key: Key
+    ) -> Float[Array, "2 rows"]:
+        return predict_q(critics, features, actions)
+
+    def returns(
+        self, critics: Critics, features: Float[Array, "rows feature"], actions: Float[Array, "rows action"], key: Key
+    ) -> Float[Array, "rows 1"]:
+        return predict_q(critics, features, actions).min(axis=0)[:, None]
+
+
+EXPECTED: CriticKind = ExpectedCritics()
 
 
 def initial(
@@ -94,8 +216,10 @@ def initial(
     activation: Activation = "relu",
     initialisation: Initialisation = "fan-out",
     output_bounds: tuple[float | None, float | None] = (1e-3, 3e-3),
+    kind: CriticKind = EXPECTED,
+    target_policy: bool = False,
 ) -> Trained:
-    """Fresh networks, target critics equal to the critics, and zero moments.
+    """Fresh networks, targets equal to what they follow, and zero moments.
 
     Args:
         feature_size: Width of a row of features.
@@ -104,6 +228,8 @@ def initial(
         key: Draws the weights.
         precision, activation, initialisation: Of all networks, as in :class:`nacre.nn.mlp.MLP`.
         output_bounds: Of the policy's and the critics' output layer, as in :class:`nacre.nn.mlp.MLP`.
+        kind: Of the critics.
+        target_policy: Whether there is one.
     """
     policy_key, *critic_keys = jax.random.split(key, 3)
     policy_bound, critic_bound = output_bounds
@@ -118,8 +244,9 @@ def initial(
         output_bound=policy_bound,
     )
     first, second = (
-        MLP(
-            (feature_size + action_size, *config.hidden_sizes, 1),
+        kind.critic(
+            feature_size + action_size,
+            config.hidden_sizes,
             key=critic_key,
             precision=precision,
             activation=activation,
@@ -133,10 +260,13 @@ def initial(
         adam_state(networks.policy), adam_state(networks.critics), adam_state(networks.log_temperature)
     )
     # Copies, as a step may be given its arguments' memory.
-    return Trained(networks, jax.tree.map(jnp.copy, networks.critics), optimisers)
+    followed = jax.tree.map(jnp.copy, (networks.critics, networks.policy))
+    return Trained(networks, followed[0], optimisers, followed[1] if target_policy else None)
 
 
-def step(trained: Trained, batch: Batch, key: Key, config: SacConfig) -> tuple[Trained, StepMetrics]:
+def step(
+    trained: Trained, batch: Batch, key: Key, config: SacConfig, kind: CriticKind = EXPECTED
+) -> tuple[Trained, StepMetrics]:
     """Steps temperature, critics and policy, each with what the others have become before it, then the targets."""
     networks, optimisers = trained.networks, trained.optimisers
     # The losses draw the same actions again, of the same policy: the compiler finds that they are one.
@@ -148,42 +278,58 @@ def step(trained: Trained, batch: Batch, key: Key, config: SacConfig) -> tuple[T
         config.temperature_learning_rate, gradient, optimisers.temperature, networks.log_temperature
     )
     temperature = jnp.exp(log_temperature)
-    trained, metrics = step_without_temperature(trained, temperature, batch, key, config)
+    trained, metrics = step_without_temperature(trained, temperature, batch, key, config, kind)
     networks = Networks(trained.networks.policy, trained.networks.critics, log_temperature)
     optimisers = trained.optimisers._replace(temperature=temperature_state)
     metrics = metrics._replace(temperature_loss=temperature_value, temperature=temperature)
-    return Trained(networks, trained.target_critics, optimisers), metrics
+    return trained._replace(networks=networks, optimisers=optimisers), metrics
 
 
 def step_without_temperature(
-    trained: Trained, temperature: Temperature, batch: Batch, key: Key, config: SacConfig
+    trained: Trained,
+    temperature: Temperature,
+    batch: Batch,
+    key: Key,
+    config: SacConfig,
+    kind: CriticKind = EXPECTED,
 ) -> tuple[Trained, StepMetrics]:
     """Steps critics and policy with a temperature that is given, then the targets. The metrics have its mean, and 0 for
     its loss."""
-    networks, target_critics, optimisers = trained
+    networks, target_critics, optimisers, target_policy = trained
     policy, critics = networks.policy, networks.critics
     action_key, next_action_key = jax.random.split(key)
+    loss_key = jax.random.fold_in(key, 1)
 
-    target = soft_target(policy, target_critics, temperature, batch, next_action_key, config.discount)
-    (critic_value, q), gradient = jax.value_and_grad(critic_loss, has_aux=True)(critics, batch, target)
+    next_policy = policy if target_policy is None else target_policy
+    target = kind.target(next_policy, target_critics, temperature, batch, next_action_key, config.discount)
+    (critic_value, (critic_losses, predictions)), gradient = jax.value_and_grad(critic_loss, has_aux=True)(
+        critics, kind, batch, target, loss_key
+    )
     critics, critics_state = adam_step(config.critic_learning_rate, gradient, optimisers.critics, critics)
 
     (policy_value, sample), gradient = jax.value_and_grad(policy_loss, has_aux=True)(
-        policy, critics, temperature, batch.features, action_key
+        policy, critics, temperature, batch.features, action_key, kind
     )
     policy, policy_state = adam_step(config.policy_learning_rate, gradient, optimisers.policy, policy)
 
-    target_critics = follow(target_critics, critics, config.target_update_rate)
+    rate = config.target_update_rate
     metrics = StepMetrics(
         critic_value,
         policy_value,
         jnp.zeros_like(critic_value),
         temperature.mean(),
-        q.mean(),
+        predictions.mean(),
         -sample.log_probability.mean(),
+        StepDetails(critic_losses, predictions, target[0], sample),
     )
     states = OptimiserStates(policy_state, critics_state, optimisers.temperature)
-    return Trained(Networks(policy, critics, networks.log_temperature), target_critics, states), metrics
+    new = Trained(
+        Networks(policy, critics, networks.log_temperature),
+        follow(target_critics, critics, rate),
+        states,
+        None if target_policy is None else follow(target_policy, policy, rate),
+    )
+    return new, metrics
 
 
 def target_entropy(config: SacConfig, action_size: int) -> float:
@@ -218,23 +364,24 @@ def soft_target(
 
 
 def critic_loss(
-    critics: Critics, batch: Batch, target: Float[Array, " rows"]
-) -> tuple[Float[Array, ""], Float[Array, "2 rows"]]:
-    """The squared error of both critics, and their predictions."""
-    predictions = predict_q(critics, batch.features, batch.actions)
-    return squared_error(predictions, target), predictions
+    critics: AnyCritics, kind: CriticKind, batch: Batch, target: tuple[Float[Array, "rows *n"], Tree], key: Key
+) -> tuple[Float[Array, ""], tuple[Float[Array, "2"], Float[Array, "2 rows *n"]]]:
+    """The sum of both critics' losses; these, and their predictions."""
+    losses, predictions = kind.losses(critics, batch, target, key)
+    return losses.sum(), (losses, predictions)
 
 
 def policy_loss(
     policy: TanhGaussianPolicy,
-    critics: Critics,
+    critics: AnyCritics,
     temperature: Temperature,
     features: Float[Array, "rows feature"],
     key: Key,
+    kind: CriticKind = EXPECTED,
 ) -> tuple[Float[Array, ""], PolicySample]:
     """Mean of α log π(a|s) − min Q(s, a) for fresh actions, with no gradient to the temperature; and the actions."""
     sample = policy.sample(features, key)
-    q_minimum = predict_q(critics, features, sample.action).min(axis=0)
+    q_minimum = kind.values(critics, features, sample.action, jax.random.fold_in(key, 1)).min(axis=0)
     return (jax.lax.stop_gradient(temperature) * sample.log_probability - q_minimum).mean(), sample
 
 
@@ -258,4 +405,9 @@ def bellman_target(
 
 def squared_error(predictions: Float[Array, "2 rows"], target: Float[Array, " rows"]) -> Float[Array, ""]:
     """Sum over the two critics of the mean squared Bellman error (no factor 1/2), with no gradient to the target."""
-    return ((predictions - jax.lax.stop_gradient(target)[None]) ** 2).mean(axis=1).sum()
+    return squared_errors(predictions, target).sum()
+
+
+def squared_errors(predictions: Float[Array, "2 rows"], target: Float[Array, " rows"]) -> Float[Array, "2"]:
+    """Those of each critic."""
+    return ((predictions - jax.lax.stop_gradient(target)[None]) ** 2).mean(axis=1)

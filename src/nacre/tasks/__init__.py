@@ -33,8 +33,9 @@ from nacre.tasks.family import TaskFamily, TaskList, TaskSplit, World, check_fam
 from nacre.tasks.humanoid import HumanoidDir, HumanoidDirWithoutForces
 from nacre.tasks.own_environment import GymnasiumFamily
 from nacre.tasks.pixels import CheetahVelPixels, PointRobotPixels
-from nacre.tasks.point import PointRobot, SparsePointRobot
+from nacre.tasks.point import HiddenPointRobot, PointRobot, SparsePointRobot
 from nacre.tasks.rand_params import HopperRandParams, WalkerRandParams
+from nacre.tasks.sawyer import SawyerPushSparse, SawyerReachSparse
 from nacre.tasks.simulator import Simulator
 from nacre.tasks.walkers import HopperVel, HopperVelSparse, WalkerVel, WalkerVelSparse
 
@@ -57,6 +58,7 @@ FAMILIES: dict[str, Callable[..., TaskFamily]] = {
     for family in (
         PointRobot,
         SparsePointRobot,
+        HiddenPointRobot,
         CheetahVel,
         CheetahDir,
         CheetahMultiTask,
@@ -82,11 +84,15 @@ FAMILIES: dict[str, Callable[..., TaskFamily]] = {
         HopperVel,
         WalkerVelSparse,
         HopperVelSparse,
+        SawyerReachSparse,
+        SawyerPushSparse,
         PointRobotPixels,
         CheetahVelPixels,
     )
 }
 """Every family there is by name, and what makes it."""
+OURS = frozenset(FAMILIES)
+"""Names of the families that come with nacre."""
 
 
 def list_families() -> list[str]:

@@ -94,7 +94,7 @@ def _has_fallen(following: Any) -> Any:
 
 
 class _AntDirection(_Ant):
-    """Run in a direction, a unit vector, as fast as possible. It is over where the torso is lower than 0.2 m or
+    """Run in a direction, a unit vector, as fast as possible. It is over if the torso is lower than 0.2 m or
     higher than 1 m."""
 
     observation_size = 27
@@ -227,7 +227,7 @@ class AntDirWeighted(DirectionTasks, _RunningAnt):
 
 class AntGoalSparse(AntGoal):
     """Run to a goal in a disc around the start, by default of radius 1 m, that the reward tells only within 0.8 m.
-    Farther away the reward does not depend on where the ant is. It is over where the torso is lower than 0.2 m or
+    Farther away the reward does not depend on where the ant is. It is over if the torso is lower than 0.2 m or
     higher than 1 m."""
 
     name = "ant-goal-sparse"

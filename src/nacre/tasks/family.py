@@ -119,6 +119,9 @@ class TaskFamily(abc.ABC):
     has_sparse_reward: bool = False
     remembers: bool = False
     """Whether worlds remember across episodes, and offer what by `state_dict` (see :class:`RememberingWorld`)."""
+    can_relabel: bool = True
+    """Whether `reward`, `terminated` and `success` say of what was played in one task what it were in another: not if
+    they are an environment's own, nor if tasks differ in their physics."""
     has_success: bool = False
     """Whether `success` says something."""
     success_at: Literal["any", "end"] = "any"
@@ -128,11 +131,15 @@ class TaskFamily(abc.ABC):
     contact_forces: tuple[int, int] | None = None
     """(first, end): which columns of the observation are contact forces; None if it has none."""
     finite_tasks: tuple[tuple[float, ...], ...] | None = None
-    """Every task there is, in order, in a family that has only a few; None where tasks are drawn from a continuum."""
+    """Every task there is, in order, in a family that has only a few; None if tasks are drawn from a continuum."""
     shift: Shift | None = None
     """How tasks change within an episode; None: they never do. An experiment sets it to its own."""
     follows_changes: bool = True
     """Whether tasks may change within an episode. Worlds then need `set_tasks` (see :class:`ChangingWorld`)."""
+
+    def __repr__(self) -> str:
+        parameters = ", ".join(self.task_parameters)
+        return f"<task family {self.name}: task ({parameters}), horizon {self.horizon}>"
 
     @property
     def sizes(self) -> Sizes:
@@ -220,7 +227,7 @@ class TaskFamily(abc.ABC):
         `test_tasks` of all there are. With two of two (`cheetah-dir`) the train tasks are also the test tasks.
 
         Raises:
-            NacreError: there are not enough different tasks; more test tasks than train tasks where they are shared; a
+            NacreError: there are not enough different tasks; more test tasks than train tasks if they are shared; a
                 published list that the family does not have.
         """
         if self.finite_tasks is not None:
@@ -251,7 +258,7 @@ class TaskFamily(abc.ABC):
         """Rewards (...) for reward states (..., reward_state), actions (..., action) and tasks (..., parameters)."""
 
     def sparse_reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
-        """The reward an agent may see in its context where it differs from the one it is trained on."""
+        """The reward that an agent may see in its context, if it differs from the one it is trained on."""
         raise NotImplementedError(f"{self.name} has no sparse reward")
 
     def success(self, previous: Any, action: Any, following: Any, task: Any) -> Bool[Any, "..."]:

@@ -106,7 +106,7 @@ class FamilyEnv(gymnasium.Env):
         return observations[0], float(rewards[0]), bool(terminations[0]), bool(truncations[0]), info
 
     def render(self) -> UInt8[np.ndarray, "height width 3"] | None:
-        """The picture of what is now, 480 pixels wide and high; None where no render mode was asked for."""
+        """The picture of what is now, 480 pixels wide and high; None if no render mode was asked for."""
         if self._renderer is None:
             gymnasium.logger.warn("render shows nothing unless the environment is made with render_mode='rgb_array'")
             return None

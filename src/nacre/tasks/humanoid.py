@@ -20,7 +20,7 @@ SURVIVAL_REWARD = 5.0
 
 
 class HumanoidDir(TaskFamily):
-    """Walk in a direction, a unit vector that may be any in the plane, without falling. It is over where the torso is
+    """Walk in a direction, a unit vector that may be any in the plane, without falling. It is over if the torso is
     lower than 1 m or higher than 2 m.
 
     The reward state is x and y of the centre of mass and the height qpos[2] of the torso, in metres, and the external
@@ -42,7 +42,7 @@ class HumanoidDir(TaskFamily):
         return np.stack([np.cos(angles), np.sin(angles)], axis=-1)
 
     def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
-        # The original divides by one physics step where a control step has five: 1.25 times the speed.
+        # The original divides by one physics step, although a control step has five: 1.25 times the speed.
         progress = 0.25 * (task * (following[..., :2] - previous[..., :2])).sum(-1) / TIMESTEP
         control_cost = 0.1 * ((CONTROL_RANGE * action) ** 2).sum(-1)
         impact_cost = (0.5e-6 * (following[..., 3:] ** 2).sum(-1)).clip(None, 10.0)

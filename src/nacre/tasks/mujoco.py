@@ -29,7 +29,7 @@ class MujocoBody:
     """
 
     asset: str
-    """File name among the MuJoCo models that ship with Gymnasium."""
+    """File name among the MuJoCo models that ship with Gymnasium, or the absolute path of another."""
     frame_skip: int
     """Physics steps per control step."""
     start: Callable[[mujoco.MjModel, mujoco.MjData, np.random.Generator], None]
@@ -42,8 +42,12 @@ class MujocoBody:
     clip: tuple[int, float] | None = None
     """(column, limit): observations are clipped to [-limit, limit] from this column on."""
     set_task: Callable[[mujoco.MjModel, mujoco.MjModel, np.ndarray], None] | None = None
-    """`set_task(model, original, task)` makes a slot's model that of a task, where the physics vary between tasks. It
+    """`set_task(model, original, task)` makes a slot's model that of a task, if the physics vary between tasks. It
     may be called again and again with the same model, so it starts from the original, which it leaves alone."""
+    prepare: Callable[[mujoco.MjModel], None] | None = None
+    """What is changed in the compiled model."""
+    control: Callable[[mujoco.MjData, np.ndarray], None] | None = None
+    """`control(data, action)` writes an action into the data. None: actuators get it, in their ranges."""
 
     def compile(self) -> mujoco.MjModel:
         """The model that all tasks start from."""
@@ -52,7 +56,10 @@ class MujocoBody:
             spec.option.timestep = self.timestep
         # MuJoCo would quietly reset a simulation that blew up; the simulator should see it and say so.
         spec.option.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET
-        return spec.compile()
+        model = spec.compile()
+        if self.prepare is not None:
+            self.prepare(model)
+        return model
 
 
 class _Slot(NamedTuple):
@@ -90,7 +97,7 @@ def _help(jobs: SimpleQueue[_Job | None]) -> None:
 
 
 class MujocoWorld:
-    """N slots of one MuJoCo model, or of one model each where the physics vary between tasks.
+    """N slots of one MuJoCo model, or of one model each if the physics vary between tasks.
 
     A control step is one call of mj_step per slot, which releases the GIL. Threads share one iterator over the
     slots, so that none idles while another has slots left; a slot's result does not depend on who steps it.
@@ -150,11 +157,8 @@ class MujocoWorld:
     def step(
         self, slots: Int[np.ndarray, " n"], actions: Float64[np.ndarray, "n action"]
     ) -> tuple[Float32[np.ndarray, "n observation"], Float64[np.ndarray, "n reward_state"]]:
-        if not self._controls_are_actions:
-            actions = self._control_centre + self._control_scale * actions
         chosen = self._slots if len(slots) == len(self._slots) else [self._slots[slot] for slot in slots]
-        for slot, control in zip(chosen, actions, strict=True):
-            slot.control[:] = control
+        self._control(chosen, actions)
         job = _Job(iter(chosen), self._body.frame_skip, self._body.contact_forces, SimpleQueue())
         helpers = min(len(self._helpers), len(chosen) - 1)
         for _ in range(helpers):
@@ -192,6 +196,16 @@ class MujocoWorld:
         for helper in self._helpers:
             helper.join()
         self._helpers = []
+
+    def _control(self, chosen: list[_Slot], actions: np.ndarray) -> None:
+        if self._body.control is not None:
+            for slot, action in zip(chosen, actions, strict=True):
+                self._body.control(slot.data, action)
+            return
+        if not self._controls_are_actions:
+            actions = self._control_centre + self._control_scale * actions
+        for slot, control in zip(chosen, actions, strict=True):
+            slot.control[:] = control
 
     def _read(self, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         # One call for all slots, those not asked for included, is faster than a loop over any.

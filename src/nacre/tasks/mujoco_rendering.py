@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes.util
 import os
 import platform
+import sys
 from typing import Any
 
 import mujoco
 import numpy as np
 from jaxtyping import Float64
-from mujoco import gl_context
 
 from nacre.errors import NacreError
 from nacre.tasks.rendering import GOAL_COLOUR, NO_SIGNS, Picture, Signs
@@ -71,24 +73,54 @@ class MujocoRenderer:
 class _Renderer(mujoco.Renderer):
     _mjr_context = None  # lest MuJoCo's own clean-up fails as well where making one has failed
 
+    def __del__(self) -> None:
+        with contextlib.suppress(Exception):  # at the end of the process, when OpenGL is gone already
+            self.close()
+
 
 def _offscreen_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
-    """MuJoCo's renderer with the OpenGL platform that MUJOCO_GL names; on Linux with EGL where it names none.
+    """MuJoCo's renderer with the OpenGL platform that MUJOCO_GL names; on Linux with EGL if it names none.
 
     EGL needs no display, and MuJoCo's own default, GLFW, does. The choice is made here and not before MuJoCo is
     imported, as it would then fail to import on a machine that has no EGL and only wants to train.
     """
     try:
         if platform.system() == "Linux" and not os.environ.get("MUJOCO_GL"):
-            from mujoco.egl import GLContext
-
-            class EglContext(GLContext):
-                _context = None  # lest MuJoCo's own clean-up fails as well where making one has failed
-
-            gl_context.GLContext = EglContext  # pyright: ignore[reportAttributeAccessIssue]
+            _use_egl()
         return _Renderer(model, height, width)
     except Exception as error:  # of PyOpenGL, EGL, MuJoCo and ctypes, with no base class in common
         raise NacreError(
-            f"Nothing can be drawn, as OpenGL does not work here ({type(error).__name__}: {error}). Without a GPU, "
-            "Mesa draws: on Debian and Ubuntu, apt install libegl1 libgl1 libgl1-mesa-dri; see the page on videos."
+            f"Nothing can be drawn, as OpenGL does not work here ({type(error).__name__}: {error}). {_advice()}"
         ) from error
+
+
+def _use_egl() -> None:
+    from mujoco.egl import GLContext
+
+    class EglContext(GLContext):
+        _context = None  # lest MuJoCo's own clean-up fails as well where making one has failed
+
+        def __del__(self) -> None:
+            with contextlib.suppress(Exception):  # as above
+                self.free()
+
+    # MuJoCo has moved the renderer between versions, and with it the module that it takes the context from.
+    sys.modules[mujoco.Renderer.__module__].gl_context.GLContext = EglContext
+
+
+def _advice() -> str:
+    """What to do if nothing can be drawn."""
+    chosen = os.environ.get("MUJOCO_GL")
+    if chosen:
+        return f"MUJOCO_GL is {chosen!r}; without it nacre takes EGL, which needs no display. See the page on videos."
+    if platform.system() != "Linux":
+        return "MUJOCO_GL chooses another platform. See the page on videos."
+    if ctypes.util.find_library("EGL") is None:
+        return (
+            "Without a GPU, Mesa draws: on Debian and Ubuntu, apt install libegl1 libgl1 libgl1-mesa-dri; see the page "
+            "on videos."
+        )
+    return (
+        "EGL is installed, so its driver or its device may be wrong: MUJOCO_EGL_DEVICE_ID chooses the device, "
+        "MUJOCO_GL=osmesa or MUJOCO_GL=glfw another platform. See the page on videos."
+    )

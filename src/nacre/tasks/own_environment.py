@@ -31,6 +31,8 @@ class GymnasiumFamily(TaskFamily):
     Slots are stepped one after another; each holds an environment of its own.
     """
 
+    can_relabel = False
+
     def __init__(
         self,
         name: str,
@@ -140,7 +142,7 @@ class _GymnasiumWorld:
         self._set_task = set_task
         self._success_key = success_key
         self._ages = np.zeros(len(envs), np.int64)
-        self._to_box = _map_to(_vector_space(family.name, "action", envs[0].action_space))
+        self._to_box = map_to(_vector_space(family.name, "action", envs[0].action_space))
         self._task_was_set = False
 
     def reset(
@@ -233,7 +235,7 @@ class _GymnasiumWorld:
         return bool(value)
 
 
-def _map_to(box: Box) -> Callable[[np.ndarray], np.ndarray]:
+def map_to(box: Box) -> Callable[[np.ndarray], np.ndarray]:
     """Maps actions (n, action) in [-1, 1] to those of a Box."""
     low, high = box.low.astype(np.float64), box.high.astype(np.float64)
     if np.issubdtype(box.dtype, np.integer):
@@ -244,7 +246,7 @@ def _map_to(box: Box) -> Callable[[np.ndarray], np.ndarray]:
             return (low + np.clip(np.floor(0.5 * (1 + actions) * values), 0, values - 1)).astype(box.dtype)
 
         return share
-    # Written so that -1 and 1 give the bounds to the bit.
+    # Written so that -1 and 1 give exactly the bounds.
     return lambda actions: (0.5 * (1 - actions) * low + 0.5 * (1 + actions) * high).astype(box.dtype)
 
 

@@ -156,3 +156,34 @@ class SparsePointRobot(TaskFamily):
 
     def make_world(self, n_slots: int, threads: int) -> World:
         return PointWorld(n_slots, start_range=0.0, goal_radius=self.goal_radius)
+
+
+class HiddenPointRobot(TaskFamily):
+    """Goals on the upper unit half circle, starts at the origin. The reward is (1 - distance) within `goal_radius` of
+    the goal and 0 elsewhere, in learning too: whoever does not know the goal has to walk along the half circle.
+
+    An episode is a success if it was ever inside the disc.
+    """
+
+    name = "hidden-point-robot"
+    observation_size = 2
+    action_size = 2
+    horizon = 40
+    task_parameters = ("goal_x", "goal_y")
+    has_success = True
+    success_at = "any"
+    goal_radius = 0.2
+
+    def sample_tasks(self, generator: np.random.Generator, n: int) -> Float64[np.ndarray, "n 2"]:
+        angles = generator.uniform(0.0, np.pi, n)
+        return np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+
+    def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        distance = _distance(following, task)
+        return (1.0 - distance) * (distance <= self.goal_radius).astype(distance.dtype)
+
+    def success(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        return _distance(following, task) <= self.goal_radius
+
+    def make_world(self, n_slots: int, threads: int) -> World:
+        return PointWorld(n_slots, start_range=0.0, goal_radius=self.goal_radius)

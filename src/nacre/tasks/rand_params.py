@@ -53,6 +53,7 @@ class _RandomParameters(TaskFamily):
     of the world's mass or of the root's damping, which are 0. The reward state is qpos and qvel.
     """
 
+    can_relabel = False
     horizon = 200
     quantity = "velocity (m/s)"
     asset: str
@@ -126,7 +127,7 @@ def _observe_positions(data: mujoco.MjData) -> list[np.ndarray]:
 
 
 class WalkerRandParams(_RandomParameters):
-    """A two-legged walker. It is over where the torso is not between 0.8 and 2 m high, or leans 1 rad or more."""
+    """A two-legged walker. It is over if the torso is not between 0.8 and 2 m high, or leans 1 rad or more."""
 
     name = "walker-rand-params"
     action_size = 6
@@ -142,7 +143,7 @@ class WalkerRandParams(_RandomParameters):
 
 
 class HopperRandParams(_RandomParameters):
-    """A one-legged hopper. It is over where the torso is not above 0.7 m, leans 0.2 rad or more, or where any
+    """A one-legged hopper. It is over if the torso is not above 0.7 m, leans 0.2 rad or more, or if any
     coordinate but x and the height, or any velocity, is 100 or more."""
 
     name = "hopper-rand-params"

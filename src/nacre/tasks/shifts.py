@@ -17,9 +17,9 @@ LARGEST_FIRST = 1e6
 """How far or how late a change may be. Nothing gets there, so such a task never changes."""
 
 SYNTAX = (
-    "none, or TRIGGER:FIRST[+SPREAD][,probability=P][,opposite], such as place:10+2 (where x exceeds a place between "
-    "10 and 12, or is below one between -12 and -10), time:200 (after more than 200 steps) or place:10+2,opposite "
-    "(from one direction to the other)"
+    "none, or TRIGGER:FIRST[+SPREAD][,probability=P][,opposite], such as place:10+2 (as soon as x exceeds a place "
+    "between 10 and 12, or is below one between -12 and -10), time:200 (after more than 200 steps) or "
+    "place:10+2,opposite (from one direction to the other)"
 )
 """What `--shift` takes."""
 

@@ -88,6 +88,9 @@ class Simulator(VectorEnv):
         self._terminations = np.zeros(n_slots, bool)
         self._truncations = np.zeros(n_slots, bool)
 
+    def __repr__(self) -> str:
+        return f"<simulator of {self.family.name}: {self.num_envs} slot(s)>"
+
     def reset(
         self,
         *,

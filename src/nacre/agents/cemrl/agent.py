@@ -17,7 +17,7 @@ from nacre.agents.cemrl.config import CemrlConfig
 from nacre.agents.cemrl.networks import ActingNetworks, Inferred, padded, window_rows, zero_transition
 from nacre.interfaces import select
 from nacre.tasks.family import Sizes
-from nacre.types import Key, Transition, Tree
+from nacre.types import Key, Transition, Tree, short_repr
 
 
 class CemrlBelief(NamedTuple):
@@ -31,6 +31,8 @@ class CemrlBelief(NamedTuple):
     """z of the last action."""
     class_probabilities: Float[Array, "n K"]
     """q(y | window) of the last action."""
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)

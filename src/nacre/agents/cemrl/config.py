@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from nacre.configuration import AlgorithmConfig, Count, Fraction, Positive, Steps, Weight, Width
+from nacre.configuration import AlgorithmConfig, Count, Fraction, Positive, Steps, Weight, Width, whole_episodes
 from nacre.errors import NacreError
 from nacre.protocol import Protocol
 from nacre.rl.sac_config import SacConfig
@@ -151,6 +151,28 @@ class CemrlConfig(AlgorithmConfig):
             critic_learning_rate=self.critic_learning_rate,
             temperature_learning_rate=self.temperature_learning_rate,
         )
+
+    @classmethod
+    def for_family(cls, family: TaskFamily) -> CemrlConfig:
+        """One episode per task to begin with, and one in each visit, or more, so that they have 200 steps; a class for
+        each kind of task; a z of as many dimensions as a task has parameters."""
+        steps = whole_episodes(200, family.horizon)
+        kinds = family.kinds or 1
+        return cls(
+            latent_size=max(1, len(family.task_parameters)),
+            classes=kinds if kinds <= 10 else 1,
+            initial_steps=steps,
+            visit_steps=steps,
+        )
+
+    @property
+    def has_target_policy(self) -> bool:
+        """Whether the critics' targets have next actions of a policy that follows the policy."""
+        return False
+
+    def stored_visits(self, train_tasks: int) -> int:
+        """Visits of an iteration that the replay has to have room for."""
+        return min(self.tasks_per_iteration, train_tasks)
 
     def environment_steps(self, train_tasks: int, iterations: int) -> int:
         visits = min(self.tasks_per_iteration, train_tasks)

@@ -22,7 +22,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -101,6 +101,12 @@ class CemrlLearner(Learner):
     """CEMRL on tasks of given sizes."""
 
     config: CemrlConfig
+    replay: ClassVar[type[WindowReplay]] = WindowReplay
+
+    @property
+    def critics(self) -> sac.CriticKind:
+        """What critics predict."""
+        return sac.EXPECTED
 
     def phases(self, iteration: int) -> tuple[Phase, ...]:
         config = self.config
@@ -112,12 +118,8 @@ class CemrlLearner(Learner):
         keys = jax.random.split(key, 6)
         encoder = initial_encoder(config, sizes, key=keys[0], precision=precision)
         decoder = initial_decoder(config, sizes, key=keys[1], precision=precision)
-        features = observation_width(sizes) + config.latent_size
-        control = sac.initial(features, sizes.action, config.sac, key=keys[2], precision=precision)
-        target_critics = control.target_critics
-        if config.target_critics == "published":
-            other = sac.initial(features, sizes.action, config.sac, key=keys[3], precision=precision)
-            target_critics = other.target_critics
+        control = self._initial_control(keys[2])
+        targets = self._initial_control(keys[3]) if config.target_critics == "published" else control
         temperature = None
         if config.latent_temperature:
             latent = config.latent_size
@@ -125,11 +127,12 @@ class CemrlLearner(Learner):
         networks = Networks(encoder, decoder, control.networks, temperature, initial_normaliser(sizes))
         trained = Trained(
             networks=networks,
-            target_critics=target_critics,
+            target_critics=targets.target_critics,
             optimisers=initial_optimisers(networks, control.optimisers),
             weights=initial_loss_weights(state_coordinates(config, sizes)),
             fit=unfitted(),
             best=(encoder, decoder),
+            target_policy=targets.target_policy,
         )
         return LearnerState(trained, keys[5], jnp.zeros((), jnp.int32))
 
@@ -141,12 +144,12 @@ class CemrlLearner(Learner):
 
     def memory(self, family: TaskFamily, tasks: Float64[np.ndarray, "n parameters"], iterations: int) -> WindowReplay:
         config = self.config
-        replay = WindowReplay.for_visits(
+        replay = self.replay.for_visits(
             len(tasks),
             self.sizes,
             has_sparse_reward=family.has_sparse_reward,
             initial_steps=config.initial_steps,
-            visits=iterations * min(config.tasks_per_iteration, len(tasks)),
+            visits=iterations * config.stored_visits(len(tasks)),
             visit_steps=(config.visit_steps,),
         )
         kinds = family.kind_of(tasks) if config.true_classes else np.zeros(len(tasks))
@@ -163,16 +166,23 @@ class CemrlLearner(Learner):
         seed: np.random.SeedSequence,
     ) -> Schedule[list[Visit]]:
         """`initial_steps` in every train task, or one visit to some of them, all at once."""
+        visited, play = self.planned(phase, state, tasks, seed)
+        trials, _ = yield play
+        return [Visit(task, tuple(trial)) for task, trial in zip(visited, trials, strict=True)]
+
+    def planned(
+        self, phase: str, state: LearnerState, tasks: Float64[np.ndarray, "n parameters"], seed: np.random.SeedSequence
+    ) -> tuple[list[int], Play]:
+        """The train tasks that a phase visits, and how they are played."""
         config = self.config
         visited, steps = np.arange(len(tasks)), config.initial_steps
         if phase == COLLECT:
             visits = min(config.tasks_per_iteration, len(tasks))
             visited = np.random.default_rng(child(seed, 0)).choice(len(tasks), size=visits, replace=False)
             steps = config.visit_steps
-        trials, _ = yield Play(
-            self.agent(0), self.parameters(state), tasks[visited], child(seed, 1), deterministic=False, steps=steps
-        )
-        return [Visit(task, tuple(trial)) for task, trial in zip(visited.tolist(), trials, strict=True)]
+        agent, params = self.agent(0), self.parameters(state)
+        play = Play(agent, params, tasks[visited], child(seed, 1), deterministic=False, steps=steps)
+        return visited.tolist(), play
 
     def begin(
         self, phase: str, state: LearnerState, memory: WindowReplay, tasks: Float64[np.ndarray, "n parameters"]
@@ -218,7 +228,7 @@ class CemrlLearner(Learner):
     ) -> tuple[Trained, StepMetrics]:
         if isinstance(batch, EncoderBatch):
             return encoder_step(trained, self.config, self.sizes, batch, key)
-        return policy_step(trained, self.config, batch, key)
+        return policy_step(trained, self.config, batch, key, self.critics)
 
     def ended(self, phase: str, trained: Trained) -> Bool[Array, ""] | bool:
         return trained.fit.ended if phase == ENCODER else False
@@ -242,6 +252,18 @@ class CemrlLearner(Learner):
             **online.columns,
         }
         return columns, online.steps
+
+    def _initial_control(self, key: Key) -> sac.Trained:
+        config, sizes = self.config, self.sizes
+        return sac.initial(
+            observation_width(sizes) + config.latent_size,
+            sizes.action,
+            config.sac,
+            key=key,
+            precision=self.precision,
+            kind=self.critics,
+            target_policy=config.has_target_policy,
+        )
 
     def _windows(
         self, replay: Replay, derived: EncoderDerived, numbers: Int32[Array, " n"], order: Int32[Array, " T"] | None

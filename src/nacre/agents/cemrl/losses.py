@@ -27,10 +27,11 @@ from nacre.agents.cemrl.networks import (
     window_rows,
     zero_transition,
 )
-from nacre.metrics import StepMetrics
+from nacre.metrics import StepMetrics, summarise
 from nacre.nn.mlp import MLP
 from nacre.nn.optimise import adam_state, adam_step
 from nacre.rl import sac
+from nacre.rl.policy import TanhGaussianPolicy
 from nacre.tasks.family import Sizes
 from nacre.types import Key, Transition, Tree
 
@@ -70,11 +71,13 @@ class Trained(NamedTuple):
     """All that steps change. The best encoder and decoder wait here for the end of their phase."""
 
     networks: Networks
-    target_critics: sac.Critics
+    target_critics: sac.AnyCritics
     optimisers: OptimiserStates
     weights: LossWeights
     fit: Fit
     best: tuple[Encoder, Decoder]
+    target_policy: TanhGaussianPolicy | None = None
+    """None: there is none."""
 
 
 class Windows(NamedTuple):
@@ -276,15 +279,17 @@ def padding_row(networks: Networks, config: CemrlConfig, sizes: Sizes) -> Transi
     return networks.normaliser(zero_transition(sizes))
 
 
-def policy_step(trained: Trained, config: CemrlConfig, batch: PolicyBatch, key: Key) -> tuple[Trained, StepMetrics]:
+def policy_step(
+    trained: Trained, config: CemrlConfig, batch: PolicyBatch, key: Key, kind: sac.CriticKind = sac.EXPECTED
+) -> tuple[Trained, StepMetrics]:
     """Steps temperature, critics, policy and targets on [s, z]. No gradient reaches the encoder."""
     networks, optimisers = trained.networks, trained.optimisers
     settings = config.sac
     target_entropy = -config.target_entropy_factor * batch.sac.actions.shape[1]
-    control = sac.Trained(networks.control, trained.target_critics, optimisers.control)
+    control = sac.Trained(networks.control, trained.target_critics, optimisers.control, trained.target_policy)
     temperature, temperature_state = networks.temperature, optimisers.temperature
     if temperature is None:
-        control, reported = sac.step(control, batch.sac, key, replace(settings, target_entropy=target_entropy))
+        control, reported = sac.step(control, batch.sac, key, replace(settings, target_entropy=target_entropy), kind)
     else:
         before = jnp.exp(temperature(batch.latent)[:, 0])  # the losses use α as it was (spec cemrl-dmrlad 8.3)
         sample = networks.control.policy.sample(batch.sac.features, jax.random.split(key)[0])
@@ -294,9 +299,21 @@ def policy_step(trained: Trained, config: CemrlConfig, batch: PolicyBatch, key: 
         temperature, temperature_state = adam_step(
             config.temperature_learning_rate, gradient, temperature_state, temperature
         )
-        control, reported = sac.step_without_temperature(control, before, batch.sac, key, settings)
+        control, reported = sac.step_without_temperature(control, before, batch.sac, key, settings, kind)
         reported = reported._replace(temperature_loss=loss)
-    metrics: StepMetrics = OrderedDict(
+    new = trained._replace(
+        networks=networks._replace(control=control.networks, temperature=temperature),
+        target_critics=control.target_critics,
+        optimisers=optimisers._replace(control=control.optimisers, temperature=temperature_state),
+        target_policy=control.target_policy,
+    )
+    return new, policy_metrics(reported, kind)
+
+
+def policy_metrics(reported: sac.StepMetrics, kind: sac.CriticKind) -> StepMetrics:
+    """Columns of a step of policy and critics: ours, and then those of the public code under its names."""
+    letter, details = kind.letter, reported.details
+    return OrderedDict(
         {
             "QF Loss": reported.critic_loss,
             "Policy Loss": reported.policy_loss,
@@ -304,14 +321,16 @@ def policy_step(trained: Trained, config: CemrlConfig, batch: PolicyBatch, key: 
             "Temperature": reported.temperature,
             "Q Predictions Mean": reported.q,
             "Policy Entropy": reported.entropy,
+            f"{letter}F1 Loss": details.critic_losses[0],
+            f"{letter}F2 Loss": details.critic_losses[1],
+            f"{letter}1 Predictions": summarise(details.predictions[0]),
+            f"{letter}2 Predictions": summarise(details.predictions[1]),
+            f"{letter} Targets": summarise(details.targets),
+            "Log Pis": summarise(details.sample.log_probability),
+            "Policy mu": summarise(details.sample.mean),
+            "Policy log std": summarise(details.sample.log_std),
         }
     )
-    new = trained._replace(
-        networks=networks._replace(control=control.networks, temperature=temperature),
-        target_critics=control.target_critics,
-        optimisers=optimisers._replace(control=control.optimisers, temperature=temperature_state),
-    )
-    return new, metrics
 
 
 def initial_optimisers(networks: Networks, control: sac.OptimiserStates) -> OptimiserStates:

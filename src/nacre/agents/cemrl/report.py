@@ -32,7 +32,7 @@ MOST_TICKS = 10
 
 
 class Course(NamedTuple):
-    """What an agent infers before each step of n trials. NaN where a trial is over."""
+    """What an agent infers before each step of n trials. NaN once a trial is over."""
 
     latent: Float32[np.ndarray, "steps n latent"]
     class_probabilities: Float32[np.ndarray, "steps n K"]
@@ -112,7 +112,7 @@ def _transition(places: Sequence[tuple[Episode, int]]) -> Transition:
 
 
 def tasks_in_force(test: RunTest) -> Float64[np.ndarray, "steps n parameters"]:
-    """The task of each step of each trial; NaN where a trial is over."""
+    """The task of each step of each trial; NaN once a trial is over."""
     trials = [trial for trials in test.episodes for trial in trials]
     own = np.repeat(test.evaluation.tasks, test.evaluation.protocol.trials, axis=0)
     steps = max(sum(map(len, trial)) for trial in trials)

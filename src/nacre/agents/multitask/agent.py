@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Float32
 from nacre.agents.multitask.config import MultitaskConfig
 from nacre.interfaces import Agent
 from nacre.rl.policy import TanhGaussianPolicy
-from nacre.types import Key
+from nacre.types import Key, short_repr
 
 
 class TaskScaling(NamedTuple):
@@ -35,6 +35,8 @@ class TaskBelief(NamedTuple):
     """The scaled parameters of the tasks of N trials, of width 0 for an agent that is told nothing."""
 
     task: Float32[Array, "n seen"]
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
-from nacre.configuration import AlgorithmConfig, Bounds, Count, Fraction, Positive, Weight, Width
+from nacre.configuration import AlgorithmConfig, Bounds, Count, Fraction, Positive, Weight, Width, whole_episodes
 from nacre.errors import NacreError
 from nacre.protocol import Protocol
 from nacre.rl.sac_config import SacConfig
@@ -72,6 +72,12 @@ class MultitaskConfig(AlgorithmConfig):
             critic_learning_rate=self.critic_learning_rate,
             temperature_learning_rate=self.temperature_learning_rate,
         )
+
+    @classmethod
+    def for_family(cls, family: TaskFamily) -> MultitaskConfig:
+        """2 episodes per task to begin with and one in each visit, or more, so that a visit has 200 steps."""
+        steps = whole_episodes(200, family.horizon)
+        return cls(initial_steps=2 * steps, visit_steps=steps)
 
     def environment_steps(self, train_tasks: int, iterations: int) -> int:
         return train_tasks * self.initial_steps + iterations * self.tasks_per_iteration * self.visit_steps

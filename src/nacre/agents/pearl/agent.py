@@ -13,7 +13,7 @@ from nacre.agents.pearl.config import PearlConfig
 from nacre.agents.pearl.networks import ActingNetworks, context_rows, context_width, encoder_class, infer_posterior
 from nacre.nn.gaussian import draw_normal, noise_of_trials
 from nacre.tasks.family import Sizes
-from nacre.types import Key, Transition
+from nacre.types import Key, Transition, short_repr
 
 
 class PearlBelief(NamedTuple):
@@ -32,6 +32,8 @@ class PearlBelief(NamedTuple):
     """If observations are pictures: the latest of them, as the policy saw them, oldest first."""
     features: Float[Array, "n features"] | None = None
     """What the trunk made of them. The context keeps features too: parameters do not change within a trial."""
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from nacre.configuration import AlgorithmConfig, Count, Fraction, Positive, Steps, Weight, Width
+from nacre.configuration import AlgorithmConfig, Count, Fraction, Positive, Steps, Weight, Width, whole_episodes
 from nacre.errors import NacreError
 from nacre.protocol import Protocol
 from nacre.tasks.family import TaskFamily
@@ -113,6 +113,24 @@ class PearlConfig(AlgorithmConfig):
     exploration_episodes: Count = 2
     """Episodes of a trial with z from the prior before the posterior is used."""
 
+    @classmethod
+    def for_family(cls, family: TaskFamily) -> PearlConfig:
+        """10 episodes per task to begin with, visits of 2 and 3 episodes or more, and trials of 3, as for the published
+        half-cheetah; the context has next observations, as the dynamics may vary."""
+        horizon = family.horizon
+        prior = max(2 * horizon, whole_episodes(200, horizon))
+        posterior = max(3 * horizon, whole_episodes(200, horizon))
+        collected = cls.tasks_per_iteration * (prior + posterior)
+        return cls(
+            next_observation_in_context=True,
+            initial_steps=10 * horizon,
+            prior_steps=prior,
+            extra_posterior_steps=posterior,
+            updates_per_iteration=min(4000, 2 * collected // 5),
+            context_size=min(max(64, horizon // 2), 256),
+            evaluation_steps=3 * horizon,
+        )
+
     def environment_steps(self, train_tasks: int, iterations: int) -> int:
         visit = self.prior_steps + self.posterior_steps + self.extra_posterior_steps
         return train_tasks * self.initial_steps + iterations * self.tasks_per_iteration * visit
@@ -215,9 +233,18 @@ def _check_whole_episodes(config: PearlConfig, family: TaskFamily) -> None:
 
 def _check_evaluation(config: PearlConfig, family: TaskFamily) -> None:
     episodes = -(-config.evaluation_steps // family.horizon)
-    if config.exploration_episodes >= episodes:
+    if config.exploration_episodes < episodes:
+        return
+    reason = (
+        f"evaluation_steps={config.evaluation_steps} are {episodes} episode(s) of {family.horizon} steps and the last "
+        "has to follow from the posterior"
+    )
+    if episodes == 1:
         raise NacreError(
-            f"algorithm.exploration_episodes is {config.exploration_episodes}; allowed: at most {episodes - 1}, as "
-            f"evaluation_steps={config.evaluation_steps} are {episodes} episode(s) of {family.horizon} steps and the "
-            "last has to follow from the posterior"
+            f"algorithm.evaluation_steps is {config.evaluation_steps}; allowed for {family.name} with "
+            f"exploration_episodes={config.exploration_episodes}: more than "
+            f"{config.exploration_episodes * family.horizon}, as {reason}"
         )
+    raise NacreError(
+        f"algorithm.exploration_episodes is {config.exploration_episodes}; allowed: at most {episodes - 1}, as {reason}"
+    )

@@ -23,7 +23,7 @@ from nacre.rl.policy import PolicySample, TanhGaussianPolicy
 from nacre.types import Key, Stretch, Transition, Tree
 
 Trunk = ConvolutionalTrunk | None
-"""There is one where observations are pictures."""
+"""There is one if observations are pictures."""
 
 
 class OptimiserStates(NamedTuple):
@@ -34,7 +34,7 @@ class OptimiserStates(NamedTuple):
     critics: optax.OptState
     value: optax.OptState
     trunk: Tree = None
-    """None where there is no trunk."""
+    """None if there is no trunk."""
 
 
 class Batch(NamedTuple):

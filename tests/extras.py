@@ -1,0 +1,9 @@
+"""Marks for tests of what needs an extra that is not always installed."""
+
+import importlib.util
+
+import pytest
+
+NEEDS_METAWORLD = pytest.mark.skipif(
+    importlib.util.find_spec("metaworld") is None, reason="the extra metaworld is not installed"
+)
