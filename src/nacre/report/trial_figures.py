@@ -121,7 +121,7 @@ def trajectory_panels(
     else:
         handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    label_panels(panels, "x (no unit)", "y (no unit)")
+    label_panels(panels, "x (m)", "y (m)")
 
 
 def reward_panels(
