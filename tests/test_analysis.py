@@ -26,7 +26,7 @@ from nacre.report.drawing import numbered, svg_of
 from nacre.report.html import Picture, picture
 from nacre.report.numbers import Numbers, crossed, joined, rows_of, write_numbers
 from nacre.report.response_figures import moving_mean, moving_window, response_pictures
-from nacre.report.task_figures import task_pictures, tasks_along
+from nacre.report.task_figures import task_in_words, task_pictures, tasks_along
 from nacre.report.trials import RunTest
 from nacre.runtime import learner_for
 from nacre.tasks import make_family
@@ -274,6 +274,10 @@ def test_kinds_of_tasks_stand_in_columns() -> None:
     first, second = tasks_along(family, tasks)
     assert (first.title, first.tasks.tolist(), first.places.tolist()) == ("velocity", [2, 1], [1.0, 2.0])
     assert (second.title, second.tasks.tolist(), second.places.tolist()) == ("jumping", [0], [0.0])
+    assert [task_in_words(family, tasks, index) for index in (1, 0)] == [
+        "velocity, number 2.00",
+        "jumping, number 0.00",
+    ]
     (shown,) = task_pictures(meta_test(family, tasks.tolist(), [[runs_at([1.0])]] * 3))
     assert "a column for each kind" in shown.caption
     assert len(response_pictures(meta_test(family, tasks.tolist(), [[runs_at([1.0])]] * 3))) == 2
