@@ -101,7 +101,7 @@ def test_small_tables_are_in_the_page_and_large_ones_beside_it(tmp_path: Path, m
         write_numbers(tmp_path / "other.html", tables)
     with pytest.raises(ValueError, match="two tables of a page have the same name"):
         write_numbers(page, tables * 2)
-    with pytest.raises(ValueError, match="the name of a table is '../x'"):
+    with pytest.raises(ValueError, match="the name of a table is"):
         Numbers("../x", {})
 
 
