@@ -34,7 +34,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 N = 10
 step_encoder = jax.jit(encoder_step, static_argnums=(1, 2))
-step_policy = jax.jit(policy_step, static_argnums=1)
+step_policy = jax.jit(policy_step, static_argnums=(1, 4))
 losses_of = jax.jit(inferred_losses, static_argnums=1)
 WEIGHTS = LossWeights(jnp.float32(0.3), jnp.float32(0.9))
 

@@ -193,3 +193,71 @@ def test_critic_learns_the_quantiles_of_a_return():
 def test_a_broken_loss_does_not(broken):
     answers, quantiles = learn_quantiles(broken)
     assert np.abs(answers - quantiles).max() > 2
+
+
+PARTS = 4000
+
+
+def equal_parts() -> quantile.Fractions:
+    return draw_fractions(1, PARTS, jax.random.key(0), "equal")
+
+
+def test_equal_fractions():
+    widths, midpoints = draw_fractions(7, 4, jax.random.key(0), "equal")
+    np.testing.assert_allclose(widths, [[0.25] * 4])
+    np.testing.assert_allclose(midpoints, [[0.125, 0.375, 0.625, 0.875]])
+    rows = jax.random.normal(jax.random.key(1), (7, 5))
+    for_all, for_each = make_critic()(rows, midpoints), make_critic()(rows, jnp.tile(midpoints, (7, 1)))
+    np.testing.assert_allclose(for_all, for_each, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("risk", "parameter", "expected"),
+    [
+        ("neutral", 0.0, 3.0),
+        ("std", 0.7, 3.0 - 0.7 * 2),
+        ("cvar", 0.25, 3.0 - 2 * stats.norm.pdf(stats.norm.ppf(0.25)) / 0.25),  # the mean of the lowest quarter
+        ("cvar", -0.25, 3.0 + 2 * stats.norm.pdf(stats.norm.ppf(0.25)) / 0.25),  # of the highest
+        ("wang", 0.3, 3.0 - 0.3 * 2),  # g(F) is the distribution of a Gaussian that is moved
+        ("wang", -0.3, 3.0 + 0.3 * 2),
+    ],
+)
+def test_risk_of_a_gaussian(risk, parameter, expected):
+    fractions = equal_parts()
+    quantiles = jnp.asarray(3 + 2 * stats.norm.ppf(np.asarray(fractions.midpoints, np.float64)), jnp.float32)
+    np.testing.assert_allclose(quantile.risk_value(quantiles, fractions, risk, parameter), [expected], atol=0.01)
+
+
+@pytest.mark.parametrize("parameter", [0.5, 0.71, -0.71])
+def test_probability_weighting(parameter):
+    """cpw: the weights are the slope of the curve that is written down in the paper, cut off at 5."""
+    fractions = equal_parts()
+    tau, power = np.asarray(fractions.midpoints[0], np.float64), abs(parameter)
+
+    def curve(x):
+        return x**power / (x**power + (1 - x) ** power) ** (1 / power)
+
+    at = tau if parameter > 0 else 1 - tau
+    slope = (curve(at + 1e-7) - curve(at - 1e-7)) / 2e-7
+    weights = quantile.distortion_weights(fractions.midpoints, "cpw", parameter)[0]
+    np.testing.assert_allclose(weights, np.minimum(slope, 5), rtol=2e-3)
+    assert weights.max() == 5  # rare extremes count for more
+
+
+def test_what_a_policy_is_told():
+    """The risk measure of each critic; VaR asks for one quantile. Unknown distortions are refused."""
+    features, actions = jax.random.normal(jax.random.key(1), (3, 4)), jax.random.normal(jax.random.key(2), (3, 1))
+    critics, rows = (make_critic(1), make_critic(2)), np.concatenate([features, actions], axis=1).astype(np.float64)
+    kind = quantile.QuantileCritics(quantiles=4, fractions="equal", risk="VaR", risk_parameter=0.1)
+    values = kind.values(critics, features, actions, jax.random.key(0))
+    expected = [critic_by_hand(critic, rows, np.full((3, 1), 0.1))[:, 0] for critic in critics]
+    np.testing.assert_allclose(values, expected, atol=1e-5)
+    kind = quantile.QuantileCritics(quantiles=4, fractions="equal", risk="cvar", risk_parameter=0.5)
+    midpoints = np.tile([0.125, 0.375, 0.625, 0.875], (3, 1))
+    by_hand = [critic_by_hand(critic, rows, midpoints) for critic in critics]
+    values = kind.values(critics, features, actions, jax.random.key(0))
+    np.testing.assert_allclose(values, [answers[:, :2].mean(axis=1) for answers in by_hand], atol=1e-5)
+    returns = kind.returns(critics, features, actions, jax.random.key(0))
+    np.testing.assert_allclose(returns, np.minimum(*by_hand), atol=1e-5)
+    with pytest.raises(ValueError, match="neutral distorts no probabilities"):
+        quantile.distortion_weights(jnp.ones((1, 1)) / 2, "neutral", 0.0)

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from nacre.agents.dmrlad.config import DmrladConfig
-from nacre.experiments.experiment import Experiment, NamedExperiment
+from nacre.experiments.experiment import Experiment, NamedExperiment, options
 
 _EXPECTED: dict[str, Any] = {"critics": "expected", "target_policy": False}
 ABLATIONS: dict[str, tuple[dict[str, Any], str]] = {
@@ -35,8 +35,9 @@ EXPERIMENTS: tuple[NamedExperiment, ...] = (
     # For the demo: smaller networks and batches. Not a published configuration.
     *with_ablations(
         Experiment(
-            name="dmrlad/hidden-point-robot-quick",
-            family="hidden-point-robot",
+            name="dmrlad/sparse-point-robot-quick",
+            family="sparse-point-robot",
+            family_options=options(dense=False, distance=0.6, horizon=40),
             train_tasks=40,
             test_tasks=20,
             task_list="seeded",

@@ -245,7 +245,7 @@ def distortion_weights(fractions: Float[Array, "m n"], risk: RiskMeasure, parame
         point = jax.scipy.special.ndtri(fractions)
         weights = jnp.exp(-parameter * point - parameter**2 / 2)  # the ratio of two normal densities
     elif risk == "cvar":
-        weights = (fractions < parameter) / jnp.float32(parameter)
+        weights = jnp.where(fractions < parameter, 1 / parameter, 0.0)
     elif risk == "cpw":
         weights = jax.vmap(jax.grad(lambda fraction: _probability_weighting(fraction, parameter)))(fractions.ravel())
         weights = weights.reshape(fractions.shape)

@@ -33,7 +33,7 @@ from nacre.tasks.family import TaskFamily, TaskList, TaskSplit, World, check_fam
 from nacre.tasks.humanoid import HumanoidDir, HumanoidDirWithoutForces
 from nacre.tasks.own_environment import GymnasiumFamily
 from nacre.tasks.pixels import CheetahVelPixels, PointRobotPixels
-from nacre.tasks.point import HiddenPointRobot, PointRobot, SparsePointRobot
+from nacre.tasks.point import PointRobot, SparsePointRobot
 from nacre.tasks.rand_params import HopperRandParams, WalkerRandParams
 from nacre.tasks.sawyer import SawyerPushSparse, SawyerReachSparse
 from nacre.tasks.simulator import Simulator
@@ -58,7 +58,6 @@ FAMILIES: dict[str, Callable[..., TaskFamily]] = {
     for family in (
         PointRobot,
         SparsePointRobot,
-        HiddenPointRobot,
         CheetahVel,
         CheetahDir,
         CheetahMultiTask,

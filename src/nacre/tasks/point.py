@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int
 
 from nacre.tasks.family import PUBLISHED_SEED, TaskFamily, World
+from nacre.tasks.options import Number, Truth, positive, truth
 from nacre.tasks.rendering import PointRenderer
 
 STEP_SIZE = 0.1
@@ -107,10 +108,11 @@ class PointRobot(TaskFamily):
 
 
 class SparsePointRobot(TaskFamily):
-    """Goals on the upper unit half circle, starts at the origin.
+    """Goals on the upper half of a circle around the origin, where episodes start.
 
     The reward is dense, as in `PointRobot`; the sparse reward is (1 - distance) within `goal_radius` of the goal and
     0 elsewhere, so inside the disc it lies in [0.8, 1]. An episode is a success if it was ever inside the disc.
+    With `dense=False` the sparse reward is the only one, in learning too.
     """
 
     name = "sparse-point-robot"
@@ -124,14 +126,18 @@ class SparsePointRobot(TaskFamily):
     success_at = "any"
     goal_radius = 0.2
 
+    def __init__(self, dense: Truth = True, distance: Number = 1.0) -> None:
+        """`dense` is explained above; `distance` is the radius of the circle."""
+        self.dense = truth(self.name, "dense", dense)
+        self.distance = positive(self.name, "distance", distance)
+        self.has_sparse_reward = self.dense
+
     def sample_tasks(self, generator: np.random.Generator, n: int) -> Float64[np.ndarray, "n 2"]:
-        angles = generator.uniform(0.0, np.pi, n)
-        return np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+        return self._goals(generator.uniform(0.0, np.pi, n))
 
     def published_tasks(self, n: int) -> Float64[np.ndarray, "n 2"]:
         """`n` equally spaced goals from angle 0 to pi, shuffled: the whole list depends on `n`."""
-        angles = np.linspace(0.0, np.pi, n)
-        goals = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
+        goals = self._goals(np.linspace(0.0, np.pi, n))
         np.random.RandomState(PUBLISHED_SEED).shuffle(goals)
         return goals
 
@@ -139,6 +145,8 @@ class SparsePointRobot(TaskFamily):
         return reward_state[..., 0]
 
     def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        if not self.dense:
+            return self.sparse_reward(previous, action, following, task)
         return -_distance(following, task)
 
     def sparse_reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
@@ -157,33 +165,5 @@ class SparsePointRobot(TaskFamily):
     def make_world(self, n_slots: int, threads: int) -> World:
         return PointWorld(n_slots, start_range=0.0, goal_radius=self.goal_radius)
 
-
-class HiddenPointRobot(TaskFamily):
-    """Goals on the upper unit half circle, starts at the origin. The reward is (1 - distance) within `goal_radius` of
-    the goal and 0 elsewhere, in learning too: whoever does not know the goal has to walk along the half circle.
-
-    An episode is a success if it was ever inside the disc.
-    """
-
-    name = "hidden-point-robot"
-    observation_size = 2
-    action_size = 2
-    horizon = 40
-    task_parameters = ("goal_x", "goal_y")
-    has_success = True
-    success_at = "any"
-    goal_radius = 0.2
-
-    def sample_tasks(self, generator: np.random.Generator, n: int) -> Float64[np.ndarray, "n 2"]:
-        angles = generator.uniform(0.0, np.pi, n)
-        return np.stack([np.cos(angles), np.sin(angles)], axis=-1)
-
-    def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
-        distance = _distance(following, task)
-        return (1.0 - distance) * (distance <= self.goal_radius).astype(distance.dtype)
-
-    def success(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
-        return _distance(following, task) <= self.goal_radius
-
-    def make_world(self, n_slots: int, threads: int) -> World:
-        return PointWorld(n_slots, start_range=0.0, goal_radius=self.goal_radius)
+    def _goals(self, angles: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, "n 2"]:
+        return self.distance * np.stack([np.cos(angles), np.sin(angles)], axis=-1)

@@ -152,6 +152,15 @@ class CemrlConfig(AlgorithmConfig):
             temperature_learning_rate=self.temperature_learning_rate,
         )
 
+    @property
+    def has_target_policy(self) -> bool:
+        """Whether the critics' targets have next actions of a policy that follows the policy."""
+        return False
+
+    def stored_visits(self, train_tasks: int) -> int:
+        """Visits of an iteration that the replay has to have room for."""
+        return min(self.tasks_per_iteration, train_tasks)
+
     @classmethod
     def for_family(cls, family: TaskFamily) -> CemrlConfig:
         """One episode per task to begin with, and one in each visit, or more, so that they have 200 steps; a class for
@@ -164,15 +173,6 @@ class CemrlConfig(AlgorithmConfig):
             initial_steps=steps,
             visit_steps=steps,
         )
-
-    @property
-    def has_target_policy(self) -> bool:
-        """Whether the critics' targets have next actions of a policy that follows the policy."""
-        return False
-
-    def stored_visits(self, train_tasks: int) -> int:
-        """Visits of an iteration that the replay has to have room for."""
-        return min(self.tasks_per_iteration, train_tasks)
 
     def environment_steps(self, train_tasks: int, iterations: int) -> int:
         visits = min(self.tasks_per_iteration, train_tasks)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from nacre.agents.cemrl.config import CemrlConfig
@@ -59,6 +59,13 @@ class DmrladConfig(CemrlConfig):
     which is the same for all tasks."""
     scoring_states: Width = 64
     """Start states of a task that an episode's value for it is a mean over."""
+
+    @classmethod
+    def for_family(cls, family: TaskFamily) -> DmrladConfig:
+        """As CEMRL's, with copies if rewards of other tasks can be computed."""
+        config = super().for_family(family)
+        assert isinstance(config, cls)
+        return config if family.can_relabel else replace(config, relabelling="none")
 
     @property
     def has_target_policy(self) -> bool:
