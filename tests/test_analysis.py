@@ -26,7 +26,7 @@ from nacre.report.drawing import numbered, svg_of
 from nacre.report.html import Picture, picture
 from nacre.report.numbers import Numbers, crossed, joined, rows_of, write_numbers
 from nacre.report.response_figures import moving_mean, moving_window, response_pictures
-from nacre.report.task_figures import task_pictures, tasks_along
+from nacre.report.task_figures import task_in_words, task_pictures, tasks_along
 from nacre.report.trials import RunTest
 from nacre.runtime import learner_for
 from nacre.tasks import make_family
@@ -77,17 +77,32 @@ def test_numbers_can_be_read_back() -> None:
 
 
 def test_small_tables_are_in_the_page_and_large_ones_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page, found = tmp_path / "my page.html", Numbers("returns", {"x": np.arange(3)})
-    kind, content = found.address("my page-data").split(",")
-    assert kind == "data:text/csv;charset=utf-8;base64"
-    assert base64.b64decode(content) == b"x\n0\n1\n2\n"
-    monkeypatch.setattr(numbers, "LARGEST_INSIDE", 5)
-    assert found.address("my page-data") == "my%20page-data/returns.csv"
-    write_numbers(page, [found, found.prefixed("seed-1-")])
-    assert sorted(path.name for path in (tmp_path / "my page-data").iterdir()) == ["returns.csv", "seed-1-returns.csv"]
+    monkeypatch.setattr(numbers, "MOST_INSIDE", 20)
+    page = tmp_path / "my page.html"
+    tables = [
+        Numbers("long", {"x": np.arange(9)}),
+        Numbers("a", {"x": np.arange(3)}),
+        Numbers("b", {"x": np.arange(4)}),
+    ]
+    addresses = write_numbers(page, [table.prefixed("seed-1-") for table in tables])
+    assert addresses["seed-1-long"] == "my%20page-data/seed-1-long.csv"
+    for name, content in (("a", b"x\n0\n1\n2\n"), ("b", b"x\n0\n1\n2\n3\n")):
+        kind, inside = addresses[f"seed-1-{name}"].split(",")
+        assert kind == "data:text/csv;charset=utf-8;base64"
+        assert base64.b64decode(inside) == content
+        assert (tmp_path / f"my page-data/seed-1-{name}.csv").read_bytes() == content
+    assert sorted(path.name for path in (tmp_path / "my page-data").iterdir()) == [
+        "seed-1-a.csv",
+        "seed-1-b.csv",
+        "seed-1-long.csv",
+    ]
     (tmp_path / "other-data").write_text("a file")
     with pytest.raises(NacreError, match="cannot make the folder"):
-        write_numbers(tmp_path / "other.html", [found])
+        write_numbers(tmp_path / "other.html", tables)
+    with pytest.raises(ValueError, match="two tables of a page have the same name"):
+        write_numbers(page, tables * 2)
+    with pytest.raises(ValueError, match="the name of a table is"):
+        Numbers("../x", {})
 
 
 # Figures in the page
@@ -274,6 +289,10 @@ def test_kinds_of_tasks_stand_in_columns() -> None:
     first, second = tasks_along(family, tasks)
     assert (first.title, first.tasks.tolist(), first.places.tolist()) == ("velocity", [2, 1], [1.0, 2.0])
     assert (second.title, second.tasks.tolist(), second.places.tolist()) == ("jumping", [0], [0.0])
+    assert [task_in_words(family, tasks, index) for index in (1, 0)] == [
+        "velocity, number 2.00",
+        "jumping, number 0.00",
+    ]
     (shown,) = task_pictures(meta_test(family, tasks.tolist(), [[runs_at([1.0])]] * 3))
     assert "a column for each kind" in shown.caption
     assert len(response_pictures(meta_test(family, tasks.tolist(), [[runs_at([1.0])]] * 3))) == 2

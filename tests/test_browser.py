@@ -17,7 +17,7 @@ from nacre.report.figures import AFTER, BEFORE
 pytestmark = pytest.mark.browser
 
 
-def open_page(page: Path, picture: Path) -> list[str]:
+def open_page(page: Path, picture: Path, *flags: str, width: int = 1100) -> list[str]:
     """Lets Chromium draw a page, and returns what it wrote on its console."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     assert chromium, "this test needs Chromium: install the package chromium (Debian: apt-get install chromium)"
@@ -31,7 +31,8 @@ def open_page(page: Path, picture: Path) -> list[str]:
             "--enable-logging=stderr",
             "--v=0",
             "--hide-scrollbars",
-            "--window-size=1100,2400",
+            f"--window-size={width},2400",
+            *flags,
             f"--screenshot={picture}",
             page.as_uri(),
         ],
@@ -58,6 +59,31 @@ def test_both_pages_are_drawn_without_a_word_on_the_console(tiny_run: Path, tmp_
     comparison = write_comparison({"all": [tiny_run]}, tmp_path / "compare.html")
     assert open_page(comparison, tmp_path / "compare.png") == []
     assert shows(tmp_path / "compare.png", AFTER) > 300
+
+
+def brightness(picture: Path) -> np.ndarray:
+    """Of each pixel, from 0 (black) to 1."""
+    return imread(picture)[:, :, :3].mean(axis=2)
+
+
+def test_figures_follow_dark_mode(tiny_run: Path, tmp_path: Path) -> None:
+    page = write_comparison({"all": [tiny_run]}, tmp_path / "page.html")
+    assert open_page(page, tmp_path / "light.png") == []
+    assert open_page(page, tmp_path / "dark.png", "--blink-settings=preferredColorScheme=0") == []
+    light, dark = brightness(tmp_path / "light.png"), brightness(tmp_path / "dark.png")
+    assert np.median(light) > 0.9
+    assert np.median(dark) < 0.2
+    assert (dark > 0.8).sum() > 2000  # text and axes are light
+    assert not (dark > 0.8)[:, 100:-100].all(axis=1).any()  # no figure has a white ground
+
+
+def test_a_narrow_window_shows_figures_as_large_as_a_wide_one(tiny_run: Path, tmp_path: Path) -> None:
+    """They scroll, so that their text can be read: of the blue line a part is out of sight."""
+    page = write_comparison({"all": [tiny_run]}, tmp_path / "page.html")
+    assert open_page(page, tmp_path / "wide.png", width=740) == []
+    assert open_page(page, tmp_path / "narrow.png", width=500) == []
+    wide, narrow = (shows(tmp_path / name, AFTER) for name in ("wide.png", "narrow.png"))
+    assert 0.2 * wide < narrow < 0.95 * wide
 
 
 def test_what_a_page_must_not_do_is_noticed(tmp_path: Path, tiny_run: Path) -> None:

@@ -629,6 +629,7 @@ def test_refusals_are_one_sentence(run_copy: Path, tmp_path: Path, capsys: pytes
     twin = Path(shutil.copytree(run_copy, tmp_path / "twin"))
     (tmp_path / "folder.html").mkdir()
     (tmp_path / "file").touch()
+    (tmp_path / "taken-data").touch()
     family = with_seed(run_copy, tmp_path / "family", 0)
     edit(family, lambda content: content["experiment"].update(family="sparse-point-robot"))
     fresh = with_seed(run_copy, tmp_path / "fresh", 0)
@@ -653,6 +654,7 @@ def test_refusals_are_one_sentence(run_copy: Path, tmp_path: Path, capsys: pytes
                 ([command, str(cut)], "cut/progress.csv is damaged: it has no column 'Number of env steps total'"),
                 ([command, str(damaged)], "damaged/progress.csv, line 4, is damaged"),
                 ([command, run, "--out", str(tmp_path / "folder.html")], "folder.html is a folder"),
+                ([command, run, "--out", str(tmp_path / "taken.html")], "taken-data is a file; allowed: a folder"),
                 ([command, run, "--out", str(tmp_path / "file/page.html")], "cannot make the folder"),
             ]
         ),

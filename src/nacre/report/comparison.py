@@ -37,7 +37,7 @@ from nacre.report.curves import (
 from nacre.report.figures import draw_references, tidy
 from nacre.report.html import Picture, Table, number, percent, picture, write_page
 from nacre.report.intervals import FEWEST_RUNS, Interval, difference_interval, interquartile_mean, interval
-from nacre.report.numbers import Numbers, joined
+from nacre.report.numbers import Numbers, check_data_folder, joined
 from nacre.report.references import Reference, gap_of, references_of
 from nacre.report.trials import protocol_in_words
 from nacre.run_folder import read_run, runs_in
@@ -170,6 +170,7 @@ def write_comparison(groups: Mapping[str, Sequence[Path | str]], out: Path | str
     read = [_read_group(name, [Path(run) for run in runs]) for name, runs in groups.items()]
     family = _common_family(read)
     page = writable(Path(out))
+    check_data_folder(page)
     curves = [_curve_picture(read), _quartile_picture(read), *_success_pictures(read)]
     adaptation = _episode_pictures(read)
     write_page(

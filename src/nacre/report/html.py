@@ -95,9 +95,12 @@ def write_page(page: Path, template: str, pictures: Sequence[Picture], **content
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(data_folder=data_folder(page).name, next_number=itertools.count(1).__next__)
+    environment.globals.update(
+        data_folder=data_folder(page).name,
+        addresses=write_numbers(page, [picture.numbers for picture in pictures if picture.numbers is not None]),
+        next_number=itertools.count(1).__next__,
+    )
     text = environment.get_template(template).render(
         version=version("nacre"), written=f"{datetime.now():%Y-%m-%d %H:%M}", pictures=pictures, **content
     )
-    write_numbers(page, [picture.numbers for picture in pictures if picture.numbers is not None])
     write_atomically(page, text.encode(errors="backslashreplace"))  # a path may not be UTF-8

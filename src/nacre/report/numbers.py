@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import csv
 import io
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,20 +15,29 @@ from urllib.parse import quote
 
 import numpy as np
 
+from nacre.errors import NacreError
 from nacre.files import make_folder, write_atomically
 
-LARGEST_INSIDE = 120_000
-"""Bytes of a table that the page itself holds; of a larger one it has a link to the file beside it."""
+MOST_INSIDE = 600_000
+"""Bytes of tables that a page itself holds; of the larger ones it has a link to the file beside it."""
 
 
 @dataclass(frozen=True)
 class Numbers:
-    """A table, with a name."""
+    """A table, with a name.
+
+    Raises:
+        ValueError: the name could not be that of a file everywhere.
+    """
 
     name: str
-    """Of its file, without the suffix."""
+    """Of its file, without the suffix: ASCII letters, digits, and hyphens."""
     columns: Mapping[str, np.ndarray]
     """Equally long, by a name that has the unit, if there is one."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-zA-Z0-9-]+", self.name):
+            raise ValueError(f"the name of a table is {self.name!r}; allowed: letters, digits, and hyphens")
 
     @property
     def file(self) -> str:
@@ -44,13 +55,6 @@ class Numbers:
         columns = [_cells(np.asarray(values)) for values in self.columns.values()]
         writer.writerows(zip(*columns, strict=True))
         return text.getvalue().encode()
-
-    def address(self, folder: str) -> str:
-        """Where a page finds the table: inside itself, or in the folder of that name if the table is large."""
-        content = self.csv()
-        if len(content) > LARGEST_INSIDE:
-            return f"{quote(folder)}/{quote(self.file)}"
-        return "data:text/csv;charset=utf-8;base64," + base64.b64encode(content).decode()
 
 
 def crossed(
@@ -90,16 +94,43 @@ def data_folder(page: Path) -> Path:
     return page.with_name(f"{page.stem}-data")
 
 
-def write_numbers(page: Path, tables: Sequence[Numbers]) -> None:
+def check_data_folder(page: Path) -> None:
+    """Checks that the tables of a page can be written, before the minutes of work that go into them.
+
+    Raises:
+        NacreError: they cannot.
+    """
+    folder = data_folder(page)
+    if folder.exists() and not folder.is_dir():
+        raise NacreError(f"{folder} is a file; allowed: a folder, for the numbers behind the figures of {page}")
+    if folder.exists() and not os.access(folder, os.W_OK):
+        raise NacreError(f"cannot write the numbers behind the figures of {page}: the folder {folder} is read-only")
+
+
+def write_numbers(page: Path, tables: Sequence[Numbers]) -> dict[str, str]:
     """Writes the tables of a page into the folder beside it; files of the same names are replaced.
+
+    Returns:
+        By the name of a table, where the page finds it: inside itself, or in the folder if there is no more room.
 
     Raises:
         NacreError: one cannot be written.
+        ValueError: two have the same name.
     """
+    names = [table.name for table in tables]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two tables of a page have the same name: {', '.join(sorted(names))}")
     folder = data_folder(page)
     make_folder(folder)
-    for table in tables:
-        write_atomically(folder / table.file, table.csv())
+    contents = sorted(((table, table.csv()) for table in tables), key=lambda each: len(each[1]))
+    addresses, inside = {}, 0
+    for table, content in contents:
+        write_atomically(folder / table.file, content)
+        inside += len(content)
+        addresses[table.name] = f"{quote(folder.name)}/{quote(table.file)}"
+        if inside <= MOST_INSIDE:
+            addresses[table.name] = "data:text/csv;charset=utf-8;base64," + base64.b64encode(content).decode()
+    return addresses
 
 
 def _free(column: str, taken: Sequence[str]) -> str:

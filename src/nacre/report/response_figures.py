@@ -112,7 +112,7 @@ def response_panels(
         if not np.isnan(response.target).all():
             axes.plot(time, response.target, color="black", linestyle="--", linewidth=1.2, label="target", zorder=3)
         axes.set_title(title, fontsize="small")
-        count_steps(axes)
+        count_steps(axes, most=5)
         tidy(axes)
     handles, labels = max((axes.get_legend_handles_labels() for axes in panels), key=lambda found: len(found[1]))
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
@@ -136,7 +136,7 @@ def responses_together(axes: Axes, responses: Sequence[Response], along: Along) 
     axes.figure.colorbar(shades, ax=axes, label=along.label, pad=0.02)
     axes.set_title(along.title, fontsize="medium")
     axes.set(xlabel="step of the last episode")
-    count_steps(axes)
+    count_steps(axes, most=10 if not along.title else 5)
     tidy(axes)
 
 

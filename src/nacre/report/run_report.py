@@ -39,7 +39,7 @@ from nacre.report.curves import (
 )
 from nacre.report.figures import learning_curve
 from nacre.report.html import Picture, Table, number, percent, picture, span, write_page
-from nacre.report.numbers import Numbers, crossed, joined, rows_of
+from nacre.report.numbers import Numbers, check_data_folder, crossed, joined, rows_of
 from nacre.report.recovery_figures import recovery_pictures
 from nacre.report.references import Reference, gap_of, references_of
 from nacre.report.response_figures import response_pictures
@@ -141,9 +141,10 @@ def write_report(
     if not runs:
         raise NacreError("RUN is missing; allowed: one run folder or more")
     groups = [sorted(group, key=_seed) for group in group_by_configuration(runs_in(map(Path, runs)))]
-    shift = read_shift(shift) if isinstance(shift, str) else shift
+    read_shift(shift)  # what is impossible is said before anything is made
     learnt = [_learnt(group) for group in groups]
     page = writable(Path(runs[0]) / REPORT if out is None else Path(out))
+    check_data_folder(page)
     names = distinguishing_names([experiments[0] for experiments, _ in learnt])
     sections = [
         _section(name, experiments, curves, group, [play_test_trials(run, checkpoint, say, shift) for run in group])

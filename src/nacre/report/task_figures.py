@@ -32,7 +32,11 @@ def parameter_columns(
 
 
 def task_in_words(family: TaskFamily, tasks: Float64[np.ndarray, "n parameters"], index: int) -> str:
-    """The parameters of a task with their units, or the first of many."""
+    """The parameters of a task with their units, or the first of many; of a task of a kind its name and what varies in
+    it."""
+    if has_columns(family):
+        along = next(each for each in tasks_along(family, tasks) if index in each.tasks)
+        return f"{along.title}, {along.label} {number(float(along.places[along.tasks == index][0]), 2)}"
     names, units = family.task_parameters, units_of(family, tasks)
     words = [
         f"{in_words(name)} {number(value, 2)}{f' {unit}' if unit else ''}"

@@ -121,7 +121,7 @@ def trajectory_panels(
     else:
         handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
-    label_panels(panels, "x (no unit)", "y (no unit)")
+    label_panels(panels, "x (m)", "y (m)")
 
 
 def reward_panels(
@@ -138,7 +138,7 @@ def reward_panels(
             rewards = rewards_of(episode, sparse)
             axes.plot(np.arange(1, 1 + len(rewards)), rewards, color=shade, linewidth=1.1, label=f"episode {number}")
         axes.set_title(title, fontsize="small")
-        count_steps(axes)
+        count_steps(axes, most=5)
         tidy(axes)
     handles, labels = max((axes.get_legend_handles_labels() for axes in panels), key=lambda found: len(found[1]))
     figure.legend(handles, labels, loc="outside lower center", ncols=min(6, len(labels)), frameon=False)
@@ -174,9 +174,9 @@ def label_panels(panels: Sequence[Axes], x: str, y: str, same_scale: bool = True
         panels[0].figure.supylabel(y, fontsize="medium")
 
 
-def count_steps(axes: Axes) -> None:
-    """Whole numbers below an axis of steps."""
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+def count_steps(axes: Axes, most: int = 10) -> None:
+    """Whole numbers below an axis of steps, about `most` of them."""
+    axes.xaxis.set_major_locator(MaxNLocator(most, integer=True, min_n_ticks=1))
 
 
 def task_shades(values: Float64[np.ndarray, " n"]) -> ScalarMappable:
