@@ -15,6 +15,7 @@ _TWO_CLASSES: dict[str, Any] = {
     "class_kl_weight": 0.01,
     "tasks_per_iteration": 2,
 }
+_SURER_CLASSES: dict[str, Any] = _TWO_CLASSES | {"class_kl_weight": 0.1}
 _DIRECTIONS: dict[str, Any] = _TWO_CLASSES | {
     "merge": "add-softmax",
     "initial_steps": 600,
@@ -134,7 +135,7 @@ EXPERIMENTS: tuple[NamedExperiment, ...] = (
                 state_coordinates=8,
                 initial_steps=1600,
                 visit_steps=1600,
-                **_TWO_CLASSES | {"class_kl_weight": 0.1},
+                **_SURER_CLASSES,
             ),
         ),
         "a half-cheetah always begins backward, and has to turn once it has run far",
