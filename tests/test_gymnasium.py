@@ -194,6 +194,7 @@ def drive(env, seed, steps=100, options=None):
     [
         ("nacre/PointRobot-v0", {}),
         ("nacre/PointRobot-v0", {"task": [0.5, 0.5], "horizon": 7}),
+        ("nacre/PointRobot-v0", {"shift": "time:5"}),
         ("nacre/HopperRandParams-v0", {}),  # episodes of different lengths
     ],
 )

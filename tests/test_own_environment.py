@@ -447,7 +447,7 @@ def test_successes_that_are_none(info, message):
 
 
 class DrawnGoal(gymnasium.Env):
-    """Chooses its goal in `reset`, or takes it from the options, and observes it. Goal / 10 of a picture are white."""
+    """Chooses its goal in `reset`, or takes it from the options; observes it. Goal / 10 of its picture are white."""
 
     observation_space = Box(-100.0, 100.0, (1,), np.float64)
     action_space = Box(-1.0, 1.0, (1,), np.float64)

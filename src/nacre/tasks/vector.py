@@ -104,7 +104,8 @@ class FamilyVectorEnv(VectorEnv):
         if waits.any():
             observations = self._begin(waits)
             terminated, truncated = terminated & ~waits, truncated & ~waits
-            infos |= {"task": self._tasks.copy(), "_task": waits.copy()}
+            infos |= {"task": self._simulator.tasks}
+            infos |= {} if self.family.shift is not None else {"_task": waits.copy()}
         self._ended = terminated | truncated
         return observations, rewards, terminated, truncated, infos
 
