@@ -21,7 +21,7 @@ demo: .venv/installed ## train PEARL on the point robot, adapt to unseen goals, 
 test: .venv/installed-test ## run the tests
 	$(BIN)/python -m pytest
 
-browser: .venv/installed-test ## open the pages of nacre report and nacre compare in Chromium, which has to be installed
+browser: .venv/installed-dev ## open reports, comparisons and the documentation in Chromium, which has to be installed
 	$(BIN)/python -m pytest -m browser
 
 opengl: .venv/installed-test ## draw MuJoCo's worlds, for which OpenGL (without a GPU: Mesa) has to be installed

@@ -6,6 +6,7 @@ import pytest
 
 from nacre.errors import NacreError
 from nacre.tasks import Simulator, make_family, split_tasks
+from nacre.tasks.gymnasium import FamilyEnv
 from nacre.tasks.mujoco import ASSETS
 
 START = np.zeros(3)
@@ -271,3 +272,24 @@ def test_the_same_body_is_seen_by_all(name):
         observations[-1] += [simulator.step(np.full((1, 6), 0.3, np.float32))[0] for _ in range(3)]
         simulator.close()
     np.testing.assert_array_equal(*observations)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "task", "message"),
+    [
+        ("cheetah-multi-task", {}, [7, 1], "kind of a task of cheetah-multi-task is 7; allowed: 0, 1, 2, 3, 4"),
+        ("cheetah-multi-task", {}, [0.5, 1], "kind of a task of cheetah-multi-task is 0.5; allowed: 0"),
+        ("cheetah-multi-task", {"variants": ["goal", "jumping"]}, [0, 1], "multi-task is 0; allowed: 2, 4"),
+        (
+            "cheetah-multi-task-sparse",
+            {},
+            [-1, 1],
+            "kind of a task of cheetah-multi-task-sparse is -1; allowed: 0, 1, 2, 3",
+        ),
+        ("cheetah-rand-damping", {}, [5, 1], "joint of a task of cheetah-rand-damping is 5; allowed: 0, 1, 2, 3, 4"),
+    ],
+)
+def test_kinds_that_are_not_there(name, options, task, message):
+    """Before, such a task was silently one of another kind."""
+    with pytest.raises(NacreError, match=message):
+        FamilyEnv(name, **options).reset(options={"task": task})

@@ -625,3 +625,10 @@ def test_a_family_need_not_say_what_its_tasks_are_about():
     assert Numbered().target(np.zeros((1, 1))) is None
     with pytest.raises(NotImplementedError, match="numbered does not say what its tasks are about"):
         Numbered().measured(None, None, None, None)
+
+
+def test_choices_of_a_parameter_that_is_not_there():
+    family = Numbered()
+    family.task_choices = {"kind": (0, 1)}
+    with pytest.raises(NacreError, match="task_choices of Numbered has 'kind'; allowed: number"):
+        check_family(family)

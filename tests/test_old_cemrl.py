@@ -16,10 +16,12 @@ import old_cemrl
 import pytest
 
 from nacre import NacreError, import_old_run, load, make_family
+from nacre.agents.dmrlad.config import DmrladConfig
 from nacre.checkpoint import load_selected
 from nacre.cli import main
 from nacre.loading import read_trained
 from nacre.original.cemrl_networks import quantile_leaves
+from nacre.original.forces import DEVIATION, about_contact_forces
 from nacre.original.statistics_files import read_statistics
 from nacre.run_folder import read_run
 from nacre.runtime import learner_for
@@ -133,8 +135,10 @@ def test_quantile_critics_and_target_policy(tmp_path: Path) -> None:
             policy.mode(jnp.asarray(ours[:, :22])), np.tanh(old_cemrl.forward(saved[name], theirs[:, :22])), atol=1e-5
         )
     experiment = read_run(run)[0]
-    assert (experiment.name, experiment.algorithm.quantiles) == ("dmrlad/cheetah-stationary-dir", 8)
-    assert experiment.algorithm.log_normaliser == "published"
+    config = experiment.algorithm
+    assert isinstance(config, DmrladConfig)
+    assert (experiment.name, config.quantiles) == ("dmrlad/cheetah-stationary-dir", 8)
+    assert config.log_normaliser == "published"
 
 
 # The run
@@ -165,11 +169,25 @@ def test_an_iteration_is_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_velocities_are_those_of_then(tmp_path: Path) -> None:
     """The old code drew them from a fixed seed."""
     changes = {"env_name": "cheetah-stationary-vel", "env_params": {"n_train_tasks": 5, "task_max_velocity": 3.0}}
-    run = import_old_run(old_cemrl.Run(changes).write(tmp_path / "old"), out=tmp_path / "run")
+    said: list[str] = []
+    run = import_old_run(old_cemrl.Run(changes).write(tmp_path / "old"), out=tmp_path / "run", say=said.append)
+    assert said == []
     _, split = read_run(run)
     expected = np.random.RandomState(1337).uniform(0, 3, 5)
     np.testing.assert_array_equal(split.train[:, 0], expected)
     np.testing.assert_array_equal(split.test[:, 0], expected[:2])
+
+
+def test_lost_tasks_are_told(tmp_path: Path) -> None:
+    changes = {
+        "env_name": "cheetah-stationary-multi-task",
+        "env_params": {"n_train_tasks": 5, "task_variants": ["velocity", "jumping"]},
+    }
+    said = said_of(old_cemrl.Run(changes).write(tmp_path / "old"), tmp_path / "run")
+    assert len(said) == 1
+    assert said[0].startswith(
+        "the original code drew the tasks of cheetah-multi-task anew in each run and kept no list"
+    )
 
 
 def test_encoder_and_policy_alone(tmp_path: Path) -> None:
@@ -187,8 +205,32 @@ def test_a_warm_start_names_the_import(old: Path, tmp_path: Path) -> None:
     run = import_old_run(old, out=tmp_path / "run")
     experiment = read_run(run)[0]
     learner = learner_for(experiment, make_family(experiment.family))
-    with pytest.raises(NacreError, match=rf"networks of CEMRL or DMRLAD: import them first, .*: nacre import {old}$"):
+    with pytest.raises(
+        NacreError,
+        match=rf"networks that have to be imported first; begin with the run that this makes: nacre import {old}$",
+    ):
         resolve_warm_start(experiment, learner)
+
+
+@pytest.mark.parametrize(
+    ("family", "deviation", "sentence"),
+    [
+        ("humanoid-dir", 1e-9, "import it with: --family humanoid-dir-without-forces"),
+        ("ant-goal-sparse", 1e-9, "has contact forces, with which its agent does worse"),
+        ("humanoid-dir-without-forces", 1e-9, None),
+        ("humanoid-dir", 0.5, None),
+        ("humanoid-dir-without-forces", 0.5, "import it with: --family humanoid-dir"),
+        ("humanoid-dir-without-forces", 0.3, "import it with: --family humanoid-dir"),
+        ("cheetah-vel", 0.5, None),
+    ],
+)
+def test_statistics_tell_whether_contact_forces_were_seen(family: str, deviation: float, sentence: str | None) -> None:
+    world = make_family(family)
+    deviations = np.full(world.observation_size, 0.3, np.float32)
+    deviations[slice(*world.contact_forces or (0, 0))] = deviation
+    said = about_contact_forces({DEVIATION: deviations}, world)
+    assert about_contact_forces({DEVIATION: np.ones_like(deviations)}, world) is None
+    assert (said is None) if sentence is None else (said is not None and said.endswith(sentence))
 
 
 # What cannot be read

@@ -10,7 +10,10 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from probes import load_script
 
+gallery = load_script("examples/gallery.py")
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "results" / "README.md", *(ROOT / "docs").glob("*.md")]
 WORDS = re.compile(
@@ -66,6 +69,19 @@ def test_pictures_are_small() -> None:
     }
     assert max(sizes.values()) < 700_000
     assert sum(sizes.values()) < 5_000_000
+
+
+def test_the_gallery_draws_agents_and_families(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "agent.webp"
+    arguments = ["agent", str(tiny_run), "--tasks=0.5,0.5; -1,0", "--out", str(out), "--width", "100", "--seconds", "2"]
+    assert gallery.main(arguments) == 0
+    with Image.open(out) as picture:
+        assert picture.width == 200
+        assert 10 < picture.n_frames <= 20
+    monkeypatch.setattr(gallery, "FAMILIES", ("sparse-point-robot",))
+    assert gallery.main(["families", "--out", str(tmp_path)]) == 0
+    with Image.open(tmp_path / "sparse-point-robot.webp") as picture:
+        assert picture.n_frames > 10
 
 
 def test_the_citation_is_of_this_version() -> None:

@@ -129,7 +129,7 @@ class Import:
     family: Annotated[str | None, arg(metavar="NAME", help_behavior_hint="(default: as the configuration says)")] = None
     """The task family, of the same sizes, such as humanoid-dir-without-forces."""
     iteration: Annotated[int | None, arg(metavar="N", help_behavior_hint="(default: the latest)")] = None
-    """Whose networks of CEMRL or DMRLAD, which kept those of many."""
+    """Whose networks, if the old code base kept those of many iterations."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
     """The run folder, new or empty. By default runs/<algorithm>/<task>/seed-<seed>-<time>."""
 

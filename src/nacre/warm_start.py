@@ -68,7 +68,7 @@ def _find_networks(source: Path) -> Path:
         return source
     if is_to_be_imported(source):
         raise NacreError(
-            f"warm_start is {str(source)!r}, networks of CEMRL or DMRLAD: import them first, and begin with the "
+            f"warm_start is {str(source)!r}, networks that have to be imported first; begin with the "
             f"run that this makes: {command('import', source)}"
         )
     if not source.exists():

@@ -125,7 +125,7 @@ EXPERIMENTS: tuple[NamedExperiment, ...] = (
         Experiment(
             name="cemrl/cheetah-continuous-learning-dir",
             family="cheetah-dir",
-            family_options=options(directions=-1.0, horizon=800),
+            family_options=options(directions=(-1.0,), horizon=800),
             shift=Shift("place", 20, 1, draw="opposite"),
             train_tasks=1,
             test_tasks=1,
@@ -134,7 +134,7 @@ EXPERIMENTS: tuple[NamedExperiment, ...] = (
                 state_coordinates=8,
                 initial_steps=1600,
                 visit_steps=1600,
-                **_TWO_CLASSES | {"class_kl_weight": 0.1, "tasks_per_iteration": 1},
+                **_TWO_CLASSES | {"class_kl_weight": 0.1},
             ),
         ),
         "a half-cheetah always begins backward, and has to turn once it has run far",

@@ -206,6 +206,10 @@ SWITCHES = tuple(
 )
 """Old keys that are true or false, however a file writes it."""
 
+_OTHER_TASKS = (
+    "test tasks are others than the train tasks: in the old code they were some of these, or drawn anew in each run"
+)
+
 PUBLISHED = {
     "padding": "published",
     "gaussian_product": "published",
@@ -275,6 +279,8 @@ def _translate(content: Any, ignore_unknown: bool, of_run: bool) -> tuple[Experi
     experiment, published = override(experiment, fields), DMRLAD_PUBLISHED if dmrlad else PUBLISHED
     if of_run:
         return override(experiment, published), messages
+    if experiment.task_list == "seeded":
+        messages.append(_OTHER_TASKS)
     return experiment, [*messages, _about_deviations(published)]
 
 

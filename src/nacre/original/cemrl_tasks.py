@@ -220,24 +220,22 @@ def tasks_of(values: Mapping[str, Any]) -> Tasks:
     check_fixed(
         values, {f"env_params.{key}": (value, f"{name} has no other") for key, value in environment.fixed.items()}
     )
-    fields, messages = _counts(environment, values)
+    fields = _counts(environment, values)
     chosen = _options(environment, given, values)
     made, usual = make_family(environment.family, **chosen), make_family(environment.family)
     own = {option: getattr(made, option, value) for option, value in chosen.items()}  # as the family writes it
     own = {option: value for option, value in own.items() if getattr(usual, option, None) != value}
     fields |= {"family_options": options(**own), **_shift(environment, given)}
-    return Tasks(environment.family, fields, messages + _about_unused(name, environment, given))
+    return Tasks(environment.family, fields, _about_unused(name, environment, given))
 
 
-def _counts(environment: Environment, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _counts(environment: Environment, values: Mapping[str, Any]) -> dict[str, Any]:
     """Numbers of tasks, and which list they are of."""
-    if environment.has_directions:
-        # -1 stood for one task, backward, and 1 for one task, forward.
-        counts = {"train_tasks": values["env_params.n_train_tasks"], "test_tasks": values["env_params.n_eval_tasks"]}
-        return {field: 1 if count == -1 else count for field, count in counts.items()}, []
-    return {"task_list": "seeded"}, [
-        "test tasks are others than the train tasks: in the old code they were some of these, or drawn anew in each run"
-    ]
+    if not environment.has_directions:
+        return {"task_list": "seeded"}
+    # -1 stood for one task, backward, and 1 for one task, forward.
+    counts = {"train_tasks": values["env_params.n_train_tasks"], "test_tasks": values["env_params.n_eval_tasks"]}
+    return {field: 1 if count == -1 else count for field, count in counts.items()}
 
 
 def _options(environment: Environment, given: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -105,7 +105,7 @@ def import_old_run(
         with new_run(None if out is None else Path(out), experiment, split, fill) as run:
             if known is None and experiment.task_list != "published":
                 say(_lost_tasks(experiment))
-            forces = about_contact_forces(old.arrays, world) if is_pearl else None
+            forces = about_contact_forces(old.arrays, world)
             if forces is not None:
                 say(f"{folder}: {forces}")
     return run

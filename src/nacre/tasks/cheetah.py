@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -166,6 +167,7 @@ class _MultiTask(_HalfCheetah):
         chosen = self.VARIANTS if variants is None else variants
         self.variants: tuple[str, ...] = some_of(self.name, "variants", chosen, self.VARIANTS)
         self._codes = np.array([self.VARIANTS.index(variant) for variant in self.variants])
+        self.task_choices = {"kind": tuple(self._codes.tolist())}
 
     @property
     def kinds(self) -> int:
@@ -272,6 +274,7 @@ class CheetahRandDamping(_HalfCheetah):
     can_relabel = False
     observation_size = 17
     task_parameters = ("joint", "multiplier")
+    task_choices = MappingProxyType({"joint": tuple(range(len(JOINTS)))})
     quantity = "velocity (m/s)"
 
     def __init__(self, log_scale_limit: Number = 7.0, terminates: Truth = False) -> None:

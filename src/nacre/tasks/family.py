@@ -7,8 +7,9 @@ played; a simulator is told the task of each of its slots.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -130,6 +131,8 @@ class TaskFamily(abc.ABC):
     """What `measured` measures, with its unit: "velocity (m/s)". None: it says nothing."""
     contact_forces: tuple[int, int] | None = None
     """(first, end): which columns of the observation are contact forces; None if it has none."""
+    task_choices: Mapping[str, tuple[float, ...]] = MappingProxyType({})
+    """What a task's parameter may be, by its name, if it is one of only a few numbers, such as that of a kind."""
     finite_tasks: tuple[tuple[float, ...], ...] | None = None
     """Every task there is, in order, in a family that has only a few; None if tasks are drawn from a continuum."""
     shift: Shift | None = None
@@ -337,7 +340,7 @@ def check_tasks(
 
     Raises:
         NacreError: they are not numbers, or not finite, or there are not `n` tasks, or not as many
-            numbers per task as the family has parameters.
+            numbers per task as the family has parameters, or one is none of the `task_choices`.
     """
     names = ", ".join(family.task_parameters)
     origin = f" ({name_of(source)} returned them)" if source is not None else ""
@@ -360,6 +363,11 @@ def check_tasks(
         raise NacreError(
             f"The parameters of a task of {family.name} ({names}) must be finite, and are {row.tolist()}{origin}."
         )
+    for parameter, choices in family.task_choices.items():
+        column = array[:, family.task_parameters.index(parameter)]
+        for value in column[~np.isin(column, choices)]:
+            allowed = ", ".join(f"{choice:g}" for choice in choices)
+            raise NacreError(f"{parameter} of a task of {family.name} is {value:g}{origin}; allowed: {allowed}.")
     return array
 
 
@@ -391,6 +399,9 @@ def check_family(family: Any) -> None:
             f"task_parameters of {kind} is {names!r}; allowed: a tuple of the names of a task's parameters, such as "
             "('goal',)."
         )
+    for parameter in family.task_choices:
+        if parameter not in names:
+            raise NacreError(f"task_choices of {kind} has {parameter!r}; allowed: {', '.join(names)}.")
     if family.success_at not in ("any", "end"):
         raise NacreError(f"success_at of {kind} is {family.success_at!r}; allowed: 'any' or 'end'.")
     if family.shift is not None and not isinstance(family.shift, Shift):
