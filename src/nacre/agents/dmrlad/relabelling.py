@@ -276,7 +276,7 @@ def copies_with_originals(visits: Sequence[Visit]) -> list[tuple[tuple[int, Epis
     for visit in visits:
         if not visit.relabelled:
             original, number = visit, 0
-        elif original is not None:
+        elif original is not None and number < len(original.episodes):  # a repair may have dropped some
             copied = visit.task, visit.episodes[0]
             pairs.append((copied, (original.task, original.episodes[number])))
             number += 1
