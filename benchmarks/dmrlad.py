@@ -117,7 +117,7 @@ def scoring(subject: Subject, tasks: int, repetitions: int) -> dict[str, float]:
 
     def score() -> Any:
         found = relabelling.candidates(family, episode, train)
-        windows, counts = relabelling.last_windows(episode, found, learner.config.window)
+        windows, counts = relabelling.last_windows([episode], [found], learner.config.window)
         return relabelling.task_values(scorer, networks, arrays, windows, counts, key)
 
     def normalise() -> Any:

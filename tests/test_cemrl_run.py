@@ -157,7 +157,9 @@ def stop_after(calls: int) -> Any:
 
 def rows(run: Path) -> list[dict[str, str]]:
     with open(run / "progress.csv", newline="") as file:
-        return [{name: value for name, value in row.items() if "Time" not in name} for row in csv.DictReader(file)]
+        return [
+            {name: value for name, value in row.items() if "time" not in name.lower()} for row in csv.DictReader(file)
+        ]
 
 
 def toy_visits(tasks: int) -> list[Visit]:

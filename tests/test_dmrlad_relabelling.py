@@ -115,7 +115,7 @@ def test_last_windows() -> None:
     """The last transitions of each copy, the last one included; what is missing of a short one comes first."""
     episode = make_episode()
     found = candidates(Line(), episode, TASKS)
-    windows, counts = last_windows(episode, found, 5)
+    windows, counts = last_windows([episode], [found], 5)
     assert counts.tolist() == [4, 5, 5]
     for task, count in enumerate(counts):
         end = found.lengths[task]
@@ -125,6 +125,23 @@ def test_last_windows() -> None:
         np.testing.assert_array_equal(windows.action[task, -count:], episode.actions[end - count : end])
         rewards = found.rewards[task, end - count : end].astype(np.float32)
         np.testing.assert_array_equal(windows.reward[task, -count:], rewards)
+
+
+def test_last_windows_across_episodes() -> None:
+    """Of a visit that is copied as a whole: the last transitions of the copies, one episode after another."""
+    episodes = [make_episode(seed, length) for seed, length in ((0, 6), (1, 2), (2, 3))]
+    found = [candidates(Line(), episode, TASKS) for episode in episodes]
+    windows, counts = last_windows(episodes, found, 7)
+    for task in range(len(TASKS)):
+        rows = [
+            (*episode.observations[step], each.rewards[task, step])
+            for episode, each in zip(episodes, found, strict=True)
+            for step in range(each.lengths[task])
+        ][-7:]
+        assert counts[task] == len(rows)
+        got = np.concatenate([windows.observation[task], windows.reward[task][:, None]], axis=1)[-len(rows) :]
+        np.testing.assert_allclose(got, rows, rtol=1e-6)
+    assert len(set(counts.tolist())) > 1 or counts.tolist() == [7, 7, 7]
 
 
 def make_learner(**changes: Any) -> DmrladLearner:
@@ -207,7 +224,7 @@ def test_values_by_hand(critics: Any) -> None:
     replay = make_replay([Visit(task, (episode,), 1) for task, episode in enumerate(stored)]).arrays
     episode = make_episode(3, length=3)
     found = candidates(Line(), episode, TASKS)
-    windows, counts = last_windows(episode, found, 4)
+    windows, counts = last_windows([episode], [found], 4)
     values = task_values(scorer, networks, replay, windows, counts, jax.random.key(4))
     by_hand = []
     for task in range(3):

@@ -105,6 +105,17 @@ def test_copies_have_the_rewards_of_their_task(tmp_path: Path) -> None:
     assert family.can_relabel
 
 
+@pytest.mark.usefixtures("quick_compilation")
+def test_windows_across_episodes_copy_whole_visits(tmp_path: Path) -> None:
+    run = train(tiny(iterations=1, window_within="trial", evaluation_episodes=2), tmp_path / "run")
+    (visits,) = read_segments(run / "replay", 1)
+    assert [len(visit.episodes) for visit in visits[3:]] == [2] * 4
+    assert [visit.relabelled for visit in visits[3:]] == [False, True, False, True]
+    for original, copy in zip(visits[3::2], visits[4::2], strict=True):
+        for left, right in zip(original.episodes, copy.episodes, strict=True):
+            np.testing.assert_array_equal(left.observations, right.observations)
+
+
 def test_room_for_copies() -> None:
     """The replay makes room for them at once, and so the estimate of the memory counts them."""
     family = family_of(tiny())

@@ -632,3 +632,23 @@ def test_choices_of_a_parameter_that_is_not_there():
     family.task_choices = {"kind": (0, 1)}
     with pytest.raises(NacreError, match="task_choices of Numbered has 'kind'; allowed: number"):
         check_family(family)
+
+
+def test_a_point_robot_with_nothing_but_the_sparse_reward():
+    """The reward is then what the sparse reward is otherwise; goals are where they are wanted."""
+    usual, hidden = (
+        make_family("sparse-point-robot", distance=0.5, goal_radius=0.1, dense=dense) for dense in (True, False)
+    )
+    assert (usual.has_sparse_reward, hidden.has_sparse_reward) == (True, False)
+    tasks = hidden.sample_tasks(np.random.default_rng(0), 50)
+    np.testing.assert_allclose(np.linalg.norm(tasks, axis=1), 0.5)
+    np.testing.assert_allclose(np.linalg.norm(hidden.published_tasks(50), axis=1), 0.5)
+    states = tasks + np.random.default_rng(1).uniform(-0.1, 0.1, tasks.shape)
+    rewards = hidden.reward(states, states, states, tasks)
+    distance = np.linalg.norm(states - tasks, axis=1)
+    np.testing.assert_allclose(rewards, np.where(distance <= 0.1, 1 - distance, 0))
+    np.testing.assert_array_equal(usual.sparse_reward(states, states, states, tasks), rewards)
+    np.testing.assert_array_equal(hidden.success(states, states, states, tasks), distance <= 0.1)
+    for option, value in (("dense", 1), ("distance", 0.0), ("goal_radius", -1.0)):
+        with pytest.raises(NacreError, match=f"{option} of sparse-point-robot is"):
+            make_family("sparse-point-robot", **{option: value})

@@ -126,10 +126,11 @@ class SparsePointRobot(TaskFamily):
     success_at = "any"
     goal_radius = 0.2
 
-    def __init__(self, dense: Truth = True, distance: Number = 1.0) -> None:
-        """`dense` is explained above; `distance` is the radius of the circle."""
+    def __init__(self, dense: Truth = True, distance: Number = 1.0, goal_radius: Number = 0.2) -> None:
+        """`dense` and `goal_radius` are explained above; `distance` is the radius of the circle."""
         self.dense = truth(self.name, "dense", dense)
         self.distance = positive(self.name, "distance", distance)
+        self.goal_radius = positive(self.name, "goal_radius", goal_radius)
         self.has_sparse_reward = self.dense
 
     def sample_tasks(self, generator: np.random.Generator, n: int) -> Float64[np.ndarray, "n 2"]:

@@ -100,8 +100,8 @@ class DmrladLearner(CemrlLearner):
         visits: Sequence[Visit],
         seed: np.random.SeedSequence,
     ) -> list[Visit]:
-        """Visits with their copies after them, none of which have reward states. If copies replace, each episode is a
-        visit of its own."""
+        """Visits with their copies after them, none of which have reward states. What is copied as a whole is what a
+        window can be in: an episode, or a visit. If copies replace, it is a visit of its own."""
         config = self.config
         generator, key = np.random.default_rng(child(seed, 0)), key_of(child(seed, 1))
         scorer = Scorer(self.agent(0), self.critics, config.scoring_states)
@@ -111,22 +111,25 @@ class DmrladLearner(CemrlLearner):
             relabelling.log_normalisers(scorer, networks, memory.arrays, config.log_normaliser, normaliser_key)
         )
 
-        def copied(episode: Episode, number: int) -> Visit:
-            found = relabelling.candidates(family, episode, tasks)
-            windows, counts = relabelling.last_windows(episode, found, config.window)
+        def copied(episodes: tuple[Episode, ...], number: int) -> Visit:
+            found = [relabelling.candidates(family, episode, tasks) for episode in episodes]
+            windows, counts = relabelling.last_windows(episodes, found, config.window)
             values = relabelling.task_values(
                 scorer, networks, memory.arrays, windows, counts, jax.random.fold_in(key, number)
             )
             chosen = relabelling.choose(np.asarray(values), log_normaliser, config.choice, generator)
-            copy = relabelling.copy_of(family, episode, found, chosen, tasks[chosen])
-            return Visit(chosen, (copy,), relabelled=True)
+            copies = (
+                relabelling.copy_of(family, *each, chosen, tasks[chosen]) for each in zip(episodes, found, strict=True)
+            )
+            return Visit(chosen, tuple(copies), relabelled=True)
 
+        augments, whole = config.relabelling == "augment", config.window_within == "trial"
         stored: list[Visit] = []
-        for visit in visits if config.relabelling == "augment" else _one_by_one(visits):
+        for visit in visits if augments or whole else _one_by_one(visits):
             stored.append(replace(visit, episodes=tuple(map(without_reward_states, visit.episodes))))
-            for episode in visit.episodes:
-                if config.relabelling == "augment" or generator.random() < config.replace_probability:
-                    stored.append(copied(episode, len(stored)))
+            for episodes in [visit.episodes] if whole else [(episode,) for episode in visit.episodes]:
+                if augments or generator.random() < config.replace_probability:
+                    stored.append(copied(episodes, len(stored)))
         return stored
 
 

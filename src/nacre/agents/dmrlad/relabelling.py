@@ -105,13 +105,26 @@ def without_reward_states(episode: Episode) -> Episode:
     return replace(episode, reward_states=None)
 
 
-def last_windows(episode: Episode, found: Candidates, length: int) -> tuple[Transition, Int[np.ndarray, " tasks"]]:
-    """The last `length` transitions of each copy; leading axes (tasks, length). What is missing of a shorter one comes
-    first and means nothing.
+def last_windows(
+    episodes: Sequence[Episode], found: Sequence[Candidates], length: int
+) -> tuple[Transition, Int[np.ndarray, " tasks"]]:
+    """The last `length` transitions of the copies of consecutive episodes; leading axes (tasks, length). What is
+    missing of shorter ones comes first and means nothing.
 
     Returns:
         The windows, and the number of transitions in each.
     """
+    parts = [_last_window(*each, length) for each in zip(episodes, found, strict=True)]
+    windows = Transition._make(
+        np.concatenate(columns, axis=1) for columns in zip(*(part[0] for part in parts), strict=True)
+    )
+    there = np.concatenate([np.arange(length)[None] >= length - counts[:, None] for _, counts in parts], axis=1)
+    latest = np.argsort(there, axis=1, kind="stable")[:, -length:]  # what is missing comes first
+    rows = np.arange(len(latest))[:, None]
+    return Transition._make(column[rows, latest] for column in windows), np.minimum(there.sum(axis=1), length)
+
+
+def _last_window(episode: Episode, found: Candidates, length: int) -> tuple[Transition, Int[np.ndarray, " tasks"]]:
     places = found.lengths[:, None] - length + np.arange(length)[None]
     inside = np.maximum(places, 0)
     rewards = np.take_along_axis(found.rewards, inside, axis=1).astype(np.float32)
@@ -276,10 +289,13 @@ def copies_with_originals(visits: Sequence[Visit]) -> list[tuple[tuple[int, Epis
     for visit in visits:
         if not visit.relabelled:
             original, number = visit, 0
-        elif original is not None:
-            copied = visit.task, visit.episodes[0]
-            pairs.append((copied, (original.task, original.episodes[number])))
-            number += 1
+        elif original is not None:  # of which a repair may have dropped episodes
+            originals = original.episodes[number : number + len(visit.episodes)]
+            pairs += [
+                ((visit.task, copy), (original.task, played))
+                for copy, played in zip(visit.episodes, originals, strict=False)
+            ]
+            number += len(visit.episodes)
     return pairs
 
 
