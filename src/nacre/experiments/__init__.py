@@ -53,13 +53,8 @@ def make_experiment(name: str, /, **overrides: Any) -> Experiment:
     """The experiment called `name`, with some fields replaced.
 
     Args:
-<<<<<<< HEAD
-        name: a named experiment. Or an algorithm and a family of one's own, "<algorithm>/<family>": a starting point
-            whose amounts of data are in episodes of the family's horizon.
-=======
         name: a named experiment. Or an algorithm and a family of one's own, as in "<algorithm>/windy-line": a starting
             point whose amounts of data are in episodes of the family's horizon.
->>>>>>> program
         overrides: any fields of :class:`Experiment` or of its algorithm's configuration, for example `seed=1,
             iterations=60`.
 
@@ -73,11 +68,7 @@ def make_experiment(name: str, /, **overrides: Any) -> Experiment:
             return override(for_own_family(algorithm, family, overrides.get("family_options", ())), overrides)
         raise NacreError(
             f"unknown experiment {name!r} (one of your own is registered first: nacre.register_experiment, or nacre "
-<<<<<<< HEAD
-            "--import MODULE; a family of your own has one with each algorithm, ALGORITHM/FAMILY): "
-=======
             "--import MODULE; for a family of your own name an algorithm and the family, ALGORITHM/FAMILY): "
->>>>>>> program
             f"{nearest(name, [*named, *own_names()])}"
         )
     return override(named[name].experiment, overrides)
