@@ -84,14 +84,8 @@ def named() -> list[Experiment]:
     """The experiments that have a row: those of algorithms of which others published curves, without the quick ones."""
     listed = [entry.experiment for entry in named_experiments().values() if not is_quick(entry.experiment)]
     curves = (it for entries in REFERENCES.values() for it in entries if isinstance(it, PublishedCurve))
-    curves = list(curves)
-    algorithms, of_ablations = {curve.algorithm for curve in curves}, {curve.experiment for curve in curves}
-    return [
-        it
-        for it in listed
-        if kind(it) in algorithms
-        and (not is_thesis_ablation(it) or it.name in of_ablations or read_result(it) is not None)
-    ]
+    published = {curve.algorithm for curve in curves}
+    return [it for it in listed if kind(it) in published]
 
 
 def row(experiment: Experiment, link: bool) -> str:
