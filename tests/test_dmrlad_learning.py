@@ -1,7 +1,7 @@
 """Learning runs of DMRLAD: it finds what only a sparse reward betrays.
 
-The first test runs by default. Those marked `sabotage` train broken agents and assert that each fails the same
-criterion: `pytest -m sabotage tests/test_dmrlad_learning.py`.
+The first trains DMRLAD, the others broken agents, of which each should fail the same criterion. They take minutes, and how
+they end depends on the seed still: `pytest -m sabotage tests/test_dmrlad_learning.py`.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ def learn(folder: Path, **changes: Any) -> float:
     return float(np.mean(read_progress_csv(folder / "progress.csv")["AverageReturn_test_episode_1"][-3:]))
 
 
+@pytest.mark.sabotage
 def test_it_finds_goals(tmp_path: Path) -> None:
     assert learn(tmp_path / "run") > LEVEL
 
