@@ -1,7 +1,7 @@
 """Learning runs of DMRLAD: it finds what only a sparse reward betrays.
 
-The first trains DMRLAD, the others broken agents, of which each should fail the same criterion. They take minutes, and how
-they end depends on the seed still: `pytest -m sabotage tests/test_dmrlad_learning.py`.
+The first trains DMRLAD, the others broken agents, of which each should fail the same criterion. They take minutes, and
+how they end depends on the seed still: `pytest -m sabotage tests/test_dmrlad_learning.py`.
 """
 
 from __future__ import annotations
