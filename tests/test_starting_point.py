@@ -66,6 +66,8 @@ def test_finite_families(n: int, train: int, test: int) -> None:
 def test_nothing_of_nacres_own_is_made_up() -> None:
     with pytest.raises(nacre.NacreError, match=r"'pearl/ant-dir-without-forces' .*name an algorithm and the"):
         nacre.make_experiment("pearl/ant-dir-without-forces")
+    with pytest.raises(nacre.NacreError, match="family_options is 'junk'; allowed: values by name"):
+        nacre.make_experiment("pearl/clock", family_options="junk")
     with pytest.raises(nacre.NacreError, match="did you mean pearl/clock"):
         nacre.make_experiment("pearl/clok")
 

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from nacre.agents import ALGORITHMS
-from nacre.experiments.experiment import Experiment, options
+from nacre.experiments.experiment import Experiment, FamilyOptions, check_type
 from nacre.tasks import FAMILIES, OURS, make_family
 from nacre.tasks.family import TaskFamily
 
@@ -30,7 +30,7 @@ def for_own_family(algorithm: str, family: str, family_options: Any = ()) -> Exp
     Raises:
         NacreError: the family cannot be made.
     """
-    chosen = options(**dict(family_options))
+    chosen = check_type("family_options", family_options, FamilyOptions)
     made = make_family(family, **dict(chosen))
     train_tasks, test_tasks = _numbers_of_tasks(made)
     return Experiment(
