@@ -19,8 +19,8 @@ help: ## list the targets
 demo: .venv/installed ## train PEARL on the point robot, adapt to unseen goals, draw what it did
 	$(BIN)/python examples/demo.py
 
-test: .venv/installed-test ## run the tests
-	$(BIN)/python -m pytest
+test: .venv/installed-test ## run the tests, on all cores
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 browser: .venv/installed-dev ## open reports, comparisons and the documentation in Chromium, which has to be installed
 	$(BIN)/python -m pytest -m browser

@@ -21,8 +21,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 os.environ["MPLBACKEND"] = "agg"
 # Compiled functions are shared by the processes of one test session, and kept out of the user's own cache.
-_compilation_cache = tempfile.TemporaryDirectory(prefix="nacre-tests-", ignore_cleanup_errors=True)
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _compilation_cache.name
+if "PYTEST_XDIST_WORKER" not in os.environ:  # a worker has what the process that started it has set
+    _compilation_cache = tempfile.TemporaryDirectory(prefix="nacre-tests-", ignore_cleanup_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compilation_cache.name
 
 import jax  # noqa: E402
 import jaxtyping  # noqa: E402
