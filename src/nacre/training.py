@@ -71,7 +71,7 @@ def train(
             wait for that.
         NonFiniteError, SimulationError: a loss, parameter, observation or reward is not finite; the last checkpoint
             is good.
-        and what `on_iteration` raises.
+        Exception: what `on_iteration` raises.
     """
     family = family_of(experiment)
     validate(experiment, family)
