@@ -37,7 +37,7 @@ PUBLISHED: dict[str, tuple[str, int, int, int, int, str, tuple[Any, ...]]] = {
     ),
     "cheetah-continuous-learning-dir": (
         *("cheetah-dir", 1, 1, 251, 800, "place:20+1,opposite"),
-        (8, 10, 1, 256, 256, 5000, 2000, 1, 1600, 1600, 2, 2, 0.01, 0.1),
+        (8, 10, 1, 256, 256, 5000, 2000, 2, 1600, 1600, 2, 2, 0.01, 0.1),
     ),
     "cheetah-non-stationary-dir": (
         *("cheetah-dir", 2, 2, 501, 800, "place:10+2,opposite"),
