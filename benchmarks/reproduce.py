@@ -23,6 +23,7 @@ import tyro
 from matplotlib.figure import Figure
 
 from nacre import Experiment, Interrupted, NacreError, make_experiment, resume, train
+from nacre.cli import registry
 from nacre.experiments import named_experiments
 from nacre.files import make_folder, write_atomically
 from nacre.logs import CSV, read_progress_csv
@@ -265,7 +266,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         runs = options.runs
         if options.experiment:
             named = make_experiment(options.experiment)
-            experiment = tyro.cli(Experiment, args=fields, default=named, config=(tyro.conf.OmitArgPrefixes,))
+            experiment = tyro.cli(
+                Experiment, args=fields, default=named, config=(tyro.conf.OmitArgPrefixes,), registry=registry()
+            )
             runs = train_seeds(experiment, options.seeds, options.out or Path("runs", "reproduce", named.name))
         print(f"Written to {write_results(runs, options.results)}")
     except NacreError as error:

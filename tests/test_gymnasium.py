@@ -211,7 +211,9 @@ def test_vector_environments_are_environments_side_by_side(environment_id, argum
 
 @pytest.mark.parametrize("mode", ["async", "vector_entry_point"])
 def test_tasks_of_vector_environments(mode):
-    env = gymnasium.make_vec("nacre/PointRobot-v0", 2, vectorization_mode=mode)
+    # A process that has used JAX should not fork.
+    started = {"vector_kwargs": {"context": "spawn"}} if mode == "async" else {}
+    env = gymnasium.make_vec("nacre/PointRobot-v0", 2, vectorization_mode=mode, **started)
     drawn = env.reset(seed=[4, 9])[1]["task"]
     assert (drawn[0] != drawn[1]).all()
     np.testing.assert_array_equal(env.reset()[1]["task"], drawn)

@@ -422,7 +422,7 @@ def _parsed(arguments: list[str], experiment: Experiment) -> Any:
         description="Meta-reinforcement learning by task inference. --version tells the version. --import MODULE makes "
         "task families, algorithms and experiments known that the module registers; it may be given several times.",
         config=(tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes),
-        registry=_registry(),
+        registry=registry(),
     )
 
 
@@ -439,7 +439,7 @@ _COMMON = (
 )
 
 
-def _registry() -> tyro.constructors.ConstructorRegistry:
+def registry() -> tyro.constructors.ConstructorRegistry:
     """Makes --help show the fields of an experiment that are set most often before the others, and reads options of a
     family as NAME=VALUE and a shift as TRIGGER:FIRST."""
     registry = tyro.constructors.ConstructorRegistry()
