@@ -28,6 +28,9 @@ SMALL: dict[str, Any] = TINY | {
     "scoring_states": 3,
     "initial_steps": 40,
     "visit_steps": 80,
+    "choice": "softmax",
+    "reward_scale": 1.0,
+    "family_options": {"dense": False, "distance": 0.6, "horizon": 40},
 }
 
 
