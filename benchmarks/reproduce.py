@@ -225,9 +225,9 @@ def level_comparison(levels: Sequence[Level], curves: Curves) -> list[str]:
 
 
 def configuration(experiment: Experiment) -> list[str]:
-    """What is not as in the published configuration."""
-    kind = experiment.name.partition("/")[0]
-    published = make_experiment(f"{kind}/{experiment.family}")
+    """What is not as in the algorithm's experiment of the family, or if there is none in the named experiment."""
+    of_family = f"{experiment.name.partition('/')[0]}/{experiment.family}"
+    published = make_experiment(of_family if of_family in named_experiments() else experiment.name)
     changed = differences(experiment, published)
     if not changed:
         return [f"That of `{published.name}`."]
