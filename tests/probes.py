@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -20,8 +21,10 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from jaxtyping import Bool, Float64
 
+from nacre import gradient_steps
 from nacre.agents.pearl.config import PearlConfig
 from nacre.agents.pearl.learner import PearlLearner
 from nacre.agents.pearl.networks import PearlNetworks, initial_networks
@@ -32,6 +35,24 @@ from nacre.nn.mlp import MLP
 from nacre.tasks.family import TaskFamily, World
 from nacre.tasks.simulator import Simulator
 from nacre.types import Episode, Tree
+
+
+@contextlib.contextmanager
+def stop_after(calls: int) -> Iterator[None]:
+    """Sends SIGINT before the `calls`-th chunk of gradient steps, counted from 1."""
+    left, update = calls, gradient_steps.update
+
+    def noticing(*arguments: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            signal.raise_signal(signal.SIGINT)
+        return update(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gradient_steps, "update", noticing)
+        yield
+
 
 NEVER = 1000.0
 """A length beyond every horizon: the episodes of such a task are truncated."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from probes import stop_after
 
 from nacre import gradient_steps
 from nacre.agents.cemrl.agent import CemrlAgent
@@ -136,23 +136,6 @@ def columns_of_the_public_code(letter: str) -> list[str]:
         ),
         *(f"{tasks}_eval_success_rate" for tasks in ("train", "test")),
     ]
-
-
-@contextlib.contextmanager
-def stop_after(calls: int) -> Any:
-    """A signal at a chunk of gradient steps, after so many others."""
-    left, update = calls, gradient_steps.update
-
-    def noticing(*args: Any) -> Any:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            signal.raise_signal(signal.SIGINT)
-        return update(*args)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gradient_steps, "update", noticing)
-        yield
 
 
 def rows(run: Path) -> list[dict[str, str]]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_cemrl_run import TINY, columns_of_the_public_code, rows, stop_after
+from probes import stop_after
+from test_cemrl_run import TINY, columns_of_the_public_code, rows
 
 from nacre.agents.dmrlad.config import DmrladConfig
 from nacre.agents.dmrlad.learner import DmrladLearner

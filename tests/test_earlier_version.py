@@ -6,21 +6,19 @@ the third of its four iterations, after 30 of 40 gradient steps.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import math
 import shutil
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from probes import stop_after
 
 import nacre
-from nacre import gradient_steps, make_experiment, resume, train
+from nacre import make_experiment, resume, train
 from nacre.checkpoint import read_progress
 from nacre.errors import Interrupted
 from nacre.files import read_npz, write_npz
@@ -52,21 +50,6 @@ def rows(run: Path) -> list[dict[str, str]]:
 def said(output: str) -> int:
     """How often the sentence was printed, wherever its lines were broken."""
     return " ".join(output.split()).count(SENTENCE)
-
-
-@contextlib.contextmanager
-def interrupting(call: int) -> Iterator[None]:
-    """Sends SIGINT before some gradient steps, after `call` others."""
-    update, calls = gradient_steps.update, iter(range(1000))
-
-    def interrupted(*args: Any) -> Any:
-        if next(calls) == call:
-            signal.raise_signal(signal.SIGINT)
-        return update(*args)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gradient_steps, "update", interrupted)
-        yield
 
 
 def test_it_is_evaluated_loaded_and_reported_without_a_word(old: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,7 +104,7 @@ def test_it_goes_on_to_the_end(old: Path, tmp_path: Path, capsys: pytest.Capture
 
     # However often it is interrupted on the way.
     for call in (2, 7):
-        with interrupting(call), pytest.raises(Interrupted):
+        with stop_after(call + 1), pytest.raises(Interrupted):
             resume(again)
     resume(again)
     assert_same(again, old)

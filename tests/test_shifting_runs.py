@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import importlib
 import json
-import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from conftest import TINY as PEARL
+from probes import stop_after
 from test_cemrl_run import TINY as CEMRL
 from test_dmrlad_run import SMALL as DMRLAD
 
 import nacre
-from nacre import evaluation, gradient_steps
+from nacre import evaluation
 from nacre.cli import main
 from nacre.errors import Interrupted, NacreError
 from nacre.experiments import Experiment, family_of, from_json, make_experiment, to_json, validate
@@ -71,22 +69,6 @@ def episodes_of(run: Path) -> list[tuple[int, Episode]]:
 def rows(tasks: np.ndarray | None) -> set[bytes]:
     assert tasks is not None
     return {row.tobytes() for row in tasks}
-
-
-@contextlib.contextmanager
-def stop_after(chunks: int) -> Iterator[None]:
-    left, update = chunks, gradient_steps.update
-
-    def noticing(*arguments: Any) -> Any:
-        nonlocal left
-        left -= 1
-        if left == 0:
-            signal.raise_signal(signal.SIGINT)
-        return update(*arguments)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gradient_steps, "update", noticing)
-        yield
 
 
 def assert_same(run: Path, other: Path) -> None:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 # What needs JAX is imported by the commands that need it: help and `nacre list` answer at once.
 
 Run = Annotated[Positional[Path], arg(metavar="RUN")]
+SHIFT_SYNTAX = "none|TRIGGER:FIRST..."
+ShiftFlag = Annotated[str | None, arg(metavar=SHIFT_SYNTAX, help_behavior_hint="(default: as the experiment says)")]
 
 
 @dataclass(frozen=True)
@@ -167,9 +169,7 @@ class Evaluate:
     """Which checkpoint: the latest, the best by test return, a label such as iteration_000012, or a file."""
     seed: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: the run's)")] = None
     """Of resets, z and actions."""
-    shift: Annotated[
-        str | None, arg(metavar="none|TRIGGER:FIRST...", help_behavior_hint="(default: as the experiment says)")
-    ] = None
+    shift: ShiftFlag = None
     """How the task changes inside an episode: place:10+2 (x farther than 10 to 12), time:200 (after more than 200
     steps), with ,probability=P or ,opposite behind it; none: it does not."""
     video: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -230,9 +230,7 @@ class Report:
     """The page. What was there is replaced."""
     checkpoint: Annotated[str, arg(metavar="latest|best|LABEL|FILE")] = "latest"
     """Which checkpoint of each run plays the trials, as in nacre evaluate."""
-    shift: Annotated[
-        str | None, arg(metavar="none|TRIGGER:FIRST...", help_behavior_hint="(default: as the experiment says)")
-    ] = None
+    shift: ShiftFlag = None
     """How the task of a trial changes inside an episode, as in nacre evaluate."""
 
     def __call__(self) -> None:
@@ -477,7 +475,7 @@ def registry() -> tyro.constructors.ConstructorRegistry:
             return None
         return tyro.constructors.PrimitiveConstructorSpec(
             nargs=1,
-            metavar="none|TRIGGER:FIRST...",
+            metavar=SHIFT_SYNTAX,
             instance_from_str=lambda words: parse_shift(words[0]),
             is_instance=lambda value: value is None or isinstance(value, Shift),
             str_from_instance=lambda value: ["none" if value is None else str(value)],

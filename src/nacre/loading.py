@@ -1,4 +1,4 @@
-"""TrainedRun agents for one's own loop."""
+"""Trained agents for one's own loop."""
 
 from __future__ import annotations
 
