@@ -30,6 +30,7 @@ from nacre.experiments.experiment import FamilyOptions, option_words
 from nacre.extensions import command, import_modules, load_plugins
 from nacre.files import cannot, parse_json, read_text
 from nacre.tasks.shifts import Shift, parse_shift
+from nacre.worker_options import NO_WORKERS, WorkerOptions
 
 if TYPE_CHECKING:
     from nacre.estimate import Estimate
@@ -75,6 +76,7 @@ class Train:
 
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Only check the configuration, and print how many steps it has and how much memory it needs."""
+    options: WorkerOptions = NO_WORKERS
 
     def __call__(self) -> None:
         from nacre.training import plan, train
@@ -82,7 +84,7 @@ class Train:
         if self.dry_run:
             _print_plan(self.experiment, self.seeds or 1, plan(self.experiment, self.seeds))
             return
-        _say_how_to_go_on(train(self.experiment, self.out, seeds=self.seeds))
+        _say_how_to_go_on(train(self.experiment, self.out, seeds=self.seeds, **dataclasses.asdict(self.options)))
 
 
 @dataclass(frozen=True)
@@ -93,11 +95,12 @@ class Resume:
     """The run folder, or the folder in which several seeds are."""
     iterations: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: as the run says)")] = None
     """A new total number of iterations."""
+    options: WorkerOptions = NO_WORKERS
 
     def __call__(self) -> None:
         from nacre.training import resume
 
-        _say_how_to_go_on(resume(self.run, self.iterations))
+        _say_how_to_go_on(resume(self.run, self.iterations, **dataclasses.asdict(self.options)))
 
 
 @dataclass(frozen=True)
@@ -176,6 +179,7 @@ class Evaluate:
     """Also draw the first trial of each task, all its episodes, into an MP4 file."""
     out: Annotated[Path | None, arg(metavar="FILE.json", help_behavior_hint="(default: a new file in RUN)")] = None
     """The file of the result. What was there is replaced."""
+    options: WorkerOptions = NO_WORKERS
 
     def __call__(self) -> None:
         from nacre.loading import read_trained
@@ -208,6 +212,7 @@ class Evaluate:
             video=self.video,
             out=self.out,
             shift=self.shift,
+            options=self.options,
             show=show,
         )
         _say("Not written" if path is None else f"Written to {path}")

@@ -92,15 +92,22 @@ def connected(address: str | None = None, cpus: int = 1) -> Iterator[Cluster]:
     Raises:
         NacreError: Ray is not installed, cannot be started, or the cluster does not answer.
     """
+    global _connected
     ray = import_ray()
     if ray.is_initialized():
-        yield Cluster(ray, address or ray.get_runtime_context().gcs_address)
+        yield _connected or Cluster(ray, address or ray.get_runtime_context().gcs_address)
         return
     cluster = _start(ray, cpus) if address is None else _join(ray, address)
+    _connected = cluster
     try:
         yield cluster
     finally:
+        _connected = None
         _stop(cluster)
+
+
+_connected: Cluster | None = None
+"""What this module has connected to."""
 
 
 def _start(ray: Any, cpus: int) -> Cluster:
