@@ -77,11 +77,8 @@ class FakeRay:
         self.puts: list[Any] = []
         self._numbers = itertools.count()
 
-    def remote(self, made: type) -> Any:
-        def options(**options: Any) -> Any:
-            return SimpleNamespace(remote=lambda: _Actor(self, made(), next(self._numbers)))
-
-        return SimpleNamespace(options=options)
+    def remote(self, **options: Any) -> Any:
+        return lambda made: SimpleNamespace(remote=lambda: _Actor(self, made(), next(self._numbers)))
 
     def put(self, value: Any) -> Reference:
         self.puts.append(value)

@@ -210,17 +210,14 @@ class Workers:
         # On a Ray of our own workers are all there is: none of them has to wait until the processor of one that was
         # lost is given back.
         cpus = 0 if self._cluster.is_own else threads
-        actor = (
-            self._ray.remote(Worker)
-            .options(
-                num_cpus=cpus,
-                max_restarts=0,
-                max_task_retries=0,
-                concurrency_groups={"progress": 1},
-                runtime_env={"env_vars": environment},
-            )
-            .remote()
+        actor_of = self._ray.remote(
+            num_cpus=cpus,
+            max_restarts=0,
+            max_task_retries=0,
+            concurrency_groups={"progress": 1},
+            runtime_env={"env_vars": environment},
         )
+        actor = actor_of(Worker).remote()
         return _Seat(number, actor, actor.begin.remote(tuple(self._begun)), since=time.monotonic())
 
     def _send(self, seat: _Seat, index: int, parts: Sequence[_Part]) -> None:
