@@ -78,7 +78,7 @@ class FakeRay:
         self._numbers = itertools.count()
 
     def remote(self, **options: Any) -> Any:
-        return lambda made: SimpleNamespace(remote=lambda: _Actor(self, made(), next(self._numbers)))
+        return lambda made: SimpleNamespace(remote=lambda *given: _Actor(self, made(*given), next(self._numbers)))
 
     def put(self, value: Any) -> Reference:
         self.puts.append(value)

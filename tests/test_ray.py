@@ -60,7 +60,7 @@ def ray() -> Iterator[Cluster]:
 def test_runs_are_the_same(algorithm: str, sizes: dict[str, Any], tmp_path: Path) -> None:
     """With 0, 1 and 3 workers, and with tasks that terminate, and change inside an episode."""
     shift = Shift("time", 3, 3, probability=0.8)
-    experiment = make_experiment(f"{algorithm}/fenced-point", **sizes, shift=shift, exploration_episodes=1)
+    experiment = make_experiment(f"{algorithm}/fenced-point", **sizes, shift=shift)
     alone = nacre.train(experiment, tmp_path / "alone")
     for number in (1, 3):
         assert_same_run(nacre.train(experiment, tmp_path / str(number), workers=number), alone)
@@ -132,14 +132,16 @@ def play_until(workers: Workers, is_enough: Callable[[], bool]) -> None:
 @pytest.mark.parametrize(("number", "times"), [(signal.SIGKILL, 3), (signal.SIGSTOP, 1)])
 def test_workers_are_killed_and_frozen(number: signal.Signals, times: int) -> None:
     said: list[str] = []
-    with hired(SlowClock(HORIZON), None, WorkerOptions(2, worker_timeout=3.0)) as workers:
+    with hired(SlowClock(HORIZON), None, WorkerOptions(2)) as workers:
         assert workers is not None
         workers.say = said.append
-        play_until(workers, lambda: True)
+        play_until(workers, lambda: all(seat.place is not None for seat in workers._seats))
+        workers.timeout = 5.0
         with disturbed(workers, times, number) as struck:
             play_until(workers, lambda: len(struck) == times)
         play_until(workers, lambda: True)
-    assert [f"process {process} " in line for process, line in zip(struck, said, strict=True)] == [True] * times
+    assert len(said) == times
+    assert all(any(f"(process {process} on " in line for line in said) for process in struck)
     assert all(line.endswith("what it played is played again") for line in said)
     assert not [process for process in struck if is_alive(process)]
 

@@ -14,6 +14,7 @@ from extras import NEEDS_RAY
 from test_parts import HORIZON, counting
 from test_ray import SlowClock, play_until
 
+from nacre import workers as workers_module
 from nacre.errors import NacreError, WorkersLostError
 from nacre.ray_cluster import connected, import_ray
 from nacre.worker_options import WorkerOptions
@@ -33,10 +34,10 @@ def cluster() -> Iterator[Any]:
     made.shutdown()
 
 
-def test_a_node_is_lost(cluster: Any) -> None:
+def test_a_node_is_lost(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     said: list[str] = []
-    with hired(SlowClock(HORIZON), None, WorkerOptions(2, cluster.address, worker_timeout=20.0)) as workers:
+    with hired(SlowClock(HORIZON), None, WorkerOptions(2, cluster.address, worker_timeout=30.0)) as workers:
         assert workers is not None
         workers.say = said.append
         play_until(workers, lambda: all(seat.place is not None for seat in workers._seats))
@@ -46,6 +47,8 @@ def test_a_node_is_lost(cluster: Any) -> None:
         stop.join()
         assert "what it played is played again" in said[0]
         # And no worker at all.
+        monkeypatch.setattr(workers_module, "TO_BEGIN", 3.0)
+        workers.timeout = 3.0
         cluster.remove_node(nodes.pop(), allow_graceful=False)
         with pytest.raises(WorkersLostError, match=r"no worker could be had in .* s: 2 were asked for on the Ray"):
             workers.play([counting(4)])

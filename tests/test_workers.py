@@ -48,6 +48,7 @@ CLOCK = Clock(HORIZON, sparse=True)
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers_module, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(workers_module, "TO_BEGIN", 0.1)
 
 
 def crew(

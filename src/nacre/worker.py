@@ -81,12 +81,15 @@ class Failure:
 class Worker:
     """What Ray makes an actor of."""
 
-    def __init__(self) -> None:
+    def __init__(self, begun: tuple[Any, ...]) -> None:
+        """Prepares for plays in a family; `begun` is a :class:`Begun`. Ray does this in the main thread, in which other
+        people's modules expect to be imported, and calls the other methods in others: `play` always in the same one."""
         self._simulators: SimulatorPool | None = None
+        self._answer = _answer(lambda: self._begin(Begun(*begun)))
 
-    def begin(self, begun: tuple[Any, ...]) -> bytes:
-        """Prepares for plays in a family; `begun` is a :class:`Begun`. The answer is a :class:`Progress`."""
-        return _answer(lambda: self._begin(Begun(*begun)))
+    def begin(self) -> bytes:
+        """The answer is a :class:`Progress`, or why it cannot begin."""
+        return self._answer
 
     def play(self, part: bytes, params: bytes) -> bytes:
         """Plays a part of a play, of which the params come by themselves. The answer is a :class:`Played`."""

@@ -28,7 +28,7 @@ class WorkerOptions:
     """The head of the Ray cluster on which the workers are."""
     worker_timeout: Annotated[float, arg(metavar="SECONDS")] = WORKER_TIMEOUT
     """How long a worker may make no control step until another takes its place, and how long to wait if there is no
-    worker at all."""
+    worker at all (a minute at least)."""
 
     def check(self) -> None:
         """Raises NacreError if an option is impossible."""

@@ -31,6 +31,8 @@ from nacre.worker_options import WorkerOptions
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at signals and deadlines while workers play."""
+TO_BEGIN = 60.0
+"""Seconds that a worker has for that, at least."""
 MOST_LOSSES = 10
 """How often the same part may be lost with its worker until it is said to be the part's fault."""
 MOST_FAILED_STARTS = 5
@@ -112,7 +114,9 @@ class Workers:
     def __init__(self, cluster: Cluster, begun: Begun, options: WorkerOptions):
         """Use :func:`hired`."""
         self._cluster, self._ray = cluster, cluster.ray
-        self._begun, self._options = begun, options
+        self._begun, self._number = begun, options.workers
+        self.timeout = options.worker_timeout
+        """How many seconds a worker may make no step, and how many one waits if there is none."""
         self.say: Callable[[str], object] = lambda text: None
         """Is told what becomes of workers."""
         self.is_stopping: Callable[[], bool] = lambda: False
@@ -123,10 +127,10 @@ class Workers:
         self._failed_starts = 0
         self._last_loss = ""
         self._began_waiting = time.monotonic()
-        self._seats = [self._new_seat(number) for number in range(1, options.workers + 1)]
+        self._seats = [self._new_seat(number) for number in range(1, self._number + 1)]
 
     def __str__(self) -> str:
-        return f"{self._options.workers} worker(s) on {self._cluster}"
+        return f"{self._number} worker(s) on {self._cluster}"
 
     def play(self, plays: Sequence[Play]) -> list[Played]:
         """Plays what several seeds ask for; see :func:`nacre.collect.play_together`.
@@ -178,7 +182,7 @@ class Workers:
     def _cut(self, plays: Sequence[Play]) -> list[_Part]:
         """The parts of plays, about as many for each worker, of which each fits into one call of the agent."""
         n = len(plays[0].tasks)
-        each = self._options.workers // math.gcd(self._options.workers, len(plays))
+        each = self._number // math.gcd(self._number, len(plays))
         number = min(n, each * math.ceil(n / (MOST_ROWS * each)))
         packed = [pack_params(play.params) for play in plays]
         self.broadcast(packed)
@@ -217,8 +221,8 @@ class Workers:
             concurrency_groups={"progress": 1},
             runtime_env={"env_vars": environment},
         )
-        actor = actor_of(Worker).remote()
-        return _Seat(number, actor, actor.begin.remote(tuple(self._begun)), since=time.monotonic())
+        actor = actor_of(Worker).remote(tuple(self._begun))
+        return _Seat(number, actor, actor.begin.remote(), since=time.monotonic())
 
     def _send(self, seat: _Seat, index: int, parts: Sequence[_Part]) -> None:
         seat.part, seat.since = index, time.monotonic()
@@ -235,7 +239,7 @@ class Workers:
         """What a worker answered; None: it is lost, and another has its place."""
         part = seat.part
         try:
-            answer = answer_of(self._ray.get(seat.answer, timeout=self._options.worker_timeout))
+            answer = answer_of(self._ray.get(seat.answer, timeout=self.timeout))
         except self._ray.exceptions.RayError as error:
             self._lose(seat, _in_words(error))
             return None
@@ -247,23 +251,20 @@ class Workers:
 
     def _look_after(self, waiting: deque[int], losses: Counter[int]) -> None:
         """Asks those that play how far they are, and replaces those that have made no step for too long."""
-        timeout = self._options.worker_timeout
         now = time.monotonic()
         for seat in self._seats:
-            if seat.answer is None or now - seat.since < min(timeout / 4, 5.0):
+            part, waited = seat.part, now - seat.since
+            if part is None:
+                if seat.answer is not None and waited > self._seconds_to_begin:
+                    self._lose(seat, f"it did not begin within {self._seconds_to_begin:g} s")
                 continue
-            if seat.place is not None:
+            if waited > min(self.timeout / 4, 5.0):
                 self._ask(seat)
-            if now - seat.since > timeout:
-                part = seat.part
-                if seat.place is None:
-                    self._lose(seat, f"it did not begin within {timeout:g} s")
-                else:
-                    self._kill(seat)
-                    self._lose(seat, f"it made no step for {timeout:g} s")
-                if part is not None:
-                    losses[part] += 1
-                    waiting.appendleft(part)
+            if now - seat.since > self.timeout:
+                self._kill(seat)
+                self._lose(seat, f"it made no step for {self.timeout:g} s")
+                losses[part] += 1
+                waiting.appendleft(part)
 
     def _ask(self, seat: _Seat) -> None:
         if seat.asked is None:
@@ -273,7 +274,7 @@ class Workers:
         if not ready:
             return
         with contextlib.suppress(self._ray.exceptions.RayError):  # then it is lost, and its answer says so
-            progress = Progress(*self._ray.get(seat.asked, timeout=self._options.worker_timeout))
+            progress = Progress(*self._ray.get(seat.asked, timeout=self.timeout))
             if progress.steps != seat.steps:
                 seat.steps, seat.since = progress.steps, time.monotonic()
         seat.asked = None
@@ -316,15 +317,18 @@ class Workers:
             self._began_waiting = now
             return
         waited = now - self._began_waiting
-        timeout = self._options.worker_timeout
         fails = self._failed_starts >= MOST_FAILED_STARTS
-        if waited > timeout or fails or self.is_stopping():
+        if waited > self._seconds_to_begin or fails or self.is_stopping():
             self._cluster.keeps_folder = fails
             reason = f"; the last one was lost: {self._last_loss}" if self._last_loss else ""
             raise WorkersLostError(
-                f"no worker could be had in {waited:.0f} s: {self._options.workers} were asked for on {self._cluster}, "
+                f"no worker could be had in {waited:.0f} s: {self._number} were asked for on {self._cluster}, "
                 f"which {self._resources()}{reason}{self._logs() if fails else ''}"
             )
+
+    @property
+    def _seconds_to_begin(self) -> float:
+        return max(self.timeout, TO_BEGIN)
 
     def _resources(self) -> str:
         try:
