@@ -7,6 +7,8 @@ import contextlib
 import dataclasses
 import functools
 import json
+import pickle
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -34,7 +36,7 @@ from nacre.interfaces import MOST_ROWS, Play, Played
 from nacre.ray_cluster import Cluster
 from nacre.run import Run
 from nacre.run_folder import versions
-from nacre.tasks import Simulator
+from nacre.tasks import Simulator, list_families, make_family
 from nacre.tasks.family import TaskFamily
 from nacre.worker import Failure, Worker, answer_of, begun_with, on_device, on_host, pack_params, unpack_params
 from nacre.worker_options import WorkerOptions
@@ -291,17 +293,17 @@ def test_an_error_names_the_worker() -> None:
             raise NacreError("there is no such file")
 
     with pytest.raises(NacreError, match=r"^there is no such file") as raised:
-        crew(1, family=Broken(HORIZON)).play([counting(2)])
+        crew(1, family=Broken(HORIZON)).play([counting(7)])
     assert str(raised.value) == "there is no such file"
     assert raised.value.__notes__[0].startswith("It was raised in worker 1 (process ")
     assert isinstance(raised.value.__cause__, WorkerTraceback)
 
 
-def test_workers_of_other_versions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    workers = crew(1)
-    monkeypatch.setattr("nacre.worker.versions", lambda: versions() | {"jax": "0.1"})
-    with pytest.raises(NacreError, match=r"has jax 0\.1, and the process that learns .*; allowed: the same"):
-        workers.play([counting(2)])
+def test_workers_of_other_versions_are_refused() -> None:
+    begun = begun_with(CLOCK, 1)._replace(versions=versions() | {"jax": "0.1"})
+    workers = Workers(Cluster(FakeRay(), None), begun, WorkerOptions(1))
+    with pytest.raises(NacreError, match=r"has jax \S+, and the process that learns 0\.1; allowed: the same"):
+        workers.play([counting(7)])
 
 
 def test_families_that_cannot_be_sent() -> None:
@@ -312,6 +314,32 @@ def test_families_that_cannot_be_sent() -> None:
 
 
 # What travels
+
+
+@pytest.mark.parametrize("name", list_families())
+def test_every_family_travels(name: str) -> None:
+    family = make_family(name)
+    found = pickle.loads(begun_with(family, 1).family)
+    assert (found.name, found.sizes) == (family.name, family.sizes)
+
+
+def test_families_of_the_main_program_travel() -> None:
+    """A process that has never seen their classes and functions makes them, and their environments."""
+    program = """
+import gymnasium, numpy, sys
+from nacre.tasks import GymnasiumFamily
+from nacre.worker import begun_with
+
+class Point(gymnasium.Env):
+    observation_space = gymnasium.spaces.Box(-1, 1, (2,))
+    action_space = gymnasium.spaces.Box(-1, 1, (2,))
+
+family = GymnasiumFamily("mine", lambda: Point(), lambda env, task: None, lambda rng, n: rng.random((n, 1)), ("x",), 5)
+sys.stdout.buffer.write(begun_with(family, 1).family)
+"""
+    sent = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60, check=True).stdout
+    world = pickle.loads(sent).make_world(2, 1)
+    assert [type(env).__name__ for env in world._envs] == ["Point", "Point"]
 
 
 class Net(NamedTuple):

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import cloudpickle
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from nacre.errors import NacreError
@@ -194,7 +195,7 @@ def on_host(tree: Tree) -> Tree:
     """Its arrays in NumPy."""
 
     def leaf_on_host(leaf: Any) -> Any:
-        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             return _Keys(str(jax.random.key_impl(leaf)), np.asarray(jax.random.key_data(leaf)))
         return jax.device_get(leaf)
 
@@ -206,7 +207,7 @@ def on_device(tree: Tree) -> Tree:
 
     def leaf_on_device(leaf: Any) -> Any:
         if isinstance(leaf, _Keys):
-            return jax.random.wrap_key_data(leaf.data, impl=leaf.implementation)
+            return jax.random.wrap_key_data(jnp.asarray(leaf.data), impl=leaf.implementation)
         return jax.device_put(leaf) if isinstance(leaf, np.ndarray | np.generic) else leaf
 
     return jax.tree.map(leaf_on_device, tree)
