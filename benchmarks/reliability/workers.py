@@ -55,13 +55,14 @@ def told_of_workers(begin: Callable[[Workers], None]) -> Iterator[None]:
 class Attack:
     """Sends signals to workers that play, at random times, one that was not struck before each time."""
 
-    def __init__(self, signals: list[signal.Signals], seed: int):
+    def __init__(self, signals: list[signal.Signals], pause: float, seed: int):
+        """`pause` is the longest time between two signals, in seconds."""
         self.left, self.struck = list(signals), []
-        self._random = random.Random(seed)
+        self._pause, self._random = pause, random.Random(seed)
 
     def __call__(self, workers: Workers) -> None:
         while self.left:
-            time.sleep(self._random.uniform(0.0, 1.0))
+            time.sleep(self._random.uniform(0.0, self._pause))
             seats = [seat for seat in list(workers._seats) if seat.part is not None and seat.place is not None]
             new = [seat.place.process for seat in seats if seat.place and seat.place.process not in self.struck]
             if new:
@@ -96,7 +97,7 @@ def processes_of(mark: str) -> list[str]:
 
 
 def said(what: str, faults: list[str]) -> int:
-    print(f"{what}: {'; '.join(faults[:5]) if faults else 'as it should be'}", flush=True)
+    print(f"== {what}: {'; '.join(faults[:5]) if faults else 'as it should be'}", flush=True)
     return len(faults)
 
 
@@ -152,6 +153,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--frozen", type=int, default=2)
+    parser.add_argument("--pause", type=float, default=4.0, help="seconds between two signals, at most")
     parser.add_argument("--seed", type=int, default=0)
     arguments, others = parser.parse_known_args()
     fields = dict(word.removeprefix("--").split("=", 1) for word in others)
@@ -160,7 +162,9 @@ def main() -> None:
     faults = 0
     with tempfile.TemporaryDirectory() as folder:
         alone = nacre.train(experiment, Path(folder) / "alone")
-        attack = Attack([signal.SIGKILL] * arguments.kills + [signal.SIGSTOP] * arguments.frozen, arguments.seed)
+        attack = Attack(
+            [signal.SIGKILL] * arguments.kills + [signal.SIGSTOP] * arguments.frozen, arguments.pause, arguments.seed
+        )
         with told_of_workers(attack):
             run = nacre.train(experiment, Path(folder) / "attacked", workers=arguments.workers, worker_timeout=15)
         few = [f"{len(attack.left)} were not struck before the run was over"] if attack.left else []
