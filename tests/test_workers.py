@@ -50,7 +50,6 @@ CLOCK = Clock(HORIZON, sparse=True)
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers_module, "LOOK_EVERY", 0.01)
-    monkeypatch.setattr(workers_module, "TO_BEGIN", 0.1)
 
 
 def crew(
@@ -177,13 +176,21 @@ def test_a_slow_worker_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_part_of_which_every_worker_dies() -> None:
     workers = crew(2, lambda actor, method, call: "dies" if method == "play" else None)
-    message = r"10 workers were lost one after another while they played trials \d to \d of 7: actor \d+ died"
+    message = r"10 workers were lost one after another while they played the same trials \(\d to \d\): actor \d+ died"
     with pytest.raises(WorkersLostError, match=message):
         workers.play([counting(7)])
 
 
-def test_no_worker_can_be_had() -> None:
+def test_a_part_of_which_every_worker_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workers_module, "MOST_LOSSES", 2)
+    workers = crew(1, lambda actor, method, call: "hangs" if method != "begin" else None, timeout=0.05)
+    with pytest.raises(WorkersLostError, match=r"2 workers were lost .* \(0 to 6\): it made no step for 0\.05 s$"):
+        workers.play([counting(7)])
+
+
+def test_no_worker_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     """None begins, as on a cluster that is full."""
+    monkeypatch.setattr(workers_module, "TO_BEGIN", 0.2)
     workers = crew(2, lambda actor, method, call: "hangs", timeout=0.05)
     message = (
         r"no worker could be had in \d+ s: 2 were asked for on the Ray cluster at there:1, which has 3 processor\(s\), "

@@ -81,6 +81,31 @@ class _Part:
     """Where Ray keeps what agents act with."""
 
 
+class _Work:
+    """Parts, and what has become of them."""
+
+    def __init__(self, parts: Sequence[_Part]):
+        self.parts = parts
+        self.waiting = deque(range(len(parts)))
+        """The indices of those that nobody plays."""
+        self.results: dict[int, Played] = {}
+        self._losses = Counter[int]()
+
+    @property
+    def is_done(self) -> bool:
+        return len(self.results) == len(self.parts)
+
+    def lose(self, index: int) -> int:
+        """Lets a part wait again; returns how often it was lost."""
+        self.waiting.appendleft(index)
+        self._losses[index] += 1
+        return self._losses[index]
+
+    def results_of(self, play: int) -> list[Played]:
+        """Those of the parts of a play, in order."""
+        return [self.results[index] for index, part in enumerate(self.parts) if part.play == play]
+
+
 @dataclass
 class _Seat:
     """One of the workers that were asked for: whoever has its place now."""
@@ -143,35 +168,20 @@ class Workers:
             Exception: what else a worker raised.
         """
         check_alike(plays)
-        parts = self._cut(plays)
-        waiting, losses = deque(range(len(parts))), Counter[int]()
-        results: dict[int, Played] = {}
+        work = _Work(self._cut(plays))
         for seat in self._seats:
             if seat.part is not None:  # an earlier call ended with an error
                 self._replace(seat)
         self._began_waiting = time.monotonic()
-        while len(results) < len(parts):
+        while not work.is_done:
             for seat in self._seats:
-                if seat.answer is None and waiting:
-                    self._send(seat, waiting.popleft(), parts)
+                if seat.answer is None and work.waiting:
+                    self._send(seat, work.waiting.popleft(), work)
             for seat in self._answered():
-                part = seat.part
-                answer = self._receive(seat)
-                if isinstance(answer, Failure):
-                    raise _raised(answer, seat, None if part is None else parts[part]) from WorkerTraceback(
-                        answer.where
-                    )
-                if isinstance(answer, Played) and part is not None:
-                    results[part] = answer
-                elif answer is None and part is not None:
-                    losses[part] += 1
-                    waiting.appendleft(part)
-                    self._check_losses(losses[part], parts[part], plays)
-            self._look_after(waiting, losses)
+                self._receive(seat, work)
+            self._look_after(work)
             self._check_any_is_there()
-        return [
-            _joined([results[i] for i, part in enumerate(parts) if part.play == play]) for play in range(len(plays))
-        ]
+        return [_joined(work.results_of(play)) for play in range(len(plays))]
 
     def close(self) -> None:
         """Ends the workers."""
@@ -224,9 +234,9 @@ class Workers:
         actor = actor_of(Worker).remote(tuple(self._begun))
         return _Seat(number, actor, actor.begin.remote(), since=time.monotonic())
 
-    def _send(self, seat: _Seat, index: int, parts: Sequence[_Part]) -> None:
+    def _send(self, seat: _Seat, index: int, work: _Work) -> None:
         seat.part, seat.since = index, time.monotonic()
-        seat.answer = seat.actor.play.remote(parts[index].packed, parts[index].params)
+        seat.answer = seat.actor.play.remote(work.parts[index].packed, work.parts[index].params)
 
     def _answered(self) -> list[_Seat]:
         """Those that have answered, or will not answer any more."""
@@ -235,36 +245,36 @@ class Workers:
         also, _ = self._ray.wait(list(busy), num_returns=len(busy), timeout=0)
         return [busy[answer] for answer in dict.fromkeys([*ready, *also])]
 
-    def _receive(self, seat: _Seat) -> Any:
-        """What a worker answered; None: it is lost, and another has its place."""
-        part = seat.part
+    def _receive(self, seat: _Seat, work: _Work) -> None:
+        """Takes what a worker answered. If it is lost, another has its place, and its part waits again."""
         try:
             answer = answer_of(self._ray.get(seat.answer, timeout=self.timeout))
         except self._ray.exceptions.RayError as error:
-            self._lose(seat, _in_words(error))
-            return None
-        seat.answer = seat.part = None
-        if part is None and not isinstance(answer, Failure):
+            self._lose(seat, _in_words(error), work)
+            return
+        index, seat.answer, seat.part = seat.part, None, None
+        if isinstance(answer, Failure):
+            part = None if index is None else work.parts[index]
+            raise _raised(answer, seat, part) from WorkerTraceback(answer.where)
+        if index is None:
             seat.place, seat.steps = answer, answer.steps
             self._failed_starts = 0
-        return answer
+        else:
+            work.results[index] = answer
 
-    def _look_after(self, waiting: deque[int], losses: Counter[int]) -> None:
+    def _look_after(self, work: _Work) -> None:
         """Asks those that play how far they are, and replaces those that have made no step for too long."""
         now = time.monotonic()
         for seat in self._seats:
-            part, waited = seat.part, now - seat.since
-            if part is None:
-                if seat.answer is not None and waited > self._seconds_to_begin:
-                    self._lose(seat, f"it did not begin within {self._seconds_to_begin:g} s")
+            if seat.part is None:
+                if seat.answer is not None and now - seat.since > self._seconds_to_begin:
+                    self._lose(seat, f"it did not begin within {self._seconds_to_begin:g} s", work)
                 continue
-            if waited > min(self.timeout / 4, 5.0):
+            if now - seat.since > min(self.timeout / 4, 5.0):
                 self._ask(seat)
             if now - seat.since > self.timeout:
                 self._kill(seat)
-                self._lose(seat, f"it made no step for {self.timeout:g} s")
-                losses[part] += 1
-                waiting.appendleft(part)
+                self._lose(seat, f"it made no step for {self.timeout:g} s", work)
 
     def _ask(self, seat: _Seat) -> None:
         if seat.asked is None:
@@ -285,14 +295,16 @@ class Workers:
             with contextlib.suppress(OSError):
                 os.kill(seat.place.process, signal.SIGKILL)
 
-    def _lose(self, seat: _Seat, why: str) -> None:
+    def _lose(self, seat: _Seat, why: str, work: _Work) -> None:
         """Puts another worker in the place of one that is lost."""
         self._last_loss = why
         if seat.place is None:
             self._failed_starts += 1
-        what = "" if seat.part is None else "; what it played is played again"
-        self.say(f"{seat} is lost: {why}{what}")
         self._replace(seat)
+        again = "another takes its place" if seat.part is None else "what it played is played again"
+        self.say(f"{seat} is lost: {why}; {again}")
+        if seat.part is not None:
+            self._check_losses(work.lose(seat.part), work.parts[seat.part])
 
     def _replace(self, seat: _Seat) -> None:
         self._end(seat)
@@ -302,12 +314,12 @@ class Workers:
         with contextlib.suppress(Exception):  # Ray may have gone
             self._ray.kill(seat.actor)
 
-    def _check_losses(self, losses: int, part: _Part, plays: Sequence[Play]) -> None:
+    def _check_losses(self, losses: int, part: _Part) -> None:
         if losses >= MOST_LOSSES:
             self._cluster.keeps_folder = True
             raise WorkersLostError(
-                f"{losses} workers were lost one after another while they played trials {part.trials.start} to "
-                f"{part.trials.stop - 1} of {len(plays[part.play].tasks)}: {self._last_loss}{self._logs()}"
+                f"{losses} workers were lost one after another while they played the same trials "
+                f"({part.trials.start} to {part.trials.stop - 1}): {self._last_loss}{self._logs()}"
             )
 
     def _check_any_is_there(self) -> None:
@@ -360,5 +372,6 @@ def _raised(failure: Failure, seat: _Seat, part: _Part | None) -> Exception:
 
 
 def _in_words(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    """The first line of an error of Ray; the last one if the worker could not be made, as that says why."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1 if "creation task" in lines[0] else 0].rstrip(".")
