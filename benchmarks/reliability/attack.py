@@ -154,7 +154,7 @@ class Attack:
 
     def _count(self, what: str) -> int:
         if what == KILLS:
-            return sum(self.figures.get(f"{command}: {KILLS}", Counter())[KILLS] for command in COMMANDS)
+            return sum(self.figures.get(f"nacre {command}", Counter())[KILLS] for command in COMMANDS)
         names = INPUTS if what == "inputs" else [CONFIGURATIONS]
         return sum(sum(self.figures.get(name, Counter()).values()) for name in names)
 
@@ -188,7 +188,7 @@ class Attack:
         outcome = storm.attack(command, generator, f"{number}", cpu, self.is_late)
         ended = "equal" if outcome.failure is None else "FAILED"
         figures = Counter({KILLS: outcome.kills, ended: 1})
-        self._add(f"{command}: {KILLS}", figures, target.name, outcome.failure)
+        self._add(f"nacre {command}", figures, target.name, outcome.failure)
         with self._lock:
             target.figures["killed"] += outcome.kills
 

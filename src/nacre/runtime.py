@@ -70,26 +70,23 @@ FORGET_AT, REFUSE_AT = 0.5, 0.9
 """Shares of the memory maps that Linux allows a process."""
 
 
-def make_room_for_programs(forget_at: float = FORGET_AT, refuse_at: float = REFUSE_AT) -> None:
+def make_room_for_programs() -> None:
     """Forgets compiled programs, all of JAX in this process, if there may be no room for those that come.
 
-    Every program has memory maps of its own. At the number of maps that Linux allows a process XLA ends it without a
-    word, and a process that trains some twenty configurations gets there. What is still needed is compiled again.
-
-    Args:
-        forget_at: forget programs from this share of the allowed maps on.
-        refuse_at: refuse to go on from this share on, if forgetting has not helped.
+    Every program has memory maps of its own. XLA aborts a process that reaches the number of maps that Linux allows it,
+    and one that trains some twenty configurations gets there. What is still needed is compiled again, or read from the
+    cache folder.
 
     Raises:
         NacreError: something else than programs has taken the maps.
     """
     allowed, used = maps_allowed(), maps_used()
-    if allowed is None or used < forget_at * allowed:
+    if allowed is None or used < FORGET_AT * allowed:
         return
     jax.clear_caches()
     gc.collect()  # programs in cycles of references keep their maps until then
     used = maps_used()
-    if used >= refuse_at * allowed:
+    if used >= REFUSE_AT * allowed:
         raise NacreError(
             f"this process has {used} of the {allowed} memory maps that Linux allows it, and compiled programs need "
             "thousands: begin in a new process, or raise the limit: sysctl vm.max_map_count"
