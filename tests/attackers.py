@@ -431,7 +431,7 @@ def _kills(storm: Storm, generator: np.random.Generator, n: int) -> Counter[str]
     outcomes: Counter[str] = Counter()
     number = 0
     while outcomes["kills"] < n and not outcomes["FAILED"]:
-        command = COMMANDS[number % len(COMMANDS)]
+        command = list(COMMANDS)[number % len(COMMANDS)]
         ended = storm.attack(command, generator, str(number))
         outcomes["kills"] += ended.kills
         outcomes["equal" if ended.failure is None else "FAILED"] += 1

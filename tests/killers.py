@@ -36,8 +36,9 @@ from nacre.run_evaluation import EVALUATIONS
 from nacre.run_folder import EXPERIMENT, UNFINISHED
 
 CONTEXT = multiprocessing.get_context("forkserver")
-COMMANDS = ("train", "train --seeds 2", "evaluate", "report")
-MOST_KILLS = 25
+COMMANDS = {"train": 0.45, "train --seeds 2": 0.25, "evaluate": 0.15, "report": 0.15}
+"""What is killed, and how often of all."""
+MOST_KILLS = 12
 """Of one command. Then it may go on to its end."""
 
 
@@ -244,16 +245,31 @@ class Outcome:
     """None: all is as it is without kills."""
 
 
+class OutOfTime(Exception):
+    """There is no time left to begin."""
+
+
+LIMIT = 600.0
+"""Seconds that a command may take that nobody kills."""
+
+
 class Storm:
     """Kills the commands of an experiment."""
 
-    def __init__(self, experiment: Experiment, folder: Path, cpu: int | None = None, limit: float = 600):
-        """Runs each command once without a kill. `folder` is for all that is made, `limit` for a command in seconds.
+    def __init__(
+        self,
+        experiment: Experiment,
+        folder: Path,
+        cpu: int | None = None,
+        is_late: Callable[[], bool] = lambda: False,
+    ):
+        """Runs each command once without a kill, in a folder that is made.
 
         Raises:
             RuntimeError: a command fails.
+            OutOfTime: `is_late` says so.
         """
-        self.folder, self._limit = folder, limit
+        self.folder, self._is_late = folder, is_late
         folder.mkdir(parents=True)
         self.configuration = folder / "configuration.json"
         self.configuration.write_text(json.dumps(to_json(experiment)))
@@ -270,20 +286,17 @@ class Storm:
         generator: np.random.Generator,
         name: str,
         cpu: int | None = None,
-        is_late: Callable[[], bool] = lambda: False,
     ) -> Outcome:
-        """Kills a command until it is done, and compares what it has left.
+        """Kills a command until it is done, or until it is late and it may end, and compares what it has left.
 
-        Args:
-            name: a new one, for its folder.
-            is_late: whether it is time to let it end.
+        `name`: a new one, for its folder.
         """
         expected, kills = self.undisturbed[command], 0
         made = self._begin(command, name)
         log = made.with_name("log")
         limit = max(60.0, 20 * expected.seconds)
         while True:
-            rest = kills >= MOST_KILLS or is_late()
+            rest = kills >= MOST_KILLS or self._is_late()
             moment = NEVER if rest else random_moment(generator, expected.seconds, expected.operations)
             end = self._end(command, made, log, moment, limit, cpu)
             if end.is_killed:
@@ -303,9 +316,11 @@ class Storm:
         return difference(contents(made), expected.contents)
 
     def _undisturbed(self, command: str, cpu: int | None) -> Undisturbed:
-        made = self._begin(command, f"undisturbed-{COMMANDS.index(command)}")
+        if self._is_late():
+            raise OutOfTime
+        made = self._begin(command, f"undisturbed-{list(COMMANDS).index(command)}")
         log, start = made.with_name("log"), time.monotonic()
-        end = self._end(command, made, log, NEVER, self._limit, cpu)
+        end = self._end(command, made, log, NEVER, LIMIT, cpu)
         said = log.read_text(errors="replace")
         if end.code != 0:
             raise RuntimeError(f"{command} ended with {end.code} although nobody killed it: {said[-3000:]}")

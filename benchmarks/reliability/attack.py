@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
 import numpy as np
 from attackers import INPUTS, random_configurations, small  # pyright: ignore[reportMissingImports]
-from killers import COMMANDS, Storm, call, serve  # pyright: ignore[reportMissingImports]
+from killers import COMMANDS, OutOfTime, Storm, call, serve  # pyright: ignore[reportMissingImports]
 
 from nacre.errors import NacreError
 from nacre.experiments import Experiment, family_of, named_experiments
@@ -44,7 +44,7 @@ from nacre.files import parse_json, write_atomically
 from nacre.run_folder import versions
 
 KILLS, CONFIGURATIONS = "kills", "configurations"
-BATCH = 50
+BATCH = 100
 """Inputs or configurations that one process is given."""
 LIMIT = 900.0
 """Seconds that a batch may take."""
@@ -106,6 +106,7 @@ class Attack:
         for what, counts in self.before.get("figures", {}).items():
             self.figures[what] = Counter(counts)
         self.jobs = int(self.before.get("jobs", 0))
+        self.versions = versions()
         self.begun = time.monotonic()
         self._under_way: Counter[str] = Counter()
         self._lock = threading.Lock()
@@ -127,6 +128,8 @@ class Attack:
                     self._kill(target, number, generator, cpu)
                 else:
                     self._batch(what, target, number, generator, cpu)
+            except OutOfTime:
+                pass
             except Exception as error:  # of this program: it is told, and the others go on
                 self._add(what, Counter(FAILED=1), f"job {number}", f"{type(error).__name__}: {error}")
             with self._lock:
@@ -176,7 +179,7 @@ class Attack:
             if target.storm is None:
                 name = target.name.replace("/", "-")
                 try:
-                    target.storm = Storm(target.experiment, self.folder / name, cpu)
+                    target.storm = Storm(target.experiment, self.folder / name, cpu, self.is_late)
                 except Exception:
                     target.failed = True
                     raise
@@ -184,8 +187,8 @@ class Attack:
 
     def _kill(self, target: Target, number: int, generator: np.random.Generator, cpu: int) -> None:
         storm = self._storm(target, cpu)
-        command = COMMANDS[generator.integers(len(COMMANDS))]
-        outcome = storm.attack(command, generator, f"{number}", cpu, self.is_late)
+        command = str(generator.choice(list(COMMANDS), p=list(COMMANDS.values())))
+        outcome = storm.attack(command, generator, f"{number}", cpu)
         ended = "equal" if outcome.failure is None else "FAILED"
         figures = Counter({KILLS: outcome.kills, ended: 1})
         self._add(f"nacre {command}", figures, target.name, outcome.failure)
@@ -229,7 +232,7 @@ class Attack:
             "experiments": dict(sorted(killed.items())),
             "passed_over": self.passed_over,
             "failures": self.failures,
-            "versions": versions(),
+            "versions": self.versions,
         }
         write_atomically(self.options.out, (json.dumps(content, indent=2) + "\n").encode())
 
@@ -263,7 +266,7 @@ def main() -> None:
     parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), metavar="N")
     parser.add_argument("--minutes", type=float, default=60.0, metavar="M")
-    parser.add_argument("--experiments", dest="most", type=int, default=24, metavar="N")
+    parser.add_argument("--experiments", dest="most", type=int, default=26, metavar="N")
     parser.add_argument("--out", type=Path, metavar="FILE.json")
     for flag, goal in (("kills", 1000), ("inputs", 10_000), ("configurations", 10_000), ("seed", 0)):
         parser.add_argument(f"--{flag}", type=int, default=goal, metavar="N")
