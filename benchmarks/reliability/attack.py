@@ -108,6 +108,7 @@ class Attack:
         self.jobs = int(self.before.get("jobs", 0))
         self.versions = versions()
         self.begun = time.monotonic()
+        self._told = self.begun
         self._under_way: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -176,6 +177,8 @@ class Attack:
 
     def _storm(self, target: Target, cpu: int) -> Storm:
         with target.making:
+            if target.failed:  # it was told by who tried to make it
+                raise OutOfTime
             if target.storm is None:
                 name = target.name.replace("/", "-")
                 try:
@@ -218,6 +221,10 @@ class Attack:
                     self.failures.append({"what": what, "of": name, "seed": self.options.seed, "said": failure[-3000:]})
 
     def _write(self) -> None:
+        if time.monotonic() > self._told + 30:
+            self._told = time.monotonic()
+            done = ", ".join(f"{self._count(what)} {what} of {goal}" for what, goal in self.goals.items())
+            print(f"{(self._told - self.begun) / 60:.1f} minutes: {done}", flush=True)
         if self.options.out is None:
             return
         figures = {what: dict(sorted(counts.items())) for what, counts in sorted(self.figures.items())}
