@@ -286,8 +286,9 @@ class Storm:
         generator: np.random.Generator,
         name: str,
         cpu: int | None = None,
+        most: int = MOST_KILLS,
     ) -> Outcome:
-        """Kills a command until it is done, or until it is late and it may end, and compares what it has left.
+        """Kills a command until it is done, or at most so often, and compares what it has left.
 
         `name`: a new one, for its folder.
         """
@@ -296,7 +297,7 @@ class Storm:
         log = made.with_name("log")
         limit = max(60.0, 20 * expected.seconds)
         while True:
-            rest = kills >= MOST_KILLS or self._is_late()
+            rest = kills >= most or self._is_late()
             moment = NEVER if rest else random_moment(generator, expected.seconds, expected.operations)
             end = self._end(command, made, log, moment, limit, cpu)
             if end.is_killed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,9 @@ from nacre.experiments import named_experiments
 
 @pytest.mark.parametrize("name", sorted(named_experiments()))
 def test_random_configurations(name: str) -> None:
-    outcomes = random_configurations(small(name), np.random.default_rng(0), 25)
+    outcomes = random_configurations(small(name), np.random.default_rng(0), 10)
     assert not outcomes["FAILED"]
-    assert outcomes["refused"] > 5
+    assert outcomes["refused"] > 2
 
 
 @pytest.mark.parametrize(("kind", "n"), [(kind, 40 if kind == "files of a run" else 15) for kind in INPUTS])
@@ -27,14 +28,16 @@ def test_hostile_input(kind: str, n: int, tiny_run: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def storm(tmp_path_factory: pytest.TempPathFactory) -> Storm:
-    serve()
-    return Storm(small("oracle/point-robot-quick"), tmp_path_factory.mktemp("storm") / "oracle")
+def storm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storm]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")  # what is compiled runs for milliseconds
+        serve()
+        yield Storm(small("oracle/point-robot-quick"), tmp_path_factory.mktemp("storm") / "oracle")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_killed_again_and_again(storm: Storm, command: str) -> None:
     """Until it is done, and then all is as it is without kills."""
-    outcome = storm.attack(command, np.random.default_rng(2), command.replace(" ", ""))
+    outcome = storm.attack(command, np.random.default_rng(2), command.replace(" ", ""), most=3)
     assert outcome.failure is None
     assert outcome.kills
