@@ -14,6 +14,11 @@ from nacre import NacreError, runtime
 pytestmark = pytest.mark.skipif(runtime.maps_used() == 0, reason="only Linux says how many memory maps there are")
 
 
+@pytest.fixture(autouse=True)
+def nothing_was_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "_kept", 0)
+
+
 def compiled() -> jax.stages.Wrapped:
     """A program that was called."""
     program = jax.jit(lambda number: number + 1)
@@ -40,11 +45,19 @@ def test_old_programs_make_room(tiny_run: Path, monkeypatch: pytest.MonkeyPatch)
     programs = [compiled() for _ in range(20)]
     full = runtime.maps_used()
     assert full > begun + 20
-    monkeypatch.setattr(runtime, "maps_allowed", lambda: int(full / runtime.FORGET_AT))
+    monkeypatch.setattr(runtime, "maps_allowed", lambda: 2 * full)
     nacre.load(tiny_run)
     assert {program._cache_size() for program in programs} == {0}
     assert runtime.maps_used() <= full - 20
     assert programs[0](jnp.float32(1)) == 2
+
+    # what else has taken half of the maps does not have them forgotten at each call
+    monkeypatch.setattr(runtime, "_kept", 0)
+    monkeypatch.setattr(runtime, "maps_allowed", lambda: int(1.5 * runtime.maps_used()))
+    for expected in (0, 1):
+        program = compiled()
+        nacre.load(tiny_run)
+        assert program._cache_size() == expected
 
 
 def test_maps_that_programs_have_not_taken(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,8 +66,11 @@ def prepare_jax(device: str | None) -> Iterator[None]:
         yield
 
 
-FORGET_AT, REFUSE_AT = 0.5, 0.9
-"""Shares of the memory maps that Linux allows a process."""
+REFUSE_AT = 0.9
+"""The share of the memory maps that Linux allows a process from which on no program is compiled any more."""
+
+_kept = 0
+"""Memory maps that were left when programs were forgotten the last time."""
 
 
 def make_room_for_programs() -> None:
@@ -75,20 +78,22 @@ def make_room_for_programs() -> None:
 
     Every program has memory maps of its own. XLA aborts a process that reaches the number of maps that Linux allows it,
     and one that trains some twenty configurations gets there. What is still needed is compiled again, or read from the
-    cache folder.
+    cache folder. That happens each time that half of the maps that were free the last time are taken: what else has
+    maps does not have programs forgotten again and again.
 
     Raises:
         NacreError: something else than programs has taken the maps.
     """
+    global _kept
     allowed, used = maps_allowed(), maps_used()
-    if allowed is None or used < FORGET_AT * allowed:
+    if allowed is None or used < min((_kept + allowed) / 2, REFUSE_AT * allowed):
         return
     jax.clear_caches()
     gc.collect()  # programs in cycles of references keep their maps until then
-    used = maps_used()
-    if used >= REFUSE_AT * allowed:
+    _kept = maps_used()
+    if _kept >= REFUSE_AT * allowed:
         raise NacreError(
-            f"this process has {used} of the {allowed} memory maps that Linux allows it, and compiled programs need "
+            f"this process has {_kept} of the {allowed} memory maps that Linux allows it, and compiled programs need "
             "thousands: begin in a new process, or raise the limit: sysctl vm.max_map_count"
         )
 
