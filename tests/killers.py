@@ -197,12 +197,18 @@ def _digest(path: Path, folder: Path) -> str:
         found: Any = {name: _array(name, array) for name, array in read_npz(path).items() if name != "run"}
     elif path.name == "progress.csv":
         with open(path, newline="") as file:
-            found = [{key: value for key, value in row.items() if "(s)" not in key} for row in csv.DictReader(file)]
+            rows = list(csv.DictReader(file))
+        found = [{key: value for key, value in row.items() if not _is_time(key)} for row in rows]
     elif path.name == EXPERIMENT:
         found = {key: value for key, value in json.loads(path.read_text()).items() if key not in ("run", "checksum")}
     else:  # reports say when they were written, and of which folder
         found = re.sub(rb"\d{4}-\d\d-\d\d \d\d:\d\d", b"", path.read_bytes()).replace(str(folder).encode(), b"")
     return hashlib.sha256(repr(found).encode()).hexdigest()
+
+
+def _is_time(column: str) -> bool:
+    """Of progress.csv: ours have their unit, those of the public code of CEMRL do not."""
+    return "(s)" in column or column.startswith("time_")
 
 
 def _array(name: str, array: np.ndarray) -> Any:
