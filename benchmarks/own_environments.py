@@ -142,9 +142,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--without-async", action="store_true")
     options = parser.parse_args()
-    print(
-        f"| environment | slots | one process | {options.processes} processes | AsyncVectorEnv |\n|---|---:|---:|---:|---:|"
-    )
+    print(f"| environment | slots | one process | {options.processes} processes | AsyncVectorEnv |")
+    print("|---|---:|---:|---:|---:|")
     for name in families(False):
         for slots in options.slots:
             ways, memory = [], [megabytes()]

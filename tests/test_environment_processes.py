@@ -3,6 +3,8 @@ left behind."""
 
 from __future__ import annotations
 
+import functools
+import importlib
 import os
 import signal
 import subprocess
@@ -12,7 +14,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -22,7 +24,8 @@ from walks import CountingWalk, Walk, make_walks
 from nacre import make_experiment, register_family, train
 from nacre.errors import NacreError
 from nacre.logs import read_progress_csv
-from nacre.tasks import FAMILIES, GymnasiumFamily, Simulator
+from nacre.runtime import SimulatorPool
+from nacre.tasks import GymnasiumFamily, Simulator
 from nacre.tasks.environment_processes import DistributedWorld, _Elsewhere
 from nacre.video import RecordingSimulator
 
@@ -210,31 +213,60 @@ def test_a_script_that_ends_takes_its_processes_along(number: signal.Signals, tm
     assert wait_for_the_end(child)
 
 
-@pytest.mark.usefixtures("quick_compilation")
-def test_a_run_in_processes_and_in_turns_is_the_same(
-    tiny: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("nacre.tasks.FAMILIES", dict(FAMILIES))
-    made: list[int] = []
+class Watched(Simulator):
+    """Notes when simulators are made and closed: their numbers of slots, negative if they are closed."""
 
-    class Watched(Simulator):
-        def __init__(self, family: Any, n_slots: int, threads: int | None) -> None:
-            super().__init__(family, n_slots, threads)
-            made.append(n_slots)
+    made: ClassVar[list[int]] = []
 
-        def close_extras(self, **kwargs: Any) -> None:
-            super().close_extras(**kwargs)
-            made.append(-self.num_envs)
+    def __init__(self, family: Any, n_slots: int, threads: int | None) -> None:
+        super().__init__(family, n_slots, threads)
+        self.made.append(n_slots)
 
+    def close_extras(self, **kwargs: Any) -> None:
+        super().close_extras(**kwargs)
+        self.made.append(-self.num_envs)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     monkeypatch.setattr("nacre.runtime.Simulator", Watched)
+    monkeypatch.setattr(Watched, "made", [])
+    return Watched.made
+
+
+@pytest.mark.usefixtures("quick_compilation", "own_registrations")
+def test_a_run_in_processes_and_in_turns_is_the_same(tmp_path: Path, made: list[int]) -> None:
+    importlib.import_module("random_learner")
     columns = []
     for name, threads, most in (("whole", 1, None), ("parts", 2, 2)):
-        family = make_walks(most_slots=most)
-        register_family(name, lambda family=family: family)
-        fields = tiny | {"family": name, "task_list": "seeded", "evaluation_steps": 10, "threads": threads}
-        run = train(make_experiment("pearl/point-robot", **fields), tmp_path / name, quiet=True)
+        register_family(name, functools.partial(make_walks, most_slots=most))
+        fields = {"family": name, "task_list": "seeded", "threads": threads, "iterations": 2, "train_tasks": 5}
+        run = train(make_experiment("random/point-robot", **fields), tmp_path / name, quiet=True)
         read = read_progress_csv(run / "progress.csv")
         columns.append({column: values for column, values in read.items() if "(s)" not in column})
     np.testing.assert_equal(*columns)
-    # Three train tasks have slots of their own in the initial collection, and not for longer than the next iteration.
-    assert made == [3, 2, -3, -2, 2, -2]
+    assert len(set(columns[0]["AverageReturn_all_test_tasks"])) == 2
+    assert made == [5, 4, -5, -4, 2, -2]
+
+
+def test_simulators_that_are_not_used_are_closed(made: list[int]) -> None:
+    pool = SimulatorPool(make_walks(), 1)
+    pool(50)
+    pool(2)
+    pool.close_unused()
+    pool(2)
+    assert made == [50, 2]
+    pool.close_unused()
+    assert made == [50, 2, -50]
+    pool.close()
+    remembers = SimulatorPool(make_walks(CountingWalk), 1)
+    remembers(3)
+    for _ in range(2):
+        remembers.close_unused()
+    assert list(remembers.state_dict()) == ["3"]
+    remembers.close()
+
+
+def test_most_slots_that_are_none() -> None:
+    with pytest.raises(NacreError, match="most_slots of GymnasiumFamily is 0; allowed: None, or at least 1"):
+        make_walks(most_slots=0)

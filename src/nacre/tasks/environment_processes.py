@@ -27,7 +27,7 @@ from jaxtyping import Float64, Int, Real, UInt8
 from nacre.errors import NacreError
 from nacre.tasks.rendering import Renderer
 
-PATIENCE = 5.0
+PATIENCE = 2.0
 """Seconds that a process has to close its environments, before it is killed."""
 
 _PROGRAM = (
