@@ -95,10 +95,11 @@ for name in sys.modules:
 @pytest.mark.usefixtures("quick_compilation")
 def test_an_agent_needs_no_simulator(tiny_run, tmp_path, monkeypatch):
     """Nor the module of a family of one's own, nor what some systems do not have: the run folder tells the sizes."""
-    monkeypatch.setattr("nacre.tasks.FAMILIES", FAMILIES | {"of-a-robot": lambda: Clock(7, sparse=True)})
+    monkeypatch.setitem(FAMILIES, "of-a-robot", lambda: Clock(7, sparse=True))
     run = untrained_run(tmp_path / "run", "pearl/of-a-robot", exploration_episodes=1)
     program = f"""
 import sys
+import jax  # one of its packages warns if the second of these is not there
 for module in ("mujoco", "fcntl", "metaworld", "probes"):
     sys.modules[module] = None
 import nacre

@@ -39,7 +39,7 @@ from nacre.report.figures import seed_lines
 from nacre.report.html import number, percent
 from nacre.report.intervals import difference_interval, interquartile_mean, interval
 from nacre.report.references import ReferenceCurve
-from nacre.report.run_report import pictures_of
+from nacre.report.run_report import _learning_picture, pictures_of
 from nacre.report.trial_figures import (
     returns_by_episode,
     returns_by_task,
@@ -381,32 +381,39 @@ def test_a_report_shows_what_was_learnt_and_how(
 
 def test_seeds_and_groups_can_be_switched_off(tiny_run: Path, tmp_path: Path) -> None:
     runs = [with_seed(tiny_run, tmp_path / f"run-{seed}", seed, (-9.0, -seed)) for seed in (1, 2, 3)]
-    text = write_report(runs, tmp_path / "report.html").read_text(encoding="utf-8")
-    [box] = re.findall(r'<fieldset class="switches">.*?</fieldset>', text, re.DOTALL)
-    names = ["mean and range", "seed 1", "seed 2", "seed 3"]
-    assert re.findall(r'class="switch-(\d)" autocomplete="off" checked> ([^<]+)<', box) == [
-        (str(number), name) for number, name in enumerate(names)
+    experiments, curves = read_runs(runs)
+    learning = _learning_picture(experiments[0], curves, ())
+    assert [switch[::2] for switch in learning.switches] == [
+        ("mean and range", True),
+        *((f"seed {seed}", True) for seed in (1, 2, 3)),
     ]
-    for switch in range(4):
-        rule = f"figure:has(input.switch-{switch}:not(:checked)) svg .switch-{switch} {{ display: none; }}"
-        assert text.count(rule) == 1
-    svg = text[text.index("<svg") : text.index("</svg>")]
-    classes = [group.get("class") for group in ElementTree.fromstring(svg + "</svg>").iter() if group.get("class")]
+    classes = [group.get("class") for group in ElementTree.fromstring(learning.svg).iter() if group.get("class")]
     # Of the means two lines and two bands, of each seed the last episode and episode 1.
     assert sorted(classes) == ["switch-0"] * 4 + ["switch-1"] * 2 + ["switch-2"] * 2 + ["switch-3"] * 2
-    assert f"<title>seed 2: {numbers_of(runs[1] / 'progress.csv')[STEPS][-1].partition('.')[0]}, -2</title>" in svg
+    assert f"<title>seed 2: {curves[2][STEPS][-1]:.6g}, -2</title>" in learning.svg
+    assert _learning_picture(experiments[0], {1: curves[1]}, ()).switches == []
 
     groups = {"ours": runs, "theirs": [with_seed(tiny_run, tmp_path / "alone", 4)]}
     text = write_comparison(groups, tmp_path / "compare.html").read_text(encoding="utf-8")
     first = text[: text.index("</fieldset>")]
-    assert re.findall(r'autocomplete="off"( checked)?> ([^<]+)<', first) == [
-        (" checked", "ours"),
-        (" checked", "theirs"),
-        ("", "each seed"),
+    assert re.findall(r'class="switch-(\d)" autocomplete="off"( checked)?> ([^<]+)<', first) == [
+        ("0", " checked", "ours"),
+        ("1", " checked", "theirs"),
+        ("2", "", "each seed"),
     ]
     assert first.count('class="switch-0 switch-2"') == 3
-    alone = write_report([tiny_run], tmp_path / "alone.html").read_text(encoding="utf-8")
-    assert "<fieldset" not in alone
+    for switch in range(3):
+        rule = f"figure:has(input.switch-{switch}:not(:checked)) svg .switch-{switch} {{ display: none; }}"
+        assert text.count(rule) == 1
+
+
+def test_a_figure_of_many_seeds_stays_small() -> None:
+    steps = np.arange(1.0, 601.0)
+    curves = {seed: {STEPS: 1000 * steps, LAST: np.sin(steps + seed), FIRST: np.cos(steps)} for seed in range(30)}
+    figure = Figure()
+    lines = seed_lines(figure.subplots(), curves, {LAST: "#000000", FIRST: "#ff0000"})
+    svg = svg_of(figure, "", [Switch(str(seed), artists) for seed, artists in lines.items()])
+    assert 1000 < svg.count("<title>seed ") < 2500
 
 
 def test_videos_are_in_the_page_or_beside_it(
@@ -441,34 +448,10 @@ def test_videos_are_in_the_page_or_beside_it(
         assert picture.format == ("GIF" if tag.startswith("videos") else "PNG")
     movie: Any = Image.open(io.BytesIO(images["videos/task-00"][1].encoded_image_string))
     assert movie.is_animated
-    assert movie.size == (200, 196)
+    assert movie.size == (200, 197)
     # Without videos there is no word of them.
     shutil.rmtree(run_copy / "evaluations")
     assert "video" not in write_report([run_copy]).read_text(encoding="utf-8").partition("</style>")[2]
-
-
-def test_a_page_of_much_stays_small(tiny_run: Path, tmp_path: Path) -> None:
-    """Thirty seeds of 600 iterations, in a comparison."""
-    runs = []
-    for seed in range(30):
-        run = with_seed(tiny_run, tmp_path / str(seed), seed)
-        with open(tiny_run / "progress.csv", newline="") as file:
-            [first, _] = csv.DictReader(file)
-        draws = np.random.default_rng(seed).normal(size=600).cumsum()
-        with open(run / "progress.csv", "w", newline="") as file:
-            writer = csv.DictWriter(file, first)
-            writer.writeheader()
-            for number, value in enumerate(draws):
-                writer.writerow(first | {LAST: value, FIRST: -value, "Epoch": number, STEPS: 1000 * (number + 1)})
-        runs.append(run)
-    groups = {"one": runs[:10], "two": runs[10:20], "three": runs[20:]}
-    assert write_comparison(groups, tmp_path / "page.html").stat().st_size < 3e6
-    figure = Figure()
-    axes = figure.subplots()
-    curves = read_runs(runs)[1]
-    lines = seed_lines(axes, curves, {LAST: "#000000", FIRST: "#ff0000"})
-    svg = svg_of(figure, "", [Switch(str(seed), artists) for seed, artists in lines.items()])
-    assert 1000 < svg.count("<title>seed ") < 2500
 
 
 def test_other_configurations_have_sections_of_their_own(tiny_run: Path, tmp_path: Path) -> None:
