@@ -88,19 +88,21 @@ def test_a_narrow_window_shows_figures_as_large_as_a_wide_one(tiny_run: Path, tm
     assert 0.2 * wide < narrow < 0.95 * wide
 
 
-def test_seeds_can_be_switched_off(tiny_run: Path, tmp_path: Path) -> None:
+def test_groups_and_seeds_can_be_switched(tiny_run: Path, tmp_path: Path) -> None:
     """Clicking changes whether boxes are checked, and the page's own rules do the rest."""
-    one, two = (with_seed(tiny_run, tmp_path / str(seed), seed, (-9.0, -1.0 * seed)) for seed in (1, 2))
-    page = write_report([one, two], tmp_path / "page.html")
-    assert open_page(page, tmp_path / "all.png") == []
+    runs = [with_seed(tiny_run, tmp_path / str(seed), seed, (-9.0, -1.0 * seed)) for seed in (1, 2)]
+    page = write_comparison({"all": runs}, tmp_path / "page.html")
     text = page.read_text(encoding="utf-8")
-    page.write_text(text.replace(" checked", ""), encoding="utf-8")
-    assert open_page(page, tmp_path / "none.png") == []
-    page.write_text(re.sub(r"( class=\"switch-[12]\" [^>]*) checked", r"\1", text), encoding="utf-8")
-    assert open_page(page, tmp_path / "mean.png") == []
-    everything, mean, nothing = (shows(tmp_path / f"{name}.png", AFTER) for name in ("all", "mean", "none"))
-    assert mean > 1.5 * nothing > 0  # what stays is the legend, and other figures
-    assert everything > mean
+    with_seeds = text.replace('class="switch-1" autocomplete="off"', 'class="switch-1" checked')
+    pictures = []
+    for name, version in (("first", text), ("seeds", with_seeds), ("none", text.replace(" checked", ""))):
+        page.write_text(version, encoding="utf-8")
+        assert open_page(page, tmp_path / f"{name}.png") == []
+        pictures.append(imread(tmp_path / f"{name}.png"))
+    first, seeds, nothing = ((picture - pictures[0] != 0).any(axis=2).sum() for picture in pictures)
+    assert first == 0
+    assert 500 < seeds < nothing + 2000
+    assert shows(tmp_path / "none.png", AFTER) < shows(tmp_path / "first.png", AFTER)
 
 
 def test_a_video_is_shown(run_copy: Path, tmp_path: Path) -> None:

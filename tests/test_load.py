@@ -93,7 +93,7 @@ for name in sys.modules:
 
 
 @pytest.mark.usefixtures("quick_compilation")
-def test_an_agent_needs_no_simulator(tiny_run, tmp_path, monkeypatch):
+def test_an_agent_needs_no_simulator(tmp_path, monkeypatch):
     """Nor the module of a family of one's own, nor what some systems do not have: the run folder tells the sizes."""
     monkeypatch.setitem(FAMILIES, "of-a-robot", lambda: Clock(7, sparse=True))
     run = untrained_run(tmp_path / "run", "pearl/of-a-robot", exploration_episodes=1)
@@ -107,7 +107,7 @@ agent = nacre.load({str(run)!r})
 agent.begin_trial()
 assert agent.act([0.0, 0.1, 0.2, 0.3]).shape == (3,)
 agent.observe([0.0, 0.1, 0.2, 0.3], 1.0, False, True)
-print(agent.family, nacre.load({str(tiny_run)!r}).act)
+print(agent.family, agent)
 nacre.load({str(untrained_run(tmp_path / "cheetah", "pearl/cheetah-vel"))!r}).begin_trial()
 for function in (nacre.evaluate, nacre.resume, lambda run: agent.family.make_world(1, 1)):
     try:

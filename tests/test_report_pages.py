@@ -430,7 +430,7 @@ def test_videos_are_in_the_page_or_beside_it(
     text = page.read_text(encoding="utf-8")
     [video] = re.findall(r'<video controls .*?src="data:video/mp4;base64,([^"]+)"></video>', text)
     assert base64.b64decode(video) == small.read_bytes()
-    [link] = re.findall(r'<a href="([^"]+)">task 01</a>', text)
+    [link] = re.findall(r'<a href="([^"]+)">task 1</a>', text)
     assert (page.parent / unquote(link)).resolve() == large.resolve()
     assert "media-src data:" in text
     assert "evaluation <code>iteration_000002-own-custom</code>" in text

@@ -65,5 +65,11 @@ def films_of(videos: Sequence[Path], page: Path, room: int) -> Films | None:
             address = "data:video/mp4;base64," + base64.b64encode(video.read_bytes()).decode()
         else:
             address = quote(os.path.relpath(video.resolve(), page.parent.resolve()).replace(os.sep, "/"))
-        films.append(Film(video.stem.replace("-", " "), address, is_inside))
+        films.append(Film(_name_of(video), address, is_inside))
     return Films(videos[0].parent.name, films) if films else None
+
+
+def _name_of(video: Path) -> str:
+    """`task 3` for task-03.mp4."""
+    number = video.stem.removeprefix("task-")
+    return f"task {int(number)}" if number.isdecimal() else video.stem
