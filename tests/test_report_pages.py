@@ -330,13 +330,19 @@ def test_a_report_shows_what_was_learnt_and_how(
         f"Written to {two / 'report.html'}",
     ]
     content = read(two / "report.html")
-    assert content.headings == [
+    figures = ("Returns", "Posteriors", "Posterior widths", "Response", "Response all tasks", "Trajectories")
+    assert {*content.headings} == {
         "pearl/point-robot",
         "Learning",
         "Adaptation of seed 1",
         "Adaptation of seed 2",
         "Origin",
-    ]
+        "Returns over tasks",
+        *figures,
+    }
+    for anchor in ("seed-1-returns", "seed-2-trajectories"):
+        text = (two / "report.html").read_text(encoding="utf-8")
+        assert (text.count(f'href="#{anchor}"'), text.count(f'id="{anchor}"')) == (1, 1)
     names = ("posterior-widths", "posteriors", "response", "response-all-tasks", "returns", "returns-over-tasks")
     expected_names = [f"seed-{seed}-{name}.csv" for seed in (1, 2) for name in (*names, "trajectories")]
     assert sorted(content.downloads) == sorted(["learning.csv", *expected_names])

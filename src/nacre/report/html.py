@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -35,6 +36,12 @@ class Picture:
     """What a reader can hide and show."""
     figure: Figure | None = None
     """The figure itself, for those who need it in another form."""
+
+    @property
+    def heading(self) -> str:
+        """What stands above it, such as "Returns over tasks"."""
+        name = "" if self.numbers is None else re.sub(r"^(\d+-)?(seed-\d+-)?", "", self.numbers.name)
+        return name.replace("-", " ").capitalize()
 
     def element(self, number: int) -> str:
         """The figure as the page's figure of that number."""
