@@ -1,10 +1,12 @@
-"""Steps per second of own environments: all slots in this process, in several, and Gymnasium's AsyncVectorEnv.
+"""How long a step of own environments takes: all slots in this process, in several, and Gymnasium's AsyncVectorEnv.
 
     pip install 'metaworld>=3.1,<4' 'gymnasium[box2d]'
     python benchmarks/own_environments.py [--slots 5 20] [--processes 2] [--rounds 5]
 
-Every round measures each way once, so that other work on the machine meets all of them alike; the table has medians.
-The slots play random actions for 100 control steps. AsyncVectorEnv has a process for each slot.
+A step is one of all slots. The table has medians of the time on the clock, and the memory. In brackets is the processor's
+time of the busiest process, which says what a machine with idle cores would need. Every round measures each way once, so
+that other work on the machine meets all of them alike. The slots play random actions for 100 control steps. AsyncVectorEnv
+has a process for each slot.
 """
 
 from __future__ import annotations
@@ -121,18 +123,53 @@ def in_async(name: str, slots: int) -> tuple[Callable[[], Any], Callable[[], Non
     return play, envs.close
 
 
+def processes() -> list[int]:
+    """This process and its children."""
+    found, rest = [], [os.getpid()]
+    while rest:
+        found.append(rest.pop())
+        for children in Path(f"/proc/{found[-1]}/task").glob("*/children"):
+            rest += map(int, children.read_text().split())
+    return found
+
+
 def megabytes() -> float:
-    """Resident memory of this process and its children."""
+    """Resident memory of all processes."""
+    pages = sum(int(Path(f"/proc/{process}/statm").read_text().split()[1]) for process in processes())
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
-    def of(process: int) -> float:
-        try:
-            own = int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-            children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
-        except OSError:
-            return 0.0
-        return own + sum(of(int(child)) for child in children)
 
-    return of(os.getpid())
+def processor_seconds() -> dict[int, float]:
+    """What each process has used so far."""
+    used = {}
+    for process in processes():
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        used[process] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return used
+
+
+class Way:
+    """One way of stepping, and what it took."""
+
+    def __init__(self, made: Callable[[], tuple[Callable[[], Any], Callable[[], None]]]):
+        before = megabytes()
+        self._play, self.close = made()
+        self._play()
+        self.memory = megabytes() - before
+        self._seconds: list[float] = []
+        self._busiest = 0.0
+
+    def measure(self) -> None:
+        before, start = processor_seconds(), time.perf_counter()
+        self._play()
+        self._seconds.append(time.perf_counter() - start)
+        after = processor_seconds()
+        self._busiest += max(after[process] - before[process] for process in after)
+
+    def in_words(self) -> str:
+        wall = statistics.median(self._seconds) / STEPS
+        busiest = self._busiest / (STEPS * len(self._seconds))
+        return f"{1e3 * wall:.2f} ms ({1e3 * busiest:.2f} ms), {self.memory:.0f} MB"
 
 
 def main() -> None:
@@ -146,27 +183,18 @@ def main() -> None:
     print("|---|---:|---:|---:|---:|")
     for name in families(False):
         for slots in options.slots:
-            ways, memory = [], [megabytes()]
-            for processes in (False, True):
-                ways.append(in_simulator(families(processes)[name], slots, options.processes))
-                memory.append(megabytes())
+            ways = [
+                Way(functools.partial(in_simulator, families(several)[name], slots, options.processes))
+                for several in (False, True)
+            ]
             if not options.without_async:
-                ways.append(in_async(name, slots))
-                memory.append(megabytes())
-            seconds: list[list[float]] = [[] for _ in ways]
-            for play, _ in ways:
-                play()
+                ways.append(Way(functools.partial(in_async, name, slots)))
             for _ in range(options.rounds):
-                for (play, _), own in zip(ways, seconds, strict=True):
-                    start = time.perf_counter()
-                    play()
-                    own.append(time.perf_counter() - start)
-            for _, close in ways:
-                close()
-            rates = [slots * STEPS / statistics.median(own) for own in seconds]
-            sizes = np.diff(memory)
-            cells = [f"{rate:,.0f} steps/s, {size:.0f} MB" for rate, size in zip(rates, sizes, strict=True)]
-            print(f"| {name} | {slots} | {' | '.join(cells)} |", flush=True)
+                for way in ways:
+                    way.measure()
+            for way in ways:
+                way.close()
+            print(f"| {name} | {slots} | {' | '.join(way.in_words() for way in ways)} |", flush=True)
 
 
 if __name__ == "__main__":

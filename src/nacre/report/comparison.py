@@ -617,7 +617,7 @@ def _notes(groups: Sequence[Group]) -> list[str]:
 def only_group(name: str, runs: int) -> str:
     """What to say if there is nothing to compare."""
     what = "one run" if runs == 1 else f"one group of {runs} runs"
-    return f"This is {what}, {name}: there is nothing to compare it with. `nacre report` shows more of it."
+    return f"This is {what}, {name}: there is nothing to compare it with. A report (nacre report) shows more of it."
 
 
 def _setting(experiment: Experiment) -> str:

@@ -195,7 +195,7 @@ def _write_board(section: Section, seed: SeedPart, run: Path, curves: Curves) ->
         if picture.numbers is not None and picture.figure is not None
     }
     iterations = read_progress(find_checkpoint(run, seed.checkpoint))["iterations"]
-    steps = curves[seed.seed][STEPS][:iterations] if curves else ()
+    steps = curves[seed.seed][STEPS][:iterations] if curves else np.zeros(0)
     return write_board(run, int(steps[-1]) if len(steps) else 0, figures, find_videos(run, seed.checkpoint)[:1])
 
 
