@@ -3,10 +3,10 @@
     pip install 'metaworld>=3.1,<4' 'gymnasium[box2d]'
     python benchmarks/own_environments.py [--slots 5 20] [--processes 2] [--rounds 5]
 
-A step is one of all slots. The table has medians of the time on the clock, and the memory. In brackets is the processor's
-time of the busiest process, which says what a machine with idle cores would need. Every round measures each way once, so
-that other work on the machine meets all of them alike. The slots play random actions for 100 control steps. AsyncVectorEnv
-has a process for each slot.
+A step is one of all slots. The table has medians of the time on the clock, and the memory. In brackets is the
+processor's time of the busiest process, which says what a machine with idle cores would need. Every round measures each
+way once, so that other work on the machine meets all of them alike. The slots play random actions for 100 control
+steps. AsyncVectorEnv has a process for each slot.
 """
 
 from __future__ import annotations
