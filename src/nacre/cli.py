@@ -44,12 +44,16 @@ ShiftFlag = Annotated[str | None, arg(metavar=SHIFT_SYNTAX, help_behavior_hint="
 
 @dataclass(frozen=True)
 class List:
-    """Show the named experiments and the task families."""
+    """Show the named experiments and the task families, all of them or those with all WORDs in their names."""
+
+    words: Annotated[Positional[tuple[str, ...]], arg(metavar="WORD...", help_behavior_hint="(default: all)")] = ()
+    """Algorithms, task families, or parts of their names, such as: cemrl cheetah."""
 
     def __call__(self) -> None:
         from nacre.listing import listing
 
-        print(*listing(shutil.get_terminal_size().columns if sys.stdout.isatty() else None), sep="\n")
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print(*listing(width, self.words), sep="\n")
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,8 @@ class Train:
 
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Only check the configuration, and print how many steps it has and how much memory it needs."""
+    quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print nothing but warnings and errors."""
 
     def __call__(self) -> None:
         from nacre.training import plan, train
@@ -82,7 +88,9 @@ class Train:
         if self.dry_run:
             _print_plan(self.experiment, self.seeds or 1, plan(self.experiment, self.seeds))
             return
-        _say_how_to_go_on(train(self.experiment, self.out, seeds=self.seeds))
+        run = train(self.experiment, self.out, seeds=self.seeds, quiet=self.quiet)
+        if not self.quiet:
+            _say_how_to_go_on(run)
 
 
 @dataclass(frozen=True)
@@ -93,11 +101,15 @@ class Resume:
     """The run folder, or the folder in which several seeds are."""
     iterations: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: as the run says)")] = None
     """A new total number of iterations."""
+    quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print nothing but warnings and errors."""
 
     def __call__(self) -> None:
         from nacre.training import resume
 
-        _say_how_to_go_on(resume(self.run, self.iterations))
+        run = resume(self.run, self.iterations, quiet=self.quiet)
+        if not self.quiet:
+            _say_how_to_go_on(run)
 
 
 @dataclass(frozen=True)
@@ -176,6 +188,8 @@ class Evaluate:
     """Also draw the first trial of each task, all its episodes, into an MP4 file."""
     out: Annotated[Path | None, arg(metavar="FILE.json", help_behavior_hint="(default: a new file in RUN)")] = None
     """The file of the result. What was there is replaced."""
+    quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print nothing but warnings and errors."""
 
     def __call__(self) -> None:
         from nacre.loading import read_trained
@@ -184,6 +198,8 @@ class Evaluate:
         trained = read_trained(self.run, self.checkpoint)
 
         def show(evaluation: Evaluation) -> None:
+            if self.quiet:
+                return
             _print_evaluation(evaluation, trained.family.task_parameters)
             if self.tasks == "test":
                 _print_gap(evaluation, dataclasses.replace(trained.experiment, shift=evaluation.shift))
@@ -209,7 +225,10 @@ class Evaluate:
             out=self.out,
             shift=self.shift,
             show=show,
+            quiet=self.quiet,
         )
+        if self.quiet:
+            return
         _say("Not written" if path is None else f"Written to {path}")
         if self.video and path is not None:
             _say(f"Videos of the first trial of each task: {path.with_suffix('')}{os.sep}")
@@ -232,11 +251,15 @@ class Report:
     """Which checkpoint of each run plays the trials, as in nacre evaluate."""
     shift: ShiftFlag = None
     """How the task of a trial changes inside an episode, as in nacre evaluate."""
+    tensorboard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Also write the figures, and the first of the videos that there are, for TensorBoard into each RUN."""
 
     def __call__(self) -> None:
         from nacre.report import write_report
 
-        page = write_report(self.runs, self.out, checkpoint=self.checkpoint, shift=self.shift, say=_say)
+        page = write_report(
+            self.runs, self.out, checkpoint=self.checkpoint, shift=self.shift, tensorboard=self.tensorboard, say=_say
+        )
         _say(f"Written to {page}")
 
 
@@ -254,8 +277,14 @@ class Compare:
 
     def __call__(self) -> None:
         from nacre.report import parse_groups, write_comparison
+        from nacre.report.comparison import only_group
 
-        _say(f"Written to {write_comparison(parse_groups(self.groups), self.out)}")
+        groups = parse_groups(self.groups)
+        page = write_comparison(groups, self.out)
+        if len(groups) == 1:
+            [(name, runs)] = groups.items()
+            _say(only_group(name, len(runs)))
+        _say(f"Written to {page}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

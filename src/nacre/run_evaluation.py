@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import json
 import os
 import warnings
@@ -24,7 +25,7 @@ from nacre.files import cannot, make_folder, release, reserve, writable, write_a
 from nacre.loading import TrainedRun, read_trained
 from nacre.protocol import Protocol
 from nacre.run_folder import versions
-from nacre.runtime import Stream, prepare_jax, seed_of
+from nacre.runtime import SimulatorPool, Stream, prepare_jax, seed_of
 from nacre.tasks.family import check_tasks
 from nacre.tasks.shifts import Shift, check_shift, read_shift
 from nacre.tasks.simulator import Simulator
@@ -46,6 +47,7 @@ def evaluate(
     video: bool = False,
     out: Path | str | None = None,
     shift: Shift | str | None = None,
+    quiet: bool = False,
 ) -> Evaluation:
     """Meta-tests a run and writes the result into its `evaluations` folder, or into a file of your choice.
 
@@ -66,6 +68,7 @@ def evaluate(
         out: the file of the result, which ends in .json and is replaced if it is there; None: a new one in the run.
         shift: how the task changes inside an episode, as a `Shift` or as text such as "time:200"; "none": it does not;
             None: as the experiment says. It changes to other test tasks; if the run's train tasks are played, to those.
+        quiet: prints nothing of how far the drawing of videos is.
 
     Raises:
         NacreError: the run or its checkpoint cannot be read, the result cannot be written, an argument is impossible;
@@ -82,6 +85,7 @@ def evaluate(
         video=video,
         out=None if out is None else Path(out),
         shift=shift,
+        quiet=quiet,
     )
     return evaluation
 
@@ -99,6 +103,7 @@ def evaluate_run(
     out: Path | None = None,
     shift: Shift | str | None = None,
     show: Callable[[Evaluation], object] = lambda evaluation: None,
+    quiet: bool = False,
 ) -> tuple[Evaluation, Path | None]:
     """Does what :func:`evaluate` says, and also returns the path of the JSON file; None: none was written.
 
@@ -145,13 +150,14 @@ def evaluate_run(
         _write_json(path, content)
         if simulator is not None and renderer is not None:
             videos = path.with_suffix("")
-            print(printable(f"Written to {path}. Now drawing into {videos}{os.sep}"), flush=True)
+            if not quiet:
+                print(printable(f"Written to {path}. Now drawing into {videos}{os.sep}"), flush=True)
 
             def written(task: int, file: Path) -> None:
                 content["tasks"][task]["video"] = str(file.relative_to(path.parent))
                 _write_json(path, content)
 
-            write_videos(videos, simulator, renderer, evaluation, played, written)
+            write_videos(videos, simulator, renderer, evaluation, played, written, quiet)
     return evaluation, path
 
 
@@ -178,17 +184,13 @@ def play_trials(
     keeps_all = keeps_all or (shifts and trained.family.quantity is not None)
     pools = [trained.split.test if pool is None else pool] * len(tasks)
     experiment = dataclasses.replace(trained.experiment, seed=seed)
-    if simulator is None:
-        made = Simulator(trained.family, len(tasks) * protocol.trials, experiment.threads)
-        closing = contextlib.closing(made)
-    else:
-        closing = contextlib.nullcontext(simulator)
-    with prepare_jax(None), closing as chosen:
+    with prepare_jax(None), contextlib.closing(SimulatorPool(trained.family, experiment.threads)) as simulators:
         source = seed_of(experiment, Stream.COMMAND_EVALUATION)
         schedule = meta_test(
             trained.agent, trained.parameters, trained.family, tasks, protocol, source, keeps_all, pools
         )
-        return run_schedules([schedule], lambda plays: play_together(plays, chosen))[0]
+        play = simulators.play if simulator is None else functools.partial(play_together, simulator=simulator)
+        return run_schedules([schedule], play)[0]
 
 
 def with_shift(trained: TrainedRun, shift: Shift | None) -> TrainedRun:

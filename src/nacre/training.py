@@ -278,6 +278,7 @@ class _Group:
                 (self._update if phase.steps else self._collect)(runs, phase)
         with _timed(seconds, EVALUATE):
             evaluations = self._evaluate(runs)
+        self.simulators.close_unused()
         times = _time_columns(seconds, (*self.learner.phases(0), *self.learner.phases(1)))
         for run, evaluation in zip(runs, evaluations, strict=True):
             run.end_iteration(evaluation, times, self.boards[run.folder])
