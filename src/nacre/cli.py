@@ -30,6 +30,7 @@ from nacre.experiments.experiment import FamilyOptions, option_words
 from nacre.extensions import command, import_modules, load_plugins
 from nacre.files import cannot, parse_json, read_text
 from nacre.tasks.shifts import Shift, parse_shift
+from nacre.worker_options import NO_WORKERS, WorkerOptions
 
 if TYPE_CHECKING:
     from nacre.estimate import Estimate
@@ -81,6 +82,7 @@ class Train:
     """Only check the configuration, and print how many steps it has and how much memory it needs."""
     quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print nothing but warnings and errors."""
+    options: WorkerOptions = NO_WORKERS
 
     def __call__(self) -> None:
         from nacre.training import plan, train
@@ -88,7 +90,8 @@ class Train:
         if self.dry_run:
             _print_plan(self.experiment, self.seeds or 1, plan(self.experiment, self.seeds))
             return
-        run = train(self.experiment, self.out, seeds=self.seeds, quiet=self.quiet)
+        workers = dataclasses.asdict(self.options)
+        run = train(self.experiment, self.out, seeds=self.seeds, quiet=self.quiet, **workers)
         if not self.quiet:
             _say_how_to_go_on(run)
 
@@ -103,11 +106,12 @@ class Resume:
     """A new total number of iterations."""
     quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print nothing but warnings and errors."""
+    options: WorkerOptions = NO_WORKERS
 
     def __call__(self) -> None:
         from nacre.training import resume
 
-        run = resume(self.run, self.iterations, quiet=self.quiet)
+        run = resume(self.run, self.iterations, quiet=self.quiet, **dataclasses.asdict(self.options))
         if not self.quiet:
             _say_how_to_go_on(run)
 
@@ -190,6 +194,7 @@ class Evaluate:
     """The file of the result. What was there is replaced."""
     quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print nothing but warnings and errors."""
+    options: WorkerOptions = NO_WORKERS
 
     def __call__(self) -> None:
         from nacre.loading import read_trained
@@ -224,6 +229,7 @@ class Evaluate:
             video=self.video,
             out=self.out,
             shift=self.shift,
+            options=self.options,
             show=show,
             quiet=self.quiet,
         )

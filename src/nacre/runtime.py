@@ -6,7 +6,7 @@ import contextlib
 import enum
 import gc
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,15 +118,16 @@ def maps_allowed() -> int | None:
 class SimulatorPool:
     """Simulators of one family by their number of slots, made when first asked for."""
 
-    def __init__(self, family: TaskFamily, threads: int | None):
-        self._family, self._threads = family, threads
+    def __init__(self, family: TaskFamily, threads: int | None, make: Callable[..., Simulator] = Simulator):
+        """`make(family, n_slots, threads)` makes one."""
+        self._family, self._threads, self._make = family, threads, make
         self._simulators: dict[int, Simulator] = {}
         self._used: set[int] = set()
 
     def __call__(self, n_slots: int) -> Simulator:
         self._used.add(n_slots)
         if n_slots not in self._simulators:
-            self._simulators[n_slots] = Simulator(self._family, n_slots, self._threads)
+            self._simulators[n_slots] = self._make(self._family, n_slots, self._threads)
         return self._simulators[n_slots]
 
     def play(self, plays: Sequence[Play]) -> list[Played]:

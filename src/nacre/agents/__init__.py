@@ -134,6 +134,9 @@ def _taken_names() -> set[str]:
         "import",
         "kind",
         "out",
+        "ray_address",
         "seeds",
+        "worker_timeout",
+        "workers",
     }
     return flags | {field.name for field in fields(Experiment)}
