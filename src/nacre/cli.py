@@ -259,7 +259,12 @@ class Compare:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line and ends the process if something goes wrong.
+    """Runs the command line, as :func:`ending` does."""
+    ending(lambda: _parse(list(sys.argv[1:] if arguments is None else arguments))())
+
+
+def ending(work: Callable[[], object]) -> None:
+    """Does some work, and ends the process if something goes wrong.
 
     Exit codes: 2 for what the user can mend (one sentence on stderr), 128 + signal if a signal ended it. Control
     characters in names and paths are shown as escapes, as others may have chosen them.
@@ -269,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
     try:
-        _parse(list(sys.argv[1:] if arguments is None else arguments))()
+        work()
         sys.stdout.flush()
     except NacreError as error:
         _end(f"nacre: error: {error}", 2)
