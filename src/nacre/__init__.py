@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nacre.original.runs import import_old_run
     from nacre.playing import play
     from nacre.run_evaluation import evaluate
+    from nacre.sweeps.running import sweep
     from nacre.tasks import make_family, register_family
     from nacre.training import resume, train
 
@@ -44,6 +45,7 @@ __all__ = [
     "register_experiment",
     "register_family",
     "resume",
+    "sweep",
     "train",
 ]
 
@@ -67,6 +69,7 @@ _MODULES = {
     "register_experiment": "nacre.experiments",
     "register_family": "nacre.tasks",
     "resume": "nacre.training",
+    "sweep": "nacre.sweeps.running",
     "train": "nacre.training",
 }
 # No module may be called like one of these functions: importing it would put the module in the function's place.

@@ -1,4 +1,4 @@
-"""The command line: nacre list | train | resume | repair | import | evaluate | report | compare.
+"""The command line: nacre list | train | resume | repair | import | evaluate | report | compare | sweep | export.
 
 Which flags `train` has depends on the algorithm of the experiment that is named among them. So arguments are read
 twice: first for names that can be found without knowing any flag (`--import`, EXPERIMENT, `--config`), and then with
@@ -258,6 +258,42 @@ class Compare:
         _say(f"Written to {write_comparison(parse_groups(self.groups), self.out)}")
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """Train experiments × seeds × values, several runs at once; or go on with what is left of a sweep.
+
+    All of it is checked before anything starts. Runs that are finished are not trained again.
+    """
+
+    specification: Annotated[Positional[Path], arg(metavar="SPEC.toml|SPEC.json")]
+    """What to train: see docs/sweeps.md."""
+    out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/ and the name of SPEC)")] = None
+    """The folder of the sweep. Runs of the sweep may be in it already."""
+    jobs: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: as many as fit)")] = None
+    """Runs at once."""
+    part: Annotated[str, arg(metavar="K/N")] = "1/1"
+    """Train every N-th run only, from the K-th on: N processes, on as many machines, share a sweep."""
+    ray_address: Annotated[str | None, arg(metavar="ADDRESS", help_behavior_hint="")] = None
+    """Train on the nodes of a Ray cluster that share DIR: HOST:PORT of its head, or auto."""
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Only check it all, and print what would be trained, and how much memory each configuration needs."""
+
+    def __call__(self) -> None:
+        from nacre.sweeps.running import WHOLE, parse_part, plan_sweep, run_sweep
+        from nacre.sweeps.specification import read_specification
+
+        part = parse_part(self.part)
+        specification = read_specification(self.specification)
+        if self.dry_run:
+            print(*plan_sweep(specification, self.jobs), sep="\n")
+            return
+        out = self.out or Path("runs", self.specification.stem)
+        flags = {"--jobs": self.jobs, "--part": None if part == WHOLE else part, "--ray-address": self.ray_address}
+        given = [str(word) for flag, value in flags.items() if value is not None for word in (flag, value)]
+        again = command("sweep", self.specification, "--out", out, *given)
+        run_sweep(specification, out, jobs=self.jobs, part=part, ray_address=self.ray_address, again=again)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command line, as :func:`ending` does."""
     ending(lambda: _parse(list(sys.argv[1:] if arguments is None else arguments))())
@@ -417,6 +453,7 @@ def _parsed(arguments: list[str], experiment: Experiment) -> Any:
         | Annotated[Evaluate, subcommand("evaluate")]
         | Annotated[Report, subcommand("report")]
         | Annotated[Compare, subcommand("compare")]
+        | Annotated[Sweep, subcommand("sweep")]
     )
     return tyro.cli(
         commands,  # pyright: ignore[reportArgumentType]

@@ -14,7 +14,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from nacre.collect import run_schedules
 from nacre.errors import Interrupted, NacreError, SimulationError, shown

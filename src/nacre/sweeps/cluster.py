@@ -9,38 +9,52 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nacre.errors import NacreError, shown
+from nacre.errors import NacreError
+from nacre.files import in_words
+from nacre.ray_cluster import connected
 from nacre.sweeps.processes import Process, Worker, request_of
 from nacre.sweeps.specification import Planned
+
+
+@contextlib.contextmanager
+def on_cluster(address: str, cores: int, memory: float, jobs: int | None) -> Iterator[Cluster]:
+    """Joins a cluster; see :class:`Cluster`.
+
+    Raises:
+        NacreError: Ray is not installed, no cluster answers, or none of its nodes has room for a run.
+    """
+    with connected(address) as found, contextlib.closing(Cluster(found.ray, str(found), cores, memory, jobs)) as place:
+        yield place
 
 
 class Cluster:
     """The nodes of a Ray cluster. Each run is an actor with the cores and the memory that it needs."""
 
-    def __init__(self, address: str, cores: int, memory: float, jobs: int | None):
+    def __init__(self, ray: Any, name: str, cores: int, memory: float, jobs: int | None):
         """
         Args:
-            address: of the cluster's head, or "auto".
+            ray: the module, connected.
+            name: what the cluster is called in messages.
             cores: for each run.
             memory: bytes for each run.
             jobs: at most so many runs at once; if the cluster has no room for them, they wait. None: as many as the
                 cluster has room for now.
 
         Raises:
-            NacreError: Ray is not installed, no cluster answers, or none of its nodes has room for a run.
+            NacreError: none of its nodes has room for a run.
         """
-        self._ray = _connect(address)
+        self._ray = ray
         self._cores, self._memory = cores, memory
         self._workers: list[_Remote] = []
         places = sum(self._places(node) for node in self._ray.nodes())
         if not places and jobs is None:
-            self._ray.shutdown()
             raise NacreError(
-                f"no node of the Ray cluster at {address} has {cores} cores and {memory / 1e9:.1f} GB of memory, as a "
-                "run needs; with --jobs N runs wait until the cluster has grown"
+                f"no node of {name} has {cores} cores and {in_words(memory)} of memory, as a run needs; with --jobs N "
+                "runs wait until the cluster has grown"
             )
         self._jobs = places if jobs is None else jobs
 
@@ -60,7 +74,6 @@ class Cluster:
     def close(self) -> None:
         for worker in self._workers:
             worker.kill()
-        self._ray.shutdown()
 
     def _places(self, node: dict[str, Any]) -> int:
         resources = node["Resources"]
@@ -124,17 +137,3 @@ class _Remote:
                 self._ray.get(self._actor.kill.remote(), timeout=10)
             self._ray.kill(self._actor)
             self._ended = "killed"
-
-
-def _connect(address: str) -> Any:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-    except ImportError:
-        raise NacreError("--ray-address needs Ray: pip install '.[cluster]' in a clone") from None
-    try:
-        ray.init(address=address, log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise NacreError(f"no Ray cluster answers at {shown(address)}: {error}") from None
-    return ray

@@ -65,7 +65,9 @@ def estimates(experiments: Mapping[str, Experiment]) -> dict[str, float | str]:
         answer = json.loads(done.stdout)
     except ValueError:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise NacreError(f"the process that estimates the memory of runs ended with {done.returncode}: {last}") from None
+        raise NacreError(
+            f"the process that estimates the memory of runs ended with {done.returncode}: {last}"
+        ) from None
     if "error" in answer:
         raise NacreError(answer["error"])
     return answer["bytes"]

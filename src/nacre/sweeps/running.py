@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from nacre.errors import Interrupted, NacreError, shown
 from nacre.experiments import Experiment
 from nacre.experiments.experiment import to_json
-from nacre.files import make_folder, write_atomically
+from nacre.files import in_words, make_folder, write_atomically
 from nacre.identity import WITHOUT_EFFECT
 from nacre.locks import lock
 from nacre.logs import CSV, read_progress_csv
@@ -145,7 +145,7 @@ def run_sweep(
             _write_record(out, specification)
         found = [_found(out, run) for run in specification.runs[part.number - 1 :: part.of]]
         _check_same(found)
-        with contextlib.closing(_workplace(specification, needed, len(found), jobs, ray_address)) as workplace:
+        with _workplace(specification, needed, len(found), jobs, ray_address) as workplace:
             _train(found, workplace, specification.retries, out, quiet, again)
         if part == WHOLE:
             _write_pages(out, found, quiet)
@@ -164,8 +164,6 @@ def plan_sweep(specification: Specification, jobs: int | None = None) -> list[st
     Raises:
         NacreError: it is impossible.
     """
-    from nacre.estimate import in_words
-
     needed = _check_memory(specification)
     runs = specification.runs
     most = most_at_once(of_machine(), specification.cores, [needed[run.cell] for run in runs], _use_gpus(runs))
@@ -196,11 +194,11 @@ def _check_memory(specification: Specification) -> dict[str, float]:
 
 def _workplace(
     specification: Specification, needed: Mapping[str, float], runs: int, jobs: int | None, ray_address: str | None
-) -> Workplace:
+) -> contextlib.AbstractContextManager[Workplace]:
     if ray_address is not None:
-        from nacre.sweeps.cluster import Cluster
+        from nacre.sweeps.cluster import on_cluster
 
-        return Cluster(ray_address, specification.cores, max(needed.values()), jobs)
+        return on_cluster(ray_address, specification.cores, max(needed.values()), jobs)
     machine = of_machine()
     if specification.cores > len(machine.cores):
         raise NacreError(f"cores is {specification.cores}; allowed: at most {len(machine.cores)}, as this machine has")
@@ -208,7 +206,8 @@ def _workplace(
     uses_gpu = _use_gpus(planned)
     most = most_at_once(machine, specification.cores, [needed[run.cell] for run in planned], uses_gpu)
     machine = machine if uses_gpu else machine._replace(gpus=())
-    return ThisMachine(machine, specification.cores, min(most, max(1, runs)) if jobs is None else jobs)
+    jobs = min(most, max(1, runs)) if jobs is None else jobs
+    return contextlib.closing(ThisMachine(machine, specification.cores, jobs))
 
 
 def _use_gpus(runs: Sequence[Planned]) -> bool:
@@ -281,9 +280,7 @@ def _difference(asked: Experiment, other: Experiment) -> str | None:
     return None
 
 
-def _train(
-    found: Sequence[Progress], workplace: Workplace, retries: int, out: Path, quiet: bool, again: str
-) -> None:
+def _train(found: Sequence[Progress], workplace: Workplace, retries: int, out: Path, quiet: bool, again: str) -> None:
     """Trains what is not finished."""
     board = Board(found, quiet=quiet)
     loop = _Loop(found, workplace, retries, board)
@@ -370,7 +367,7 @@ class _Loop:
 
 
 def _write_pages(out: Path, found: Sequence[Progress], quiet: bool) -> None:
-    """A page that compares the configurations, for each task family; those without a complete iteration are left out."""
+    """A page that compares the configurations, for each task family. Runs without an iteration are left out."""
     from nacre.report import write_comparison
 
     families: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))

@@ -217,7 +217,9 @@ def _entries(content: Mapping[str, Any], common: _Fields, mistakes: _Mistakes) -
             entries.append(entry)
     for label, times in Counter(entry.label for entry in entries).items():
         if times > 1:
-            mistakes.add(f"experiments has {shown(label)} {times} times; allowed: once, or each with a label of its own")
+            mistakes.add(
+                f"experiments has {shown(label)} {times} times; allowed: once, or each with a label of its own"
+            )
     return entries
 
 
