@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nacre.errors import Interrupted, NacreError, NonFiniteError, SimulationError
     from nacre.evaluation import Evaluation
     from nacre.experiments import Experiment, make_experiment, register_experiment
+    from nacre.exporting import export
     from nacre.iteration import Iteration
     from nacre.loading import LoadedAgent, load
     from nacre.original.runs import import_old_run
@@ -36,6 +37,7 @@ __all__ = [
     "NonFiniteError",
     "SimulationError",
     "evaluate",
+    "export",
     "import_old_run",
     "load",
     "make_experiment",
@@ -60,6 +62,7 @@ _MODULES = {
     "NonFiniteError": "nacre.errors",
     "SimulationError": "nacre.errors",
     "evaluate": "nacre.run_evaluation",
+    "export": "nacre.exporting",
     "import_old_run": "nacre.original.runs",
     "load": "nacre.loading",
     "make_experiment": "nacre.experiments",

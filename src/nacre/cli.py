@@ -34,6 +34,7 @@ from nacre.tasks.shifts import Shift, parse_shift
 if TYPE_CHECKING:
     from nacre.estimate import Estimate
     from nacre.evaluation import Evaluation
+    from nacre.iteration import OnIteration
 
 # What needs JAX is imported by the commands that need it: help and `nacre list` answer at once.
 
@@ -73,6 +74,9 @@ class Train:
     """Train this many seeds at once: --seed, --seed + 1 and so on, each in a run folder of its own, DIR/seed-<seed>.
     By default DIR is then runs/<algorithm>/<task>/seeds-<first>-to-<last>-<time>."""
 
+    wandb: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Send metrics and learning curve to Weights & Biases, project $WANDB_PROJECT or nacre; needs the extra wandb."""
+
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Only check the configuration, and print how many steps it has and how much memory it needs."""
 
@@ -82,7 +86,9 @@ class Train:
         if self.dry_run:
             _print_plan(self.experiment, self.seeds or 1, plan(self.experiment, self.seeds))
             return
-        _say_how_to_go_on(train(self.experiment, self.out, seeds=self.seeds))
+        with _boards(self.wandb) as boards:
+            run = train(self.experiment, self.out, seeds=self.seeds, on_iteration=boards)
+        _say_how_to_go_on(run)
 
 
 @dataclass(frozen=True)
@@ -93,11 +99,15 @@ class Resume:
     """The run folder, or the folder in which several seeds are."""
     iterations: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: as the run says)")] = None
     """A new total number of iterations."""
+    wandb: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Send metrics and learning curve to Weights & Biases, project $WANDB_PROJECT or nacre; needs the extra wandb."""
 
     def __call__(self) -> None:
         from nacre.training import resume
 
-        _say_how_to_go_on(resume(self.run, self.iterations))
+        with _boards(self.wandb) as boards:
+            run = resume(self.run, self.iterations, on_iteration=boards)
+        _say_how_to_go_on(run)
 
 
 @dataclass(frozen=True)
@@ -176,11 +186,17 @@ class Evaluate:
     """Also draw the first trial of each task, all its episodes, into an MP4 file."""
     out: Annotated[Path | None, arg(metavar="FILE.json", help_behavior_hint="(default: a new file in RUN)")] = None
     """The file of the result. What was there is replaced."""
+    wandb: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Send returns and videos to Weights & Biases, project $WANDB_PROJECT or nacre; needs the extra wandb."""
 
     def __call__(self) -> None:
         from nacre.loading import read_trained
         from nacre.run_evaluation import evaluate_run
 
+        if self.wandb:
+            from nacre.weights_and_biases import ready
+
+            ready()
         trained = read_trained(self.run, self.checkpoint)
 
         def show(evaluation: Evaluation) -> None:
@@ -197,7 +213,7 @@ class Evaluate:
             if evaluation.shift is not None:
                 _print_recovery(evaluation)
 
-        _, path = evaluate_run(
+        evaluation, path = evaluate_run(
             trained,
             self.run,
             _parse_tasks(self.tasks),
@@ -213,6 +229,10 @@ class Evaluate:
         _say("Not written" if path is None else f"Written to {path}")
         if self.video and path is not None:
             _say(f"Videos of the first trial of each task: {path.with_suffix('')}{os.sep}")
+        if self.wandb and path is not None:
+            from nacre.weights_and_biases import send_evaluation
+
+            send_evaluation(self.run, evaluation, path)
 
 
 @dataclass(frozen=True)
@@ -232,12 +252,23 @@ class Report:
     """Which checkpoint of each run plays the trials, as in nacre evaluate."""
     shift: ShiftFlag = None
     """How the task of a trial changes inside an episode, as in nacre evaluate."""
+    wandb: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Send the page to Weights & Biases, to the first RUN there; needs the extra wandb."""
 
     def __call__(self) -> None:
         from nacre.report import write_report
 
+        if self.wandb:
+            from nacre.weights_and_biases import ready
+
+            ready()
         page = write_report(self.runs, self.out, checkpoint=self.checkpoint, shift=self.shift, say=_say)
         _say(f"Written to {page}")
+        if self.wandb:
+            from nacre.run_folder import runs_in
+            from nacre.weights_and_biases import send_report
+
+            send_report(runs_in(self.runs)[0], page)
 
 
 @dataclass(frozen=True)
@@ -292,6 +323,28 @@ class Sweep:
         given = [str(word) for flag, value in flags.items() if value is not None for word in (flag, value)]
         again = command("sweep", self.specification, "--out", out, *given)
         run_sweep(specification, out, jobs=self.jobs, part=part, ray_address=self.ray_address, again=again)
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a trained agent into a file that JAX runs without nacre, as StableHLO."""
+
+    run: Run
+    """The run folder."""
+    out: Annotated[Path, arg(metavar="FILE")]
+    """The file, a zip archive. What was there is replaced."""
+    checkpoint: Annotated[str, arg(metavar="latest|best|LABEL|FILE")] = "latest"
+    """Which checkpoint, as in nacre evaluate."""
+    slots: Annotated[int, arg(metavar="INT")] = 1
+    """Trials that it plays at once."""
+    capacity: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: ten episodes)")] = None
+    """Transitions of a trial that the belief can come from."""
+
+    def __call__(self) -> None:
+        from nacre.exporting import export
+
+        file = export(self.run, self.out, checkpoint=self.checkpoint, slots=self.slots, capacity=self.capacity)
+        _say(f"Written to {file}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -370,6 +423,15 @@ def _parse_train(arguments: list[str]) -> Train:
     train = _tyro(arguments, read.experiment)
     read.validate(train.experiment)
     return train
+
+
+def _boards(wanted: bool) -> contextlib.AbstractContextManager[OnIteration | None]:
+    """Boards of Weights & Biases, if they are wanted."""
+    if not wanted:
+        return contextlib.nullcontext()
+    from nacre.weights_and_biases import boards
+
+    return boards()
 
 
 def _any_experiment() -> Experiment:
@@ -454,6 +516,7 @@ def _parsed(arguments: list[str], experiment: Experiment) -> Any:
         | Annotated[Report, subcommand("report")]
         | Annotated[Compare, subcommand("compare")]
         | Annotated[Sweep, subcommand("sweep")]
+        | Annotated[Export, subcommand("export")]
     )
     return tyro.cli(
         commands,  # pyright: ignore[reportArgumentType]

@@ -135,5 +135,6 @@ def _taken_names() -> set[str]:
         "kind",
         "out",
         "seeds",
+        "wandb",
     }
     return flags | {field.name for field in fields(Experiment)}
