@@ -62,7 +62,7 @@ def test_every_combination_is_a_run() -> None:
     first = found.runs[0].experiment
     assert first == make_experiment(POINT, seed=3, kl_weight=0.1, iterations=7)
     assert str(found.runs[3].experiment.shift) == "time:10"
-    assert found.runs[4].place == Path("runs", list(found.cells)[0], "seed-5")
+    assert found.runs[4].place == Path("runs", next(iter(found.cells)), "seed-5")
     assert (found.cores, found.retries) == (2, 2)
 
 

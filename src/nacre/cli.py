@@ -306,6 +306,8 @@ class Sweep:
     """Train every N-th run only, from the K-th on: N processes, on as many machines, share a sweep."""
     ray_address: Annotated[str | None, arg(metavar="ADDRESS", help_behavior_hint="")] = None
     """Train on the nodes of a Ray cluster that share DIR: HOST:PORT of its head, or auto."""
+    wandb: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Send each run to Weights & Biases, project $WANDB_PROJECT or nacre; needs the extra wandb."""
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Only check it all, and print what would be trained, and how much memory each configuration needs."""
 
@@ -321,8 +323,16 @@ class Sweep:
         out = self.out or Path("runs", self.specification.stem)
         flags = {"--jobs": self.jobs, "--part": None if part == WHOLE else part, "--ray-address": self.ray_address}
         given = [str(word) for flag, value in flags.items() if value is not None for word in (flag, value)]
-        again = command("sweep", self.specification, "--out", out, *given)
-        run_sweep(specification, out, jobs=self.jobs, part=part, ray_address=self.ray_address, again=again)
+        again = command("sweep", self.specification, "--out", out, *given, *(["--wandb"] if self.wandb else []))
+        run_sweep(
+            specification,
+            out,
+            jobs=self.jobs,
+            part=part,
+            ray_address=self.ray_address,
+            wandb=self.wandb,
+            again=again,
+        )
 
 
 @dataclass(frozen=True)

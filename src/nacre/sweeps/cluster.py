@@ -21,20 +21,23 @@ from nacre.sweeps.specification import Planned
 
 
 @contextlib.contextmanager
-def on_cluster(address: str, cores: int, memory: float, jobs: int | None) -> Iterator[Cluster]:
+def on_cluster(address: str, cores: int, memory: float, jobs: int | None, wandb: bool) -> Iterator[Cluster]:
     """Joins a cluster; see :class:`Cluster`.
 
     Raises:
         NacreError: Ray is not installed, no cluster answers, or none of its nodes has room for a run.
     """
-    with connected(address) as found, contextlib.closing(Cluster(found.ray, str(found), cores, memory, jobs)) as place:
+    with (
+        connected(address) as found,
+        contextlib.closing(Cluster(found.ray, str(found), cores, memory, jobs, wandb)) as place,
+    ):
         yield place
 
 
 class Cluster:
     """The nodes of a Ray cluster. Each run is an actor with the cores and the memory that it needs."""
 
-    def __init__(self, ray: Any, name: str, cores: int, memory: float, jobs: int | None):
+    def __init__(self, ray: Any, name: str, cores: int, memory: float, jobs: int | None, wandb: bool):
         """
         Args:
             ray: the module, connected.
@@ -43,11 +46,12 @@ class Cluster:
             memory: bytes for each run.
             jobs: at most so many runs at once; if the cluster has no room for them, they wait. None: as many as the
                 cluster has room for now.
+            wandb: whether runs have boards of Weights & Biases.
 
         Raises:
             NacreError: none of its nodes has room for a run.
         """
-        self._ray = ray
+        self._ray, self._wandb = ray, wandb
         self._cores, self._memory = cores, memory
         self._workers: list[_Remote] = []
         places = sum(self._places(node) for node in self._ray.nodes())
@@ -66,7 +70,7 @@ class Cluster:
     def begin(self, run: Planned, folder: Path, log: Path) -> Worker:
         gpus = 0 if run.experiment.device == "cpu" else int(self._ray.cluster_resources().get("GPU", 0) > 0)
         actor = self._ray.remote(_OnNode).options(num_cpus=self._cores, num_gpus=gpus, memory=int(self._memory))
-        request = request_of(run, folder.absolute(), None, self._cores)
+        request = request_of(run, folder.absolute(), None, self._cores, self._wandb)
         worker = _Remote(self._ray, actor.remote(request, str(log.absolute()), sys.path))
         self._workers.append(worker)
         return worker

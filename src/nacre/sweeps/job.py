@@ -6,6 +6,7 @@ When its standard input ends, the process that started it is gone, or wants it t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -49,11 +50,22 @@ def _run(request: dict[str, Any]) -> None:
     from nacre.run_folder import read_run
     from nacre.training import resume, train
 
-    if has_begun(folder):
-        has_all = read_run(folder)[0].iterations == experiment.iterations
-        resume(folder, None if has_all else experiment.iterations)
-    else:
-        train(experiment, folder)
+    with _boards(request["wandb"]) as board:
+        if has_begun(folder):
+            has_all = read_run(folder)[0].iterations == experiment.iterations
+            resume(folder, None if has_all else experiment.iterations, on_iteration=board)
+        else:
+            train(experiment, folder, on_iteration=board)
+
+
+def _boards(group: str | None) -> contextlib.AbstractContextManager[Any]:
+    """Boards of Weights & Biases, if there is a group for them."""
+    if group is None:
+        return contextlib.nullcontext()
+    os.environ.setdefault("WANDB_RUN_GROUP", group)
+    from nacre.weights_and_biases import boards
+
+    return boards()
 
 
 def _first_line() -> bytes:

@@ -59,7 +59,7 @@ class Workplace(Protocol):
         ...
 
 
-def request_of(run: Planned, folder: Path, cores: list[int] | None, threads: int) -> bytes:
+def request_of(run: Planned, folder: Path, cores: list[int] | None, threads: int, wandb: bool = False) -> bytes:
     """What :mod:`nacre.sweeps.job` reads.
 
     Args:
@@ -67,6 +67,7 @@ def request_of(run: Planned, folder: Path, cores: list[int] | None, threads: int
         folder: of the run.
         cores: to stay on; None: any.
         threads: how many cores it may use.
+        wandb: whether it has a board of Weights & Biases.
     """
     values = {
         "folder": str(folder),
@@ -74,6 +75,7 @@ def request_of(run: Planned, folder: Path, cores: list[int] | None, threads: int
         "imports": imported_modules(),
         "cores": cores,
         "threads": threads,
+        "wandb": run.cell if wandb else None,
     }
     return json.dumps(values).encode() + b"\n"
 
@@ -81,13 +83,15 @@ def request_of(run: Planned, folder: Path, cores: list[int] | None, threads: int
 class ThisMachine:
     """Each run has cores of its own, and a GPU of its own if there are any."""
 
-    def __init__(self, available: Resources, cores: int, jobs: int):
+    def __init__(self, available: Resources, cores: int, jobs: int, wandb: bool):
         """
         Args:
             available: what runs may take.
             cores: for each run.
             jobs: at most so many runs at once. If they need more cores than there are, they share them.
+            wandb: whether runs have boards of Weights & Biases.
         """
+        self._wandb = wandb
         self._cores, self._gpus, self._jobs = available.cores, available.gpus, jobs
         self._shares = jobs * cores > len(available.cores)
         self._cores_each = cores
@@ -104,7 +108,7 @@ class ThisMachine:
         environment = {}
         if self._gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self._gpus[place % len(self._gpus)]
-        worker = Process(request_of(run, folder, cores, self._cores_each), log, environment)
+        worker = Process(request_of(run, folder, cores, self._cores_each, self._wandb), log, environment)
         self._workers[place] = worker
         return worker
 

@@ -74,6 +74,7 @@ def sweep(
     retries: int = 2,
     jobs: int | None = None,
     ray_address: str | None = None,
+    wandb: bool = False,
     quiet: bool = False,
 ) -> Path:
     """Trains every combination of experiments, values and seeds, each in a process of its own, several at once.
@@ -93,6 +94,7 @@ def sweep(
         retries: how often a run that was killed or failed goes on from its checkpoint.
         jobs: runs at once; None: as many as cores, memory and GPUs allow.
         ray_address: of a Ray cluster whose nodes share the folder `out`; None: this machine.
+        wandb: whether each run has a board of Weights & Biases.
         quiet: as in :func:`nacre.train`.
 
     Returns:
@@ -112,7 +114,9 @@ def sweep(
     }
     specification = specify(content, "the sweep")
     again = "the same call of nacre.sweep"
-    return run_sweep(specification, Path(out), jobs=jobs, ray_address=ray_address, quiet=quiet, again=again)
+    return run_sweep(
+        specification, Path(out), jobs=jobs, ray_address=ray_address, wandb=wandb, quiet=quiet, again=again
+    )
 
 
 def run_sweep(
@@ -122,6 +126,7 @@ def run_sweep(
     jobs: int | None = None,
     part: Part = WHOLE,
     ray_address: str | None = None,
+    wandb: bool = False,
     quiet: bool = False,
     again: str,
 ) -> Path:
@@ -133,11 +138,16 @@ def run_sweep(
         jobs: as in :func:`sweep`.
         part: which of the runs.
         ray_address: as in :func:`sweep`.
+        wandb: as in :func:`sweep`.
         quiet: as in :func:`sweep`.
         again: how to start the sweep again, for messages.
     """
     if jobs is not None and jobs < 1:
         raise NacreError(f"jobs is {jobs}; allowed: at least 1")
+    if wandb:
+        from nacre.weights_and_biases import ready
+
+        ready()
     needed = _check_memory(specification)
     make_folder(out)
     with contextlib.nullcontext() if part.of > 1 else lock(out):
@@ -145,7 +155,7 @@ def run_sweep(
             _write_record(out, specification)
         found = [_found(out, run) for run in specification.runs[part.number - 1 :: part.of]]
         _check_same(found)
-        with _workplace(specification, needed, len(found), jobs, ray_address) as workplace:
+        with _workplace(specification, needed, len(found), jobs, ray_address, wandb) as workplace:
             _train(found, workplace, specification.retries, out, quiet, again)
         if part == WHOLE:
             _write_pages(out, found, quiet)
@@ -193,12 +203,17 @@ def _check_memory(specification: Specification) -> dict[str, float]:
 
 
 def _workplace(
-    specification: Specification, needed: Mapping[str, float], runs: int, jobs: int | None, ray_address: str | None
+    specification: Specification,
+    needed: Mapping[str, float],
+    runs: int,
+    jobs: int | None,
+    ray_address: str | None,
+    wandb: bool,
 ) -> contextlib.AbstractContextManager[Workplace]:
     if ray_address is not None:
         from nacre.sweeps.cluster import on_cluster
 
-        return on_cluster(ray_address, specification.cores, max(needed.values()), jobs)
+        return on_cluster(ray_address, specification.cores, max(needed.values()), jobs, wandb)
     machine = of_machine()
     if specification.cores > len(machine.cores):
         raise NacreError(f"cores is {specification.cores}; allowed: at most {len(machine.cores)}, as this machine has")
@@ -207,7 +222,7 @@ def _workplace(
     most = most_at_once(machine, specification.cores, [needed[run.cell] for run in planned], uses_gpu)
     machine = machine if uses_gpu else machine._replace(gpus=())
     jobs = min(most, max(1, runs)) if jobs is None else jobs
-    return contextlib.closing(ThisMachine(machine, specification.cores, jobs))
+    return contextlib.closing(ThisMachine(machine, specification.cores, jobs, wandb))
 
 
 def _use_gpus(runs: Sequence[Planned]) -> bool:
