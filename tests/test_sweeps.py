@@ -116,7 +116,7 @@ def test_experiments_have_fields_of_their_own() -> None:
         ({"values": [1]}, "values is [1]; allowed: a table of fields, as nacre train has them as flags"),
         ({"values": {"kl_weight": 1.0}}, "values.kl_weight is 1.0; allowed: a list of values (one value for all runs"),
         ({"values": {"kl_weight": []}}, "values.kl_weight is an empty list; allowed: at least one value"),
-        ({"values": {"kl_wait": [1.0]}}, f"{POINT}: unknown field 'kl_wait': did you mean kl_weight?"),
+        ({"values": {"kl_wait": [1.0]}}, f"{POINT}: unknown field 'kl_wait': did you mean kl_weight or"),
         ({"values": {"kl_weight": ["x"]}}, f"{POINT}: kl_weight is 'x'; allowed: a finite number"),
         ({"values": {"kl_weight": [-1.0]}}, f"{POINT}: kl_weight is -1.0; allowed: at least 0 and at most 1000000"),
         ({"values": {"kl_weight": [1, 1.0]}}, f"{POINT}: values.kl_weight has 1.0 twice"),
@@ -248,7 +248,6 @@ class FakeWorkplace:
         self.plans, self.begun = plans, []
         self.workers: list[FakeWorker] = []
 
-    @property
     def room(self) -> int:
         return 2 - sum(worker.how is None for worker in self.workers)
 
@@ -319,10 +318,11 @@ def test_the_table_has_80_columns() -> None:
     console.print(board._table())
     lines = [line.rstrip() for line in said.getvalue().splitlines() if line.strip()]
     assert max(map(len, lines)) <= WIDTH
-    assert len(lines) == 1 + 20 + 1
+    assert len(lines) <= 24
     assert "-12345.7" in said.getvalue()
-    assert "(49 not shown)" in lines[-1]
-    assert lines[-1].startswith("13 failed, 14 finished, 14 stopped, 14 running, 14 waiting")
+    below = " ".join(lines[21:])
+    assert below.startswith("13 failed, 14 finished, 14 stopped, 14 running, 14 waiting: 8487 of 69000 iterations")
+    assert below.endswith("(49 not shown)")
 
 
 # What follows trains.
@@ -339,10 +339,9 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     return dict(os.environ)
 
 
-def write_spec(folder: Path, iterations: int, seeds: int = 2) -> Path:
+def write_spec(folder: Path, iterations: int) -> Path:
     content = {
         "experiments": ["random/point-robot"],
-        "seeds": seeds,
         "values": {"nudges": [4, 6]},
         "fixed": {"iterations": iterations},
     }
@@ -354,12 +353,12 @@ def write_spec(folder: Path, iterations: int, seeds: int = 2) -> Path:
 @contextlib.contextmanager
 def started(spec: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "nacre", "--import", "random_learner", "sweep", str(spec), *flags]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=spec.parent)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=spec.parent) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def children(process: int) -> list[int]:
@@ -406,7 +405,7 @@ def test_a_sweep_is_killed_stopped_and_taken_up_again(tmp_path: Path) -> None:
         output, error = process.communicate(timeout=60)
         assert process.returncode == 130, error
         assert f"Stopped and saved. Continue with: nacre --import random_learner sweep {tmp_path}/sweep.json" in error
-        assert "2 stopped, 2 waiting" in output
+        assert "2 stopped: " in output
         assert not any(Path(f"/proc/{job}").exists() for job in jobs)
 
     # SIGKILL of the sweep itself: its runs notice, and save.
@@ -421,16 +420,16 @@ def test_a_sweep_is_killed_stopped_and_taken_up_again(tmp_path: Path) -> None:
     done = [rows(run) for run in runs_of(out)]
 
     # A run is killed: it goes on from its checkpoint. All come to their end.
-    iterations = max(done) + 40
+    iterations = max(done) + 30
     with started(write_spec(tmp_path, iterations), *flags) as process:
         wait_until(lambda: any(rows(run) > many for run, many in zip(runs_of(out), done, strict=False)))
         os.kill(children(process.pid)[0], signal.SIGKILL)
         output, error = process.communicate(timeout=100)
         assert (process.returncode, error) == (0, "")
     assert "killed by SIGKILL; try 1 of 2 to go on" in output
-    assert "4 finished" in output
+    assert "2 finished" in output
     assert (out / "compare.html").exists()
-    assert [rows(run) for run in runs_of(out)] == [iterations] * 4
+    assert [rows(run) for run in runs_of(out)] == [iterations] * 2
     assert {run.parent.name for run in runs_of(out)} == {f"random-point-robot_nudges-{nudges}" for nudges in (4, 6)}
 
     # All are finished: nothing is trained.
@@ -454,7 +453,7 @@ def test_a_sweep_is_killed_stopped_and_taken_up_again(tmp_path: Path) -> None:
 def test_runs_are_what_they_are_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
     monkeypatch.syspath_prepend(HERE)
     monkeypatch.chdir(HERE)
-    path = write_spec(tmp_path, iterations=3, seeds=1)
+    path = write_spec(tmp_path, iterations=3)
     cli.main(["--import", "random_learner", "sweep", str(path), "--out", str(tmp_path / "out"), "--part", "2/2"])
     (run,) = runs_of(tmp_path / "out")
     assert run.parent.name == "random-point-robot_nudges-6"

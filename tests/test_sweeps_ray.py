@@ -65,7 +65,7 @@ def test_a_sweep_on_ray(ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     killer = threading.Thread(target=kill)
     killer.start()
-    path = write_spec(tmp_path, iterations=150, seeds=1)
+    path = write_spec(tmp_path, iterations=150)
     cli.main(["--import", "random_learner", "sweep", str(path), "--out", str(out), "--ray-address", "auto"])
     killer.join()
     output = capfd.readouterr().out
@@ -88,7 +88,7 @@ def test_ctrl_c_saves_runs_on_ray(ray: Any, tmp_path: Path, monkeypatch: pytest.
         os.kill(os.getpid(), signal.SIGINT)
 
     threading.Thread(target=interrupt).start()
-    path = write_spec(tmp_path, iterations=100_000, seeds=1)
+    path = write_spec(tmp_path, iterations=100_000)
     with pytest.raises(SystemExit) as end:
         cli.main(["--import", "random_learner", "sweep", str(path), "--out", str(out), "--ray-address", "auto"])
     assert end.value.code == 130
@@ -104,6 +104,6 @@ def test_a_cluster_without_room(ray: Any) -> None:
     ):
         pass
     with contextlib.closing(Cluster(ray, "it", 64, 1e9, 3, False)) as cluster:
-        assert cluster.room == 3
+        assert cluster.room() == 3
     with contextlib.closing(Cluster(ray, "it", 1, 1e9, None, False)) as cluster:
-        assert cluster.room == 2
+        assert cluster.room() == 2

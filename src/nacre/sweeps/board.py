@@ -75,7 +75,7 @@ class Board:
     def __init__(
         self, runs: Sequence[Progress], *, console: rich.console.Console | None = None, quiet: bool = False
     ) -> None:
-        self._runs, self._quiet = runs, quiet
+        self._runs, self._quiet, self._note = runs, quiet, ""
         if console is None:
             import sys
 
@@ -83,7 +83,6 @@ class Board:
         self._console = console
         self._is_live = console.is_terminal and not quiet
         self._live = rich.live.Live(console=console, refresh_per_second=2, get_renderable=self._table)
-        self._note = ""
         self._summarised = time.monotonic()
 
     def __enter__(self) -> Board:

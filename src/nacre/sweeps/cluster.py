@@ -62,7 +62,6 @@ class Cluster:
             )
         self._jobs = places if jobs is None else jobs
 
-    @property
     def room(self) -> int:
         self._workers = [worker for worker in self._workers if worker.poll() is None]
         return self._jobs - len(self._workers)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from nacre.errors import without_middle
 from nacre.experiments import to_json
@@ -20,6 +20,7 @@ from nacre.sweeps.resources import Resources
 from nacre.sweeps.specification import Planned
 
 
+@runtime_checkable
 class Worker(Protocol):
     """A run that is being trained somewhere."""
 
@@ -36,10 +37,10 @@ class Worker(Protocol):
         ...
 
 
+@runtime_checkable
 class Workplace(Protocol):
     """Where runs are trained."""
 
-    @property
     def room(self) -> int:
         """How many more runs can be begun now."""
         ...
@@ -97,7 +98,6 @@ class ThisMachine:
         self._cores_each = cores
         self._workers: dict[int, Process] = {}  # by place
 
-    @property
     def room(self) -> int:
         return self._jobs - len(self._busy())
 

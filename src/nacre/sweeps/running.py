@@ -327,7 +327,7 @@ class _Loop:
     def to_the_end(self, signals: Sequence[int]) -> None:
         """Until all runs have ended, or a signal has arrived."""
         while (self._waiting or self._running) and not signals:
-            while self._waiting and self._workplace.room > 0 and not signals:
+            while self._waiting and self._workplace.room() > 0 and not signals:
                 self._begin(self._waiting.popleft())
             self._watch(self._ended)
             self._board.tick()

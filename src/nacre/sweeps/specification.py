@@ -217,10 +217,8 @@ def _entries(content: Mapping[str, Any], common: _Fields, mistakes: _Mistakes) -
             entries.append(entry)
     for label, times in Counter(entry.label for entry in entries).items():
         if times > 1:
-            mistakes.add(
-                f"experiments has {shown(label)} {times} times; allowed: once, or each with a label of its own"
-            )
-    return entries
+            mistakes.add(f"experiments has {shown(label)} {times} times; allowed: once, or with a label for each")
+    return list({entry.label: entry for entry in entries}.values())
 
 
 def _entry(item: Any, place: str, common: _Fields, mistakes: _Mistakes) -> _Entry | None:
@@ -228,6 +226,8 @@ def _entry(item: Any, place: str, common: _Fields, mistakes: _Mistakes) -> _Entr
     for key in table:
         if key not in _ENTRY_KEYS:
             mistakes.add(f"unknown key {shown(f'{place}.{key}')}: {nearest(str(key), _ENTRY_KEYS)}")
+    if "name" not in table and not table.keys() <= set(_ENTRY_KEYS):  # it is mistyped
+        return None
     own = _Fields.read(table, f"{place}.", mistakes)
     name = table.get("name")
     if not isinstance(name, str | Experiment):
