@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import json
@@ -24,10 +25,11 @@ from probes import contents
 from nacre import cli
 from nacre.errors import Interrupted, NacreError
 from nacre.experiments import make_experiment
+from nacre.extensions import import_modules
 from nacre.logs import read_progress_csv
 from nacre.sweeps import running
 from nacre.sweeps.board import WIDTH, Board, Progress, State
-from nacre.sweeps.processes import request_of
+from nacre.sweeps.processes import ThisMachine, request_of
 from nacre.sweeps.resources import Resources, most_at_once
 from nacre.sweeps.running import Part, _Loop, parse_part
 from nacre.sweeps.specification import Planned, Specification, cell_name, read_specification, specify
@@ -390,8 +392,8 @@ def runs_of(out: Path) -> list[Path]:
     return sorted((out / "runs").glob("*/seed-*"))
 
 
-@pytest.mark.usefixtures("environment")
-def test_a_sweep_is_killed_stopped_and_taken_up_again(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("environment", "own_registrations")
+def test_a_sweep_is_killed_stopped_and_taken_up_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One sweep, through all that can happen to it."""
     out = tmp_path / "out"
     flags = ("--out", str(out), "--jobs", "2")
@@ -432,21 +434,23 @@ def test_a_sweep_is_killed_stopped_and_taken_up_again(tmp_path: Path) -> None:
     assert [rows(run) for run in runs_of(out)] == [iterations] * 2
     assert {run.parent.name for run in runs_of(out)} == {f"random-point-robot_nudges-{nudges}" for nudges in (4, 6)}
 
-    # All are finished: nothing is trained.
-    with started(write_spec(tmp_path, iterations), *flags) as process:
-        output, error = process.communicate(timeout=60)
-        assert (process.returncode, error) == (0, "")
-    assert "begins" not in output
-    assert "goes on" not in output
-
-    # Another configuration in the same folder is refused, before anything starts.
-    content = json.loads((tmp_path / "sweep.json").read_text())
-    content["fixed"]["train_tasks"] = 4
-    (tmp_path / "sweep.json").write_text(json.dumps(content))
-    with started(tmp_path / "sweep.json", *flags) as process:
-        output, error = process.communicate(timeout=60)
-        assert process.returncode == 2
-    assert "seed-0 differs in train_tasks, which is 3 and not 4" in error
+    # All are finished: nothing is trained. And another configuration in the same folder is refused.
+    monkeypatch.syspath_prepend(HERE)
+    import_modules(["random_learner"])
+    monkeypatch.setattr(running, "estimates", lambda cells: dict.fromkeys(cells, 1e9))
+    monkeypatch.setattr(ThisMachine, "begin", None)
+    before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")}
+    specification = read_specification(write_spec(tmp_path, iterations))
+    running.run_sweep(specification, out, again="")
+    assert before == {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")}
+    other = dataclasses.replace(
+        specification,
+        cells={name: dataclasses.replace(cell, train_tasks=4) for name, cell in specification.cells.items()},
+    )
+    with pytest.raises(
+        NacreError, match="seed-0 differs in train_tasks, which is 3 and not 4; .* choose another folder"
+    ):
+        running.run_sweep(other, out, again="")
 
 
 @pytest.mark.usefixtures("environment", "own_registrations")
