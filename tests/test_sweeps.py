@@ -438,7 +438,7 @@ def test_a_sweep_is_killed_stopped_and_taken_up_again(tmp_path: Path, monkeypatc
     monkeypatch.syspath_prepend(HERE)
     import_modules(["random_learner"])
     monkeypatch.setattr(running, "estimates", lambda cells: dict.fromkeys(cells, 1e9))
-    monkeypatch.setattr(ThisMachine, "begin", None)
+    monkeypatch.setattr(ThisMachine, "begin", lambda *_: pytest.fail("a run was begun"))
     before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")}
     specification = read_specification(write_spec(tmp_path, iterations))
     running.run_sweep(specification, out, again="")
