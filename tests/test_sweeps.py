@@ -25,11 +25,10 @@ from probes import contents
 from nacre import cli
 from nacre.errors import Interrupted, NacreError
 from nacre.experiments import make_experiment
-from nacre.extensions import import_modules
 from nacre.logs import read_progress_csv
 from nacre.sweeps import running
 from nacre.sweeps.board import WIDTH, Board, Progress, State
-from nacre.sweeps.processes import ThisMachine, request_of
+from nacre.sweeps.processes import Process, ThisMachine, request_of
 from nacre.sweeps.resources import Resources, most_at_once
 from nacre.sweeps.running import Part, _Loop, parse_part
 from nacre.sweeps.specification import Planned, Specification, cell_name, read_specification, specify
@@ -392,57 +391,71 @@ def runs_of(out: Path) -> list[Path]:
     return sorted((out / "runs").glob("*/seed-*"))
 
 
-@pytest.mark.usefixtures("environment", "own_registrations")
-def test_a_sweep_is_killed_stopped_and_taken_up_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One sweep, through all that can happen to it."""
-    out = tmp_path / "out"
+@pytest.mark.usefixtures("environment")
+def test_a_sweep_is_killed_taken_up_again_and_stopped(tmp_path: Path) -> None:
+    spec, out = write_spec(tmp_path, LONG), tmp_path / "out"
     flags = ("--out", str(out), "--jobs", "2")
 
-    # Ctrl-C: all runs are saved, and no process stays.
-    with started(write_spec(tmp_path, LONG), *flags) as process:
+    with started(spec, *flags) as process:
+        # A run is killed: it goes on from its checkpoint.
         wait_until(lambda: sum(rows(run) > 1 for run in runs_of(out)) == 2)
-        jobs = children(process.pid)
-        assert len(jobs) == 2
-        process.send_signal(signal.SIGINT)
-        output, error = process.communicate(timeout=60)
-        assert process.returncode == 130, error
-        assert f"Stopped and saved. Continue with: nacre --import random_learner sweep {tmp_path}/sweep.json" in error
-        assert "2 stopped: " in output
-        assert not any(Path(f"/proc/{job}").exists() for job in jobs)
-
-    # SIGKILL of the sweep itself: its runs notice, and save.
-    with started(write_spec(tmp_path, LONG), *flags) as process:
+        first = children(process.pid)
+        assert len(first) == 2
         before = [rows(run) for run in runs_of(out)]
+        os.kill(first[0], signal.SIGKILL)
+        wait_until(lambda: all(rows(run) > many + 1 for run, many in zip(runs_of(out), before, strict=True)))
+        second = children(process.pid)
+        assert len(set(second) & set(first)) == 1
+        assert len(second) == 2
+        # The sweep itself is killed: its runs notice, and save.
+        process.kill()
+        wait_until(lambda: not any(Path(f"/proc/{job}").exists() for job in second))
+        assert process.stdout is not None
+        assert "killed by SIGKILL; try 1 of 2 to go on" in process.stdout.read()
+    logs = sorted((out / "logs").iterdir())
+    assert [log.read_text().splitlines()[-1].partition(".")[0] for log in logs] == ["Stopped and saved"] * 2
+
+    # Ctrl-C: all runs are saved, and no process stays.
+    before = [rows(run) for run in runs_of(out)]
+    with started(spec, *flags) as process:
         wait_until(lambda: all(rows(run) > many for run, many in zip(runs_of(out), before, strict=True)))
         jobs = children(process.pid)
-        process.kill()
-        wait_until(lambda: not any(Path(f"/proc/{job}").exists() for job in jobs))
-    logs = sorted((out / "logs").iterdir())
-    assert all("Stopped and saved" in log.read_text().splitlines()[-1] for log in logs)
-    done = [rows(run) for run in runs_of(out)]
-
-    # A run is killed: it goes on from its checkpoint. All come to their end.
-    iterations = max(done) + 30
-    with started(write_spec(tmp_path, iterations), *flags) as process:
-        wait_until(lambda: any(rows(run) > many for run, many in zip(runs_of(out), done, strict=False)))
-        os.kill(children(process.pid)[0], signal.SIGKILL)
-        output, error = process.communicate(timeout=100)
-        assert (process.returncode, error) == (0, "")
-    assert "killed by SIGKILL; try 1 of 2 to go on" in output
-    assert "2 finished" in output
-    assert (out / "compare.html").exists()
-    assert [rows(run) for run in runs_of(out)] == [iterations] * 2
+        process.send_signal(signal.SIGINT)
+        output, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert f"Stopped and saved. Continue with: nacre --import random_learner sweep {spec}" in error
+    assert "2 stopped: " in output
+    assert not any(Path(f"/proc/{job}").exists() for job in jobs)
     assert {run.parent.name for run in runs_of(out)} == {f"random-point-robot_nudges-{nudges}" for nudges in (4, 6)}
 
-    # All are finished: nothing is trained. And another configuration in the same folder is refused.
+
+@pytest.mark.usefixtures("environment", "own_registrations")
+def test_runs_are_what_they_are_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
     monkeypatch.syspath_prepend(HERE)
-    import_modules(["random_learner"])
+    monkeypatch.chdir(HERE)
+    path, out = write_spec(tmp_path, iterations=3), tmp_path / "out"
+    cli.main(["--import", "random_learner", "sweep", str(path), "--out", str(out), "--part", "2/2"])
+    (run,) = runs_of(out)
+    assert run.parent.name == "random-point-robot_nudges-6"
+    assert not (out / "compare.html").exists()
+    alone = train(make_experiment("random/point-robot", nudges=6), tmp_path / "alone", quiet=True)
+    found, expected = (contents(each / "checkpoints" / "iteration_000003.npz") for each in (run, alone))
+    for name in expected.keys() - {"manifest"}:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    assert "1 finished" in capfd.readouterr().out
+
+    # What is left: the other run, and the page.
     monkeypatch.setattr(running, "estimates", lambda cells: dict.fromkeys(cells, 1e9))
-    monkeypatch.setattr(ThisMachine, "begin", lambda *_: pytest.fail("a run was begun"))
-    before = {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")}
-    specification = read_specification(write_spec(tmp_path, iterations))
+    specification = read_specification(path)
     running.run_sweep(specification, out, again="")
-    assert before == {path: path.stat().st_mtime_ns for path in (out / "runs").rglob("*")}
+    output = capfd.readouterr().out
+    assert output.count("begins") == 1
+    assert "2 finished" in output
+    assert "random-point-robot_nudges-4" in (out / "compare.html").read_text()
+
+    # Nothing is left. And another configuration in the same folder is refused.
+    monkeypatch.setattr(ThisMachine, "begin", lambda *_: pytest.fail("a run was begun"))
+    running.run_sweep(specification, out, again="")
     other = dataclasses.replace(
         specification,
         cells={name: dataclasses.replace(cell, train_tasks=4) for name, cell in specification.cells.items()},
@@ -451,55 +464,50 @@ def test_a_sweep_is_killed_stopped_and_taken_up_again(tmp_path: Path, monkeypatc
         running.run_sweep(other, out, again="")
 
 
-@pytest.mark.usefixtures("environment", "own_registrations")
-def test_runs_are_what_they_are_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
-    monkeypatch.syspath_prepend(HERE)
-    monkeypatch.chdir(HERE)
-    path = write_spec(tmp_path, iterations=3)
-    cli.main(["--import", "random_learner", "sweep", str(path), "--out", str(tmp_path / "out"), "--part", "2/2"])
-    (run,) = runs_of(tmp_path / "out")
-    assert run.parent.name == "random-point-robot_nudges-6"
-    assert not (tmp_path / "out" / "compare.html").exists()
-    alone = train(make_experiment("random/point-robot", nudges=6), tmp_path / "alone", quiet=True)
-    found, expected = (contents(each / "checkpoints" / "iteration_000003.npz") for each in (run, alone))
-    for name in expected.keys() - {"manifest"}:
-        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
-    assert "1 finished" in capfd.readouterr().out
-
-
-@pytest.mark.usefixtures("environment", "own_registrations")
+@pytest.mark.usefixtures("environment")
 def test_what_cannot_be_trained_is_told_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setattr("nacre.sweeps.resources.memory_of_machine", lambda: 0.0)
     path = tmp_path / "large.json"
-    path.write_text(
-        json.dumps({"experiments": [POINT], "fixed": {"hidden_size": 10000}, "values": {"batch_size": [9**6]}})
-    )
+    content = {"experiments": [POINT], "fixed": {"hidden_size": 10000}, "values": {"batch_size": [9**6, 10]}}
+    path.write_text(json.dumps(content))
     with pytest.raises(SystemExit) as end:
         cli.main(["sweep", str(path), "--out", str(tmp_path / "out")])
     assert end.value.code == 2
-    assert (
-        "1 of 1 configurations cannot be trained: (1) pearl-point-robot-quick_batch_size-531441: "
-        in capsys.readouterr().err
-    )
+    error = capsys.readouterr().err
+    assert "1 of 2 configurations cannot be trained: (1) pearl-point-robot-quick_batch_size-531441: " in error
+    assert "of memory" in error
     assert not (tmp_path / "out").exists()
-    cli.main(["sweep", str(write_plan(tmp_path)), "--dry-run"])
-    assert "2 runs: 2 configurations × 1 seeds" in capsys.readouterr().out
+    monkeypatch.setattr(running, "estimates", lambda cells: dict.fromkeys(cells, 1e9))
+    cli.main(["sweep", str(path), "--dry-run", "--jobs", "1"])
+    assert "2 runs: 2 configurations × 1 seeds, 1 at once" in capsys.readouterr().out
 
 
-def write_plan(folder: Path) -> Path:
-    path = folder / "plan.json"
-    path.write_text(json.dumps({"experiments": [POINT], "values": {"kl_weight": [0.1, 1.0]}}))
-    return path
+def test_the_block_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (HERE.parent / "docs" / "sweeps.md").read_text(encoding="utf-8")
+    found: list[tuple[Specification, Path]] = []
+    monkeypatch.setattr(running, "run_sweep", lambda specification, out, **_: found.append((specification, out)))
+    exec(re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0], {})
+    ((specification, out),) = found
+    assert out == Path("runs/kl")
+    assert [(run.experiment.seed, run.experiment.algorithm.kl_weight) for run in specification.runs] == [  # pyright: ignore[reportAttributeAccessIssue]
+        (0, 0.1),
+        (0, 1.0),
+        (1, 0.1),
+        (1, 1.0),
+    ]
+    for number, text in enumerate(re.findall(r"^```toml.*?\n(.*?)^```", page, re.MULTILINE | re.DOTALL)):
+        file = tmp_path / f"{number}.toml"
+        file.write_text(text)
+        assert len(read_specification(file).runs) == (12, 20)[number]
 
 
+@pytest.mark.usefixtures("environment")
 def test_a_job_that_fails_at_once(tmp_path: Path) -> None:
     request = json.loads(request_of(Planned("cell", make_experiment(POINT)), tmp_path / "run", None, 1))
     request["imports"] = ["no_such_module"]
-    done = subprocess.run(
-        [sys.executable, "-m", "nacre.sweeps.job"], input=json.dumps(request) + "\n", capture_output=True, text=True
-    )
-    # Its standard input has ended, so it may also have been asked to end before it got so far.
-    assert done.returncode in (2, -signal.SIGTERM)
+    job = Process(json.dumps(request).encode() + b"\n", tmp_path / "log", {})
+    wait_until(lambda: job.poll() is not None)
+    assert str(job.poll()).startswith("ended with status 2: there is no module 'no_such_module' to import")
+    job.wait()
 
 
 def test_interruptions_say_how_to_go_on() -> None:
