@@ -484,7 +484,7 @@ def test_what_cannot_be_trained_is_told_first(tmp_path: Path, monkeypatch: pytes
 def test_the_block_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (HERE.parent / "docs" / "sweeps.md").read_text(encoding="utf-8")
     found: list[tuple[Specification, Path]] = []
-    monkeypatch.setattr(running, "run_sweep", lambda specification, out, **_: found.append((specification, out)))
+    monkeypatch.setattr(running, "run_sweep", lambda specification, out, **_: found.append((specification, out)) or out)
     exec(re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)[0], {})
     ((specification, out),) = found
     assert out == Path("runs/kl")

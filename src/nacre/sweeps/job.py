@@ -23,6 +23,9 @@ def main() -> None:
     if request["cores"] is not None and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, request["cores"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is heard by the process that started it
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # which that process may ignore, as `nohup` and others make it
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_with_input, daemon=True).start()
 
     from nacre.cli import ending
