@@ -12,6 +12,7 @@ import secrets
 import shutil
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import warnings
@@ -60,14 +61,18 @@ class Cluster:
         return "this machine" if self.address is None else f"the Ray cluster at {self.address}"
 
 
-def import_ray() -> Any:
+def import_ray(*, private: bool = False) -> Any:
     """The module ray, which reads its settings when it is imported.
+
+    `private`: a Ray of our own may be started, which should obey this process alone.
 
     Raises:
         NacreError: it is not installed.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if private and "ray" not in sys.modules:
+        _make_private()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -92,19 +97,25 @@ def connected(address: str | None = None, cpus: int = 1) -> Iterator[Cluster]:
     Raises:
         NacreError: Ray is not installed, cannot be started, or the cluster does not answer.
     """
-    ray = import_ray()
+    global _connected
+    ray = import_ray(private=address is None)
     if ray.is_initialized():
-        yield Cluster(ray, address or ray.get_runtime_context().gcs_address)
+        yield _connected or Cluster(ray, address or ray.get_runtime_context().gcs_address)
         return
     cluster = _start(ray, cpus) if address is None else _join(ray, address)
+    _connected = cluster
     try:
         yield cluster
     finally:
+        _connected = None
         _stop(cluster)
 
 
+_connected: Cluster | None = None
+"""What this module has connected to."""
+
+
 def _start(ray: Any, cpus: int) -> Cluster:
-    _make_private()
     folder = _short_folder()
     cluster = Cluster(ray, None, folder)
     # A head that RAY_ADDRESS names is not meant: hence address="local".
@@ -179,13 +190,10 @@ _token: tempfile.TemporaryDirectory[str] | None = None
 
 
 def _make_private() -> None:
-    """Lets a Ray of our own, which listens on every network of the machine, obey this process alone.
-
-    Ray reads the token once in a process, so it stays the same until the process ends. Nothing is changed if the user
-    has said how Ray authenticates.
-    """
+    """Makes a token of this process: Ray listens on every network of the machine. It stays the same until the process
+    ends, as Ray reads it once. Nothing is changed if the user has said how Ray authenticates."""
     global _token
-    if _token is not None or "RAY_AUTH_MODE" in os.environ:
+    if "RAY_AUTH_MODE" in os.environ:
         return
     _token = tempfile.TemporaryDirectory(prefix="nacre-token-", ignore_cleanup_errors=True)
     path = Path(_token.name) / "token"
