@@ -7,6 +7,7 @@ and its reports find it again. What is not sent, as with WANDB_MODE=offline, is 
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 from collections.abc import Iterator
@@ -166,13 +167,16 @@ def _board(wandb: Any, run: Path) -> Iterator[Any]:
 
 def _learning_curve(wandb: Any, run: Path) -> Any:
     from matplotlib.figure import Figure
+    from PIL import Image
 
     from nacre.report import learning_curve, read_runs, references_of
 
     (experiment,), curves = read_runs([run])
     figure = Figure(figsize=(8, 5), layout="constrained")
     learning_curve(figure.subplots(), curves, references_of(experiment))
-    return wandb.Image(figure)
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return wandb.Image(Image.open(file))
 
 
 def _refused(error: Exception) -> NacreError:
