@@ -31,6 +31,7 @@ from nacre.sweeps.board import WIDTH, Board, Progress, State
 from nacre.sweeps.processes import Process, ThisMachine, request_of
 from nacre.sweeps.resources import Resources, most_at_once
 from nacre.sweeps.running import Part, _Loop, parse_part
+from nacre.sweeps.search import Halving
 from nacre.sweeps.specification import Planned, Specification, cell_name, read_specification, specify
 from nacre.training import train
 
@@ -91,7 +92,7 @@ def test_experiments_have_fields_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ([], "kl.toml is []; allowed: an object with experiments, seeds, fixed, values, cores, retries"),
+        ([], "kl.toml is []; allowed: an object with experiments, seeds, fixed, values, search, halving, cores"),
         ({}, "kl.toml: experiments is missing; allowed: a list of names of experiments, see nacre list"),
         ({"experiments": POINT}, f"experiments is '{POINT}'; allowed: a list of names"),
         ({"experiments": []}, "experiments is []; allowed: a list of names"),
@@ -136,6 +137,28 @@ def test_experiments_have_fields_of_their_own() -> None:
         (
             {"experiments": [{"name": POINT, "label": "Mine"}, {"name": "cemrl/point-robot-quick", "label": "mine"}]},
             "two configurations would have the folder 'mine'; allowed: labels that give each its own",
+        ),
+        ({"search": 3}, "search is 3; allowed: a table of samples, seed, ranges"),
+        ({"search": {"samples": 2}}, "search.ranges is None; allowed: a table of ranges, by field"),
+        ({"search": {"samples": 0, "ranges": {"kl_weight": {"low": 1, "high": 2}}}}, "search.samples is 0; allowed: a"),
+        ({"search": {"samples": 2, "ranges": {"kl_weight": {"low": 2, "high": 1}}}}, "with A less than B"),
+        ({"search": {"samples": 2, "ranges": {"kl_weight": {"low": 0, "high": 1, "log": True}}}}, "if A is more than"),
+        ({"search": {"samples": 2, "ranges": {"kl_weight": {"low": -1, "high": 1}}}}, "kl_weight is -1; allowed: at"),
+        ({"search": {"samples": 2, "ranges": {"kl_wait": {"low": 0, "high": 1}}}}, "unknown field 'kl_wait' in search"),
+        ({"search": {"samples": 2, "ranges": {"task_list": {"low": 0, "high": 1}}}}, "task_list is 0; allowed:"),
+        (
+            {"search": {"samples": 9, "ranges": {"latent_size": {"low": 2, "high": 4}}}},
+            "search.samples is 9; allowed: about 3, as search.ranges has few different values",
+        ),
+        (
+            {"search": {"samples": 2, "ranges": {"kl_weight": {"low": 0, "high": 1}}}, "fixed": {"kl_weight": 2.0}},
+            "search.ranges.kl_weight is given, and kl_weight elsewhere too; allowed: one of the two",
+        ),
+        ({"halving": {}}, "halving.after is None; allowed: a whole number from 1 to 1000000"),
+        ({"halving": {"after": 2}, "seeds": 2}, "seeds are 2 beside halving; allowed: one, as halving would keep the"),
+        (
+            {"halving": {"after": 2}, "experiments": [POINT, "pearl/cheetah-vel"]},
+            "halving compares returns, and there are several kinds of tasks: cheetah-vel, point-robot; allowed: one",
         ),
         (
             {"seeds": 1000, "values": {"kl_weight": list(range(100)), "iterations": list(range(1, 101))}},
@@ -262,15 +285,18 @@ class FakeWorkplace:
         pass
 
 
-def loop_of(plans: dict[int, list[str]], tmp_path: Path) -> tuple[_Loop, FakeWorkplace, list[Progress], io.StringIO]:
+def loop_of(
+    plans: dict[int, list[str]], tmp_path: Path, halving: Halving | None = None
+) -> tuple[_Loop, FakeWorkplace, list[Progress], io.StringIO]:
     experiment = make_experiment(POINT, iterations=2)
     runs = [Planned("cell", make_experiment(POINT, iterations=2, seed=seed)) for seed in plans]
     assert runs[0].experiment.iterations == experiment.iterations
     found = [Progress(run, tmp_path / str(run.experiment.seed), tmp_path / "log") for run in runs]
     said = io.StringIO()
+    specification = Specification({}, (), cores=1, retries=2, halving=halving)
     board = Board(found, console=rich.console.Console(file=said, width=200))
     workplace = FakeWorkplace(plans)
-    return _Loop(found, workplace, retries=2, board=board), workplace, found, said
+    return _Loop(found, workplace, specification, board, tmp_path), workplace, found, said
 
 
 @pytest.fixture
@@ -307,11 +333,76 @@ def test_a_signal_stops_all_and_begins_nothing(no_waiting: None, tmp_path: Path)
     assert [run.state for run in found] == [State.SAVED, State.SAVED, State.WAITING, State.WAITING]
 
 
+def test_a_search_draws_what_the_ranges_say() -> None:
+    ranges = {"kl_weight": {"low": 0.01, "high": 100, "log": True}, "latent_size": {"low": 2, "high": 4}}
+    found = spec(search={"samples": 60, "ranges": ranges}, fixed={"iterations": 3})
+    assert found == spec(search={"samples": 60, "ranges": ranges, "seed": 0}, fixed={"iterations": 3})
+    assert found != spec(search={"samples": 60, "ranges": ranges, "seed": 1}, fixed={"iterations": 3})
+    drawn = np.array([[cell.algorithm.kl_weight, cell.algorithm.latent_size] for cell in found.cells.values()])  # pyright: ignore[reportAttributeAccessIssue]
+    assert len(drawn) == 60
+    assert set(drawn[:, 1]) == {2, 3, 4}
+    assert 0.01 <= drawn[:, 0].min() < 0.1
+    assert 10 < drawn[:, 0].max() <= 100
+    assert 20 < sum(drawn[:, 0] < 1) < 40
+    both = spec(search={"samples": 3, "ranges": {"kl_weight": {"low": 1, "high": 2}}}, values={"latent_size": [2, 3]})
+    assert len(both.cells) == 6
+    assert len({cell.algorithm.kl_weight for cell in both.cells.values()}) == 3  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_halving_keeps_those_that_are_ahead() -> None:
+    halving = Halving(after=5, factor=3)
+    assert [halving.rung(complete) for complete in (0, 4, 5, 14, 15, 44, 45)] == [0, 0, 5, 5, 15, 15, 45]
+    assert not halving.is_behind(-9.0, [-9.0])
+    assert halving.is_behind(-9.0, [-8.0, -9.0])
+    values = [-1.0, -2.0, -3.0, -4.0, -5.0, float("nan")]
+    assert [halving.is_behind(value, values) for value in values] == [False, False, True, True, True, True]
+
+
+def test_runs_that_are_behind_end_and_stay_so(
+    no_waiting: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = {0: [-1.0, -1.0], 1: [-5.0, -5.0], 2: [-0.5], 3: [-7.0]}
+    loop, workplace, found, said = loop_of({seed: [] for seed in results}, tmp_path, Halving(after=1, factor=2))
+
+    def look(run: Progress) -> None:
+        run.returns = results[run.run.experiment.seed]
+        run.complete = len(run.returns)
+
+    def end(progress: Progress) -> bool:  # the two that are ahead finish when the others have ended
+        ended = all(other.state is State.BEHIND for other in (found[1], found[3]))
+        return ended and progress in (found[0], found[2])
+
+    poll = FakeWorker.poll
+    monkeypatch.setattr(FakeWorker, "poll", lambda worker: "ended" if end_of(worker) else poll(worker))
+    monkeypatch.setattr(running, "_look", look)
+    monkeypatch.setattr(running, "_is_finished", end)
+
+    def end_of(worker: FakeWorker) -> bool:
+        return any(end(run) and run.folder == worker.folder for run in found)
+
+    loop.to_the_end([])
+    assert [run.state for run in found] == [State.FINISHED, State.BEHIND, State.FINISHED, State.BEHIND]
+    assert "cell/seed-1: ended early, as others are ahead after 1 iterations" in said.getvalue()
+    assert json.loads((tmp_path / "ended-early.json").read_text()) == ["cell/seed-1", "cell/seed-3"]
+    # When the sweep goes on, they have ended.
+    again = [Progress(run.run, run.folder, run.log) for run in found]
+    running._mark_ended_early(tmp_path, again)
+    assert [run.state for run in again] == [State.WAITING, State.BEHIND, State.WAITING, State.BEHIND]
+    (tmp_path / "ended-early.json").write_text("3")
+    with pytest.raises(NacreError, match="ended-early.json is damaged: it is 3; allowed: a list"):
+        running._mark_ended_early(tmp_path, again)
+
+
+def test_halving_is_not_done_in_parts(tmp_path: Path) -> None:
+    with pytest.raises(NacreError, match="part is 1/2; allowed with halving: the whole"):
+        running.run_sweep(spec(halving={"after": 2}), tmp_path, part=Part(1, 2), again="")
+
+
 def test_the_table_has_80_columns() -> None:
     experiment = make_experiment(POINT, iterations=1000)
     runs = [Progress(Planned("c" * number, experiment), Path(), Path()) for number in range(1, 70)]
     for run, state in zip(runs, [*State] * 20, strict=False):
-        run.state, run.complete, run.test_return = state, 123, -12345.678
+        run.state, run.complete, run.returns = state, 123, [-12345.678]
         run.begun = (time.monotonic() - 1e5, 0)
     said = io.StringIO()
     console = rich.console.Console(file=said, width=200, force_terminal=True, color_system=None)
@@ -322,7 +413,7 @@ def test_the_table_has_80_columns() -> None:
     assert len(lines) <= 24
     assert "-12345.7" in said.getvalue()
     below = " ".join(lines[21:])
-    assert below.startswith("13 failed, 14 finished, 14 stopped, 14 running, 14 waiting: 8487 of 69000 iterations")
+    assert below.startswith("11 failed, 11 finished, 11 ended early, 12 stopped, 12 running, 12 waiting: 8487 of 69000")
     assert below.endswith("(49 not shown)")
 
 
@@ -497,7 +588,7 @@ def test_the_block_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     for number, text in enumerate(re.findall(r"^```toml.*?\n(.*?)^```", page, re.MULTILINE | re.DOTALL)):
         file = tmp_path / f"{number}.toml"
         file.write_text(text)
-        assert len(read_specification(file).runs) == (12, 20)[number]
+        assert len(read_specification(file).runs) == (12, 20, 30)[number]
 
 
 @pytest.mark.usefixtures("environment")

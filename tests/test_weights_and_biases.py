@@ -61,13 +61,21 @@ def records(file: Path) -> Iterator[Any]:
 
 def history(run: Path) -> list[dict[str, Any]]:
     """All rows of all boards of a run, in order."""
-    files = sorted(run.glob("wandb/*/*.wandb"))
-    return [
-        {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
-        for file in files
-        for record in records(file)
-        if record.WhichOneof("record_type") == "history"
-    ]
+    files = sorted(run.glob("wandb/offline-run-*/*.wandb"))
+    found = [record for file in files for record in records(file) if record.WhichOneof("record_type") == "history"]
+    return [row_of(record.history.item) for record in found]
+
+
+def row_of(items: Any) -> dict[str, Any]:
+    """A row of history; what has fields of its own is an object."""
+    row: dict[str, Any] = {}
+    for item in items:
+        *outer, name = item.nested_key or [item.key]
+        place = row
+        for key in outer:
+            place = place.setdefault(key, {})
+        place[name] = json.loads(item.value_json)
+    return row
 
 
 @NEEDS_WANDB
@@ -83,10 +91,11 @@ def test_offline(run_copy: Path, tmp_path: Path) -> None:
     columns = read_progress_csv(run_copy / "progress.csv")
     rows = history(run_copy)
     assert len(rows) == 3  # two iterations, and the learning curve
+    groups = read_run(run_copy)[0].algorithm.tensorboard_groups
     for number, row in enumerate(rows[:2], start=2):
         for column, values in columns.items():
             if not math.isnan(values[number]):
-                assert row[tensorboard_tag(column)] == pytest.approx(values[number]), column
+                assert row[tensorboard_tag(column, groups)] == pytest.approx(values[number]), column
     picture = rows[2]["figures/learning_curve"]
     assert (picture["_type"], picture["format"]) == ("image-file", "png")
     (folder,) = run_copy.glob("wandb/offline-run-*")

@@ -37,11 +37,12 @@ class State(enum.Enum):
     WAITING = "waiting"
     RUNNING = "running"
     SAVED = "stopped"
+    BEHIND = "ended early"
     FINISHED = "finished"
     FAILED = "failed"
 
 
-@dataclass
+@dataclass(eq=False)
 class Progress:
     """How far a run of a sweep is."""
 
@@ -51,7 +52,12 @@ class Progress:
     state: State = State.WAITING
     complete: int = 0
     """Iterations."""
-    test_return: float | None = None
+    returns: Sequence[float] = ()
+    """On test tasks, after each iteration."""
+    compared: int = 0
+    """After how many iterations it was last compared with others; see :class:`nacre.sweeps.search.Halving`."""
+    is_behind: bool = False
+    """Whether it ends early, or has."""
     size: int = 0
     """Of its progress.csv when it was read."""
     failures: int = 0
@@ -60,6 +66,11 @@ class Progress:
     """What its latest failure was."""
     begun: tuple[float, int] | None = None
     """When this process began it, and how many iterations were complete then."""
+
+    @property
+    def test_return(self) -> float | None:
+        """The latest."""
+        return self.returns[-1] if self.returns else None
 
     def seconds_left(self, now: float) -> float | None:
         """By the iterations since it was begun; None: there is none yet."""
@@ -123,7 +134,7 @@ class Board:
         return f"{states}: {complete} of {sum(run.run.experiment.iterations for run in self._runs)} iterations"
 
     def _table(self) -> Table:
-        order = (State.RUNNING, State.FAILED, State.SAVED, State.WAITING, State.FINISHED)
+        order = (State.RUNNING, State.FAILED, State.SAVED, State.WAITING, State.FINISHED, State.BEHIND)
         rows = sorted(self._runs, key=lambda run: order.index(run.state))[:MOST_ROWS]
         now = time.monotonic()
         table = Table(box=None, pad_edge=False, width=min(WIDTH, self._console.width), header_style="bold")

@@ -16,10 +16,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from nacre.errors import Interrupted, NacreError, shown
 from nacre.experiments import Experiment
 from nacre.experiments.experiment import to_json
-from nacre.files import in_words, make_folder, write_atomically
+from nacre.files import in_words, make_folder, parse_json, read_text, write_atomically
 from nacre.identity import WITHOUT_EFFECT
 from nacre.locks import lock
 from nacre.logs import CSV, read_progress_csv
@@ -33,6 +35,8 @@ from nacre.sweeps.resources import estimates, most_at_once, of_machine
 from nacre.sweeps.specification import Planned, Specification, specify
 
 RECORD = "sweep.json"
+ENDED_EARLY = "ended-early.json"
+"""The names of runs that others were ahead of."""
 LOGS = "logs"
 _POLL_SECONDS = 0.2
 _CHECKPOINT = re.compile(r"iteration_(\d{6,})\.npz")
@@ -70,6 +74,8 @@ def sweep(
     seeds: int | Sequence[int] = 1,
     fixed: Mapping[str, Any] | None = None,
     values: Mapping[str, Sequence[Any]] | None = None,
+    search: Mapping[str, Any] | None = None,
+    halving: Mapping[str, int] | None = None,
     cores: int = 1,
     retries: int = 2,
     jobs: int | None = None,
@@ -90,6 +96,9 @@ def sweep(
         seeds: how many, from 0 on; or the seeds.
         fixed: fields of all experiments, by name, as :func:`nacre.make_experiment` takes them.
         values: lists of values of fields; every combination is trained.
+        search: `samples`, how many configurations to draw, `ranges` by field, such as `{"low": 0.1, "high": 10.0,
+            "log": True}`, and if wanted the `seed` of the draws.
+        halving: `after` how many iterations runs are first compared, and `factor`: of how many one goes on.
         cores: of the machine, for each run.
         retries: how often a run that was killed or failed goes on from its checkpoint.
         jobs: runs at once; None: as many as cores, memory and GPUs allow.
@@ -109,6 +118,8 @@ def sweep(
         "seeds": seeds if isinstance(seeds, int) else list(seeds),
         "fixed": fixed or {},
         "values": {field: list(options) for field, options in (values or {}).items()},
+        "search": search,
+        "halving": halving,
         "cores": cores,
         "retries": retries,
     }
@@ -144,6 +155,8 @@ def run_sweep(
     """
     if jobs is not None and jobs < 1:
         raise NacreError(f"jobs is {jobs}; allowed: at least 1")
+    if specification.halving is not None and part != WHOLE:
+        raise NacreError(f"part is {part}; allowed with halving: the whole, as it compares all runs")
     if wandb:
         from nacre.weights_and_biases import ready
 
@@ -155,8 +168,10 @@ def run_sweep(
             _write_record(out, specification)
         found = [_found(out, run) for run in specification.runs[part.number - 1 :: part.of]]
         _check_same(found)
+        if specification.halving is not None:
+            _mark_ended_early(out, found)
         with _workplace(specification, needed, len(found), jobs, ray_address, wandb) as workplace:
-            _train(found, workplace, specification.retries, out, quiet, again)
+            _train(found, workplace, specification, out, quiet, again)
         if part == WHOLE:
             _write_pages(out, found, quiet)
     failed = [run for run in found if run.state is State.FAILED]
@@ -243,6 +258,22 @@ def _found(out: Path, run: Planned) -> Progress:
     return progress
 
 
+def _mark_ended_early(out: Path, found: Sequence[Progress]) -> None:
+    """Runs that ended early stay so when a sweep goes on."""
+    path = out / ENDED_EARLY
+    if not path.exists():
+        return
+    try:
+        names = parse_json(read_text(path))
+    except ValueError as error:
+        raise NacreError(f"{path} {error}") from None
+    if not isinstance(names, list):
+        raise NacreError(f"{path} is damaged: it is {shown(names)}; allowed: a list of names of runs")
+    for progress in found:
+        if progress.run.name in names and progress.state is State.WAITING:
+            progress.state, progress.is_behind = State.BEHIND, True
+
+
 def _look(progress: Progress) -> None:
     """Reads how far a run is; of one that is being written, what can be read."""
     path = progress.folder / CSV
@@ -253,8 +284,7 @@ def _look(progress: Progress) -> None:
         progress.size, columns = size, read_progress_csv(path)
         rows = max(map(len, columns.values()), default=0)
         if rows:
-            progress.complete = rows
-            progress.test_return = float(columns[TEST_RETURN][-1]) if TEST_RETURN in columns else None
+            progress.complete, progress.returns = rows, columns.get(TEST_RETURN, np.zeros(0)).tolist()
 
 
 def _is_finished(progress: Progress) -> bool:
@@ -295,10 +325,12 @@ def _difference(asked: Experiment, other: Experiment) -> str | None:
     return None
 
 
-def _train(found: Sequence[Progress], workplace: Workplace, retries: int, out: Path, quiet: bool, again: str) -> None:
+def _train(
+    found: Sequence[Progress], workplace: Workplace, specification: Specification, out: Path, quiet: bool, again: str
+) -> None:
     """Trains what is not finished."""
     board = Board(found, quiet=quiet)
-    loop = _Loop(found, workplace, retries, board)
+    loop = _Loop(found, workplace, specification, board, out)
     with board, collecting(board.stopping) as signals:
         board.message(f"{out}: {board.summary()}")
         try:
@@ -319,8 +351,11 @@ def _train(found: Sequence[Progress], workplace: Workplace, retries: int, out: P
 class _Loop:
     """Runs that wait, and those that are trained."""
 
-    def __init__(self, found: Sequence[Progress], workplace: Workplace, retries: int, board: Board):
-        self._workplace, self._retries, self._board = workplace, retries, board
+    def __init__(
+        self, found: Sequence[Progress], workplace: Workplace, specification: Specification, board: Board, out: Path
+    ):
+        self._found, self._workplace, self._board, self._out = found, workplace, board, out
+        self._retries, self._halving = specification.retries, specification.halving
         self._waiting = deque(run for run in found if run.state is State.WAITING)
         self._running: list[tuple[Progress, Worker]] = []
 
@@ -347,6 +382,7 @@ class _Loop:
 
     def _begin(self, run: Progress) -> None:
         run.begun, run.state = (time.monotonic(), run.complete), State.RUNNING
+        run.compared = 0 if self._halving is None else self._halving.rung(run.complete)
         self._running.append((run, self._workplace.begin(run.run, run.folder, run.log)))
         self._board.message(f"{run.run.name}: {'goes on' if run.complete else 'begins'}")
 
@@ -357,18 +393,36 @@ class _Loop:
             _look(run)
             if how is None:
                 still.append((run, worker))
+                self._compare(run, worker)
             else:
                 ended(run, how)
         self._running = still
 
+    def _compare(self, run: Progress, worker: Worker) -> None:
+        """Has a run save and end if others are ahead of it."""
+        rung = 0 if self._halving is None else self._halving.rung(min(run.complete, len(run.returns)))
+        if self._halving is None or rung <= run.compared or run.is_behind:
+            return
+        run.compared = rung
+        values = [other.returns[rung - 1] for other in self._found if len(other.returns) >= rung]
+        if rung < run.run.experiment.iterations and self._halving.is_behind(run.returns[rung - 1], values):
+            run.is_behind = True
+            names = sorted(other.run.name for other in self._found if other.is_behind)
+            write_atomically(self._out / ENDED_EARLY, json.dumps(names, indent=2).encode() + b"\n")
+            worker.stop()
+
     def _stopped(self, run: Progress, how: str) -> None:
-        run.state = State.FINISHED if _is_finished(run) else State.SAVED
+        run.state = State.FINISHED if _is_finished(run) else State.BEHIND if run.is_behind else State.SAVED
 
     def _ended(self, run: Progress, how: str) -> None:
         if _is_finished(run):
             run.state = State.FINISHED
             result = "" if run.test_return is None else f", test return {run.test_return:.1f}"
             self._board.message(f"{run.run.name}: finished after {run.complete} iterations{result}")
+            return
+        if run.is_behind:
+            run.state = State.BEHIND
+            self._board.message(f"{run.run.name}: ended early, as others are ahead after {run.compared} iterations")
             return
         run.failures += 1
         run.why = how

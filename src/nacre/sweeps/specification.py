@@ -5,7 +5,6 @@ Nothing here imports JAX: a mistake in a file is told at once.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -13,7 +12,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,14 +20,24 @@ from typing import Any, NamedTuple
 from nacre.errors import NacreError, nearest, shown
 from nacre.experiments import Experiment, family_of, make_experiment, to_json, validate
 from nacre.experiments.configuration_files import read_values
-from nacre.experiments.experiment import FamilyOptions, bounds_of, check_type, field_types, option_words, override
+from nacre.experiments.experiment import (
+    FamilyOptions,
+    bounds_of,
+    check_type,
+    field_types,
+    option_words,
+    override,
+    world_of,
+)
 from nacre.files import read_text
+from nacre.sweeps.mistakes import Mistakes, whole_number
+from nacre.sweeps.search import Halving, Search, read_halving, read_search
 from nacre.tasks.shifts import Shift
 
 MOST_RUNS = 10_000
 MOST_CORES = 1024
 MOST_RETRIES = 100
-_KEYS = ("experiments", "seeds", "fixed", "values", "cores", "retries")
+_KEYS = ("experiments", "seeds", "fixed", "values", "search", "halving", "cores", "retries")
 _ENTRY_KEYS = ("name", "label", "fixed", "values")
 _LONGEST_VALUE = 40
 """Characters of a value in the name of a folder."""
@@ -64,6 +73,8 @@ class Specification:
     """Of the machine, for each run."""
     retries: int
     """How often a run that was killed or failed goes on from its checkpoint."""
+    halving: Halving | None = None
+    """Which runs end early; None: none does."""
 
     @property
     def runs(self) -> list[Planned]:
@@ -81,6 +92,7 @@ class Specification:
             "seeds": list(self.seeds),
             "cores": self.cores,
             "retries": self.retries,
+            "halving": None if self.halving is None else self.halving._asdict(),
         }
 
 
@@ -100,58 +112,34 @@ def specify(content: Any, where: str) -> Specification:
     """The sweep that JSON values describe.
 
     Args:
-        content: an object with `experiments`, `seeds`, `fixed`, `values`, `cores` and `retries`; only the first is
-            needed. In Python an experiment may be an :class:`nacre.Experiment`.
+        content: an object with `experiments`, `seeds`, `fixed`, `values`, `search`, `halving`, `cores` and `retries`;
+            only the first is needed. In Python an experiment may be an :class:`nacre.Experiment`.
         where: what the message begins with.
 
     Raises:
         NacreError: something is impossible: all of it is in the message.
     """
-    mistakes = _Mistakes()
+    mistakes = Mistakes()
     if not isinstance(content, Mapping):
         raise NacreError(f"{where} is {shown(content)}; allowed: an object with {', '.join(_KEYS)}")
     for key in content:
         if key not in _KEYS:
             mistakes.add(f"unknown key {shown(key)}: {nearest(str(key), _KEYS)}")
     seeds = _seeds(content.get("seeds", 1), mistakes)
-    cores = _number("cores", content.get("cores", 1), 1, MOST_CORES, mistakes)
-    retries = _number("retries", content.get("retries", 2), 0, MOST_RETRIES, mistakes)
+    cores = whole_number("cores", content.get("cores", 1), 1, MOST_CORES, mistakes)
+    retries = whole_number("retries", content.get("retries", 2), 0, MOST_RETRIES, mistakes)
     common = _Fields.read(content, "", mistakes)
-    entries = _entries(content, common, mistakes)
+    search, halving = read_search(content.get("search"), mistakes), read_halving(content.get("halving"), mistakes)
+    entries = _entries(content, common, search, mistakes)
     if len(seeds) * sum(entry.size for entry in entries) > MOST_RUNS:
         total = len(seeds) * sum(entry.size for entry in entries)
         mistakes.add(f"it asks for {total:,} runs; allowed: at most {MOST_RUNS:,}")
         mistakes.raise_if_any(where)
     cells = _cells(entries, mistakes)
+    if halving is not None:
+        _check_halving(cells, seeds, mistakes)
     mistakes.raise_if_any(where)
-    return Specification(cells, seeds, cores, retries)
-
-
-class _Mistakes:
-    """Sentences about what is wrong, each once, with what it is about."""
-
-    def __init__(self) -> None:
-        self._found: dict[str, list[str]] = {}
-
-    def add(self, sentence: str, about: str = "") -> None:
-        abouts = self._found.setdefault(sentence, [])
-        if about and about not in abouts:
-            abouts.append(about)
-
-    @contextlib.contextmanager
-    def noting(self, about: str = "") -> Iterator[None]:
-        try:
-            yield
-        except NacreError as error:
-            self.add(str(error), about)
-
-    def raise_if_any(self, where: str) -> None:
-        sentences = [f"{_listed(abouts)}: {text}" if abouts else text for text, abouts in self._found.items()]
-        if len(sentences) == 1:
-            raise NacreError(f"{where}: {sentences[0]}")
-        if sentences:
-            numbered = " ".join(f"({number}) {sentence}." for number, sentence in enumerate(sentences, start=1))
-            raise NacreError(f"{where} has {len(sentences)} mistakes: {numbered}")
+    return Specification(cells, seeds, cores, retries, halving)
 
 
 class _Fields(NamedTuple):
@@ -161,7 +149,7 @@ class _Fields(NamedTuple):
     values: dict[str, list[Any]]
 
     @staticmethod
-    def read(content: Mapping[str, Any], prefix: str, mistakes: _Mistakes) -> _Fields:
+    def read(content: Mapping[str, Any], prefix: str, mistakes: Mistakes) -> _Fields:
         fixed, values = (_table(content, key, prefix, mistakes) for key in ("fixed", "values"))
         lists: dict[str, list[Any]] = {}
         for field, options in values.items():
@@ -198,13 +186,15 @@ class _Entry(NamedTuple):
     label: str
     base: Experiment
     fields: _Fields
+    samples: list[dict[str, Any]]
+    """Values that a search drew; without one, one sample of nothing."""
 
     @property
     def size(self) -> int:
-        return math.prod(map(len, self.fields.values.values()))
+        return math.prod(map(len, self.fields.values.values())) * len(self.samples)
 
 
-def _entries(content: Mapping[str, Any], common: _Fields, mistakes: _Mistakes) -> list[_Entry]:
+def _entries(content: Mapping[str, Any], common: _Fields, search: Search | None, mistakes: Mistakes) -> list[_Entry]:
     given = content.get("experiments")
     if not isinstance(given, list | tuple) or not given:
         what = "is missing" if given is None else f"is {shown(given)}"
@@ -212,7 +202,7 @@ def _entries(content: Mapping[str, Any], common: _Fields, mistakes: _Mistakes) -
         return []
     entries = []
     for number, item in enumerate(given):
-        entry = _entry(item, f"experiments[{number}]", common, mistakes)
+        entry = _entry(item, f"experiments[{number}]", common, search, mistakes)
         if entry is not None:
             entries.append(entry)
     for label, times in Counter(entry.label for entry in entries).items():
@@ -221,7 +211,7 @@ def _entries(content: Mapping[str, Any], common: _Fields, mistakes: _Mistakes) -
     return list({entry.label: entry for entry in entries}.values())
 
 
-def _entry(item: Any, place: str, common: _Fields, mistakes: _Mistakes) -> _Entry | None:
+def _entry(item: Any, place: str, common: _Fields, search: Search | None, mistakes: Mistakes) -> _Entry | None:
     table = item if isinstance(item, Mapping) else {"name": item}
     for key in table:
         if key not in _ENTRY_KEYS:
@@ -240,7 +230,8 @@ def _entry(item: Any, place: str, common: _Fields, mistakes: _Mistakes) -> _Entr
         return None
     with mistakes.noting():
         base = name if isinstance(name, Experiment) else _named(name, common.with_own(own))
-        return _Entry(label, base, _checked(common.with_own(own), base, label, mistakes))
+        fields = _checked(common.with_own(own), base, label, mistakes)
+        return _Entry(label, base, fields, [{}] if search is None else _drawn(search, fields, base))
     return None
 
 
@@ -250,7 +241,7 @@ def _named(name: str, fields: _Fields) -> Experiment:
     return make_experiment(name, **({"family_options": options} if options else {}))
 
 
-def _checked(fields: _Fields, base: Experiment, label: str, mistakes: _Mistakes) -> _Fields:
+def _checked(fields: _Fields, base: Experiment, label: str, mistakes: Mistakes) -> _Fields:
     """The fields, as their types; what is wrong with one is told, and it is left out."""
     types = field_types(type(base.algorithm)) | field_types(Experiment)
     fixed: dict[str, Any] = {}
@@ -273,6 +264,29 @@ def _checked(fields: _Fields, base: Experiment, label: str, mistakes: _Mistakes)
     return _Fields(fixed, values)
 
 
+def _drawn(search: Search, fields: _Fields, base: Experiment) -> list[dict[str, Any]]:
+    """The samples of a search, for one experiment."""
+    types = field_types(type(base.algorithm)) | field_types(Experiment)
+    for field, span in search.ranges.items():
+        if field not in types:
+            raise NacreError(f"unknown field {shown(field)} in search.ranges: {nearest(field, types)}")
+        if field in fields.fixed or field in fields.values:
+            raise NacreError(f"search.ranges.{field} is given, and {field} elsewhere too; allowed: one of the two")
+        for end in (span.low, span.high):
+            _value(field, end, types[field])
+    return search.samples_of({field: types[field] for field in search.ranges})
+
+
+def _check_halving(cells: Mapping[str, Experiment], seeds: Sequence[int], mistakes: Mistakes) -> None:
+    if len(seeds) > 1:
+        mistakes.add(f"seeds are {len(seeds)} beside halving; allowed: one, as halving would keep the lucky ones")
+    worlds = sorted({world_of(experiment) for experiment in cells.values()})
+    if len(worlds) > 1:
+        mistakes.add(
+            f"halving compares returns, and there are several kinds of tasks: {', '.join(worlds[:4])}; allowed: one"
+        )
+
+
 def _value(field: str, value: Any, annotation: Any) -> Any:
     """A value, of its type and within its bounds."""
     checked, allowed = check_type(field, value, annotation), bounds_of(annotation)
@@ -281,14 +295,14 @@ def _value(field: str, value: Any, annotation: Any) -> Any:
     return checked
 
 
-def _cells(entries: Sequence[_Entry], mistakes: _Mistakes) -> dict[str, Experiment]:
+def _cells(entries: Sequence[_Entry], mistakes: Mistakes) -> dict[str, Experiment]:
     """Every combination, by name."""
     cells: dict[str, Experiment] = {}
     folders: dict[str, str] = {}  # on some file systems Upper and lower case are the same
     known: dict[Experiment, str] = {}
     for entry in entries:
-        for combination in itertools.product(*entry.fields.values.values()):
-            varied = dict(zip(entry.fields.values, combination, strict=True))
+        for *combination, sample in itertools.product(*entry.fields.values.values(), entry.samples):
+            varied = dict(zip(entry.fields.values, combination, strict=True)) | sample
             name = cell_name(entry.label, varied)
             with mistakes.noting(entry.label):
                 experiment = override(entry.base, entry.fields.fixed | varied)
@@ -335,7 +349,7 @@ def _in_words(value: Any) -> str:
     return str(value) if isinstance(value, str | int | Shift) else repr(value)
 
 
-def _seeds(given: Any, mistakes: _Mistakes) -> tuple[int, ...]:
+def _seeds(given: Any, mistakes: Mistakes) -> tuple[int, ...]:
     """A number of seeds, from 0 on, or the seeds themselves."""
     if type(given) is int and 1 <= given <= MOST_RUNS:
         return tuple(range(given))
@@ -351,14 +365,7 @@ def _seeds(given: Any, mistakes: _Mistakes) -> tuple[int, ...]:
     return (0,)
 
 
-def _number(name: str, given: Any, low: int, high: int, mistakes: _Mistakes) -> int:
-    if type(given) is int and low <= given <= high:
-        return given
-    mistakes.add(f"{name} is {shown(given)}; allowed: a whole number from {low} to {high}")
-    return low
-
-
-def _table(content: Mapping[str, Any], key: str, prefix: str, mistakes: _Mistakes) -> dict[str, Any]:
+def _table(content: Mapping[str, Any], key: str, prefix: str, mistakes: Mistakes) -> dict[str, Any]:
     given = content.get(key, {})
     if isinstance(given, Mapping) and all(isinstance(field, str) for field in given):
         return dict(given)
@@ -371,8 +378,3 @@ def _without_twins(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if times > 1:
             raise NacreError(f"{path}: the key {shown(key)} is given {times} times in one object; allowed: once")
     return dict(pairs)
-
-
-def _listed(names: Sequence[str]) -> str:
-    shortened = [*names[:3], f"{len(names) - 3} more"] if len(names) > 4 else list(names)
-    return " and ".join([", ".join(shortened[:-1]), shortened[-1]]) if len(shortened) > 1 else shortened[0]
