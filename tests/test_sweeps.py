@@ -266,14 +266,14 @@ class FakeWorker:
 
 
 class FakeWorkplace:
-    """Two places for runs that do what was planned for them."""
+    """Places for runs that do what was planned for them."""
 
     def __init__(self, plans: dict[int, list[str]]):
-        self.plans, self.begun = plans, []
+        self.plans, self.begun, self.places = plans, [], 2
         self.workers: list[FakeWorker] = []
 
     def room(self) -> int:
-        return 2 - sum(worker.how is None for worker in self.workers)
+        return self.places - sum(worker.how is None for worker in self.workers)
 
     def begin(self, run: Planned, folder: Path, log: Path) -> FakeWorker:
         self.begun.append(run.experiment.seed)
@@ -361,8 +361,9 @@ def test_halving_keeps_those_that_are_ahead() -> None:
 def test_runs_that_are_behind_end_and_stay_so(
     no_waiting: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    results = {0: [-1.0, -1.0], 1: [-5.0, -5.0], 2: [-0.5], 3: [-7.0]}
+    results = {0: [-1.0], 1: [-5.0], 2: [-0.5], 3: [-7.0]}
     loop, workplace, found, said = loop_of({seed: [] for seed in results}, tmp_path, Halving(after=1, factor=2))
+    workplace.places = 3
 
     def look(run: Progress) -> None:
         run.returns = results[run.run.experiment.seed]
@@ -389,7 +390,7 @@ def test_runs_that_are_behind_end_and_stay_so(
     running._mark_ended_early(tmp_path, again)
     assert [run.state for run in again] == [State.WAITING, State.BEHIND, State.WAITING, State.BEHIND]
     (tmp_path / "ended-early.json").write_text("3")
-    with pytest.raises(NacreError, match="ended-early.json is damaged: it is 3; allowed: a list"):
+    with pytest.raises(NacreError, match=r"ended-early\.json is damaged: it is 3; allowed: a list"):
         running._mark_ended_early(tmp_path, again)
 
 

@@ -96,9 +96,9 @@ class Halving(NamedTuple):
 
 def read_search(given: Any, mistakes: Mistakes) -> Search | None:
     """The search that JSON values describe; what is wrong with it is added to the mistakes."""
-    if given is None:
+    table = None if given is None else _table("search", given, ("samples", "seed", "ranges"), mistakes)
+    if table is None:
         return None
-    table = _table("search", given, ("samples", "seed", "ranges"), mistakes)
     samples = whole_number("search.samples", table.get("samples"), 1, MOST_SAMPLES, mistakes)
     seed = whole_number("search.seed", table.get("seed", 0), 0, 2**32 - 1, mistakes)
     ranges = table.get("ranges")
@@ -112,15 +112,17 @@ def read_search(given: Any, mistakes: Mistakes) -> Search | None:
 
 def read_halving(given: Any, mistakes: Mistakes) -> Halving | None:
     """The halving that JSON values describe; what is wrong with it is added to the mistakes."""
-    if given is None:
+    table = None if given is None else _table("halving", given, ("after", "factor"), mistakes)
+    if table is None:
         return None
-    table = _table("halving", given, ("after", "factor"), mistakes)
     after = whole_number("halving.after", table.get("after"), 1, 1_000_000, mistakes)
     return Halving(after, whole_number("halving.factor", table.get("factor", 3), 2, 100, mistakes))
 
 
 def _range(place: str, given: Any, mistakes: Mistakes) -> Range | None:
     table = _table(place, given, ("low", "high", "log"), mistakes)
+    if table is None:
+        return None
     low, high, is_log = table.get("low"), table.get("high"), table.get("log", False)
     if _is_number(low) and _is_number(high) and low < high and isinstance(is_log, bool) and not (is_log and low <= 0):
         return Range(low, high, is_log)
@@ -135,10 +137,10 @@ def _is_number(value: Any) -> TypeGuard[int | float]:
     return type(value) in (int, float) and math.isfinite(value)
 
 
-def _table(place: str, given: Any, keys: Sequence[str], mistakes: Mistakes) -> Mapping[str, Any]:
+def _table(place: str, given: Any, keys: Sequence[str], mistakes: Mistakes) -> Mapping[str, Any] | None:
     if not isinstance(given, Mapping):
         mistakes.add(f"{place} is {shown(given)}; allowed: a table of {', '.join(keys)}")
-        return {}
+        return None
     for key in given:
         if key not in keys:
             mistakes.add(f"unknown key {shown(f'{place}.{key}')}: {nearest(str(key), keys)}")
