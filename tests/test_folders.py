@@ -461,6 +461,28 @@ def test_new_runs_without_locks(tmp_path: Path, no_locks: None, sleeper: int) ->
     assert read_run(make(out))[0] == EXPERIMENTS[0]
 
 
+def test_a_file_is_claimed_once(tmp_path: Path) -> None:
+    """Also if it was left by a process that has ended, and again when it is given up."""
+    path = tmp_path / "result.json.tmp"
+    path.touch()
+    for _ in range(2):
+        descriptor = locks.claim(path)
+        assert descriptor is not None
+        assert locks.claim(path) is None
+        os.close(descriptor)
+
+
+def test_a_file_is_claimed_once_without_locks(tmp_path: Path, no_locks: None) -> None:
+    path = tmp_path / "result.json.tmp"
+    descriptor = locks.claim(path)
+    assert descriptor is not None
+    assert locks.claim(path) is None
+    os.close(descriptor)
+    assert locks.claim(path) is None
+    with pytest.raises(FileNotFoundError):
+        locks.claim(tmp_path / "nowhere" / "result.json.tmp")
+
+
 def test_reading_needs_no_locks(run: Path) -> None:
     """Nor the module, which some systems do not have."""
     program = "import sys; sys.modules['fcntl'] = None; import nacre.loading, nacre.run_evaluation, nacre.run_folder"

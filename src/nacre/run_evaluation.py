@@ -261,7 +261,7 @@ def _result_file(folder: Path, name: str, out: Path | None, needed: bool) -> Ite
         return
     try:
         make_folder(folder)
-        path = _reserve_free_name(folder, name)
+        path, reserved = _reserve_free_name(folder, name)
     except NacreError as error:
         refused = isinstance(error.__cause__, OSError) and error.__cause__.errno in (
             errno.EROFS,
@@ -278,16 +278,19 @@ def _result_file(folder: Path, name: str, out: Path | None, needed: bool) -> Ite
     try:
         yield path
     finally:
-        release(path)
+        release(path, reserved)
 
 
-def _reserve_free_name(folder: Path, name: str) -> Path:
-    """`name.json`, or with a number: no result replaces another, nor its videos."""
+def _reserve_free_name(folder: Path, name: str) -> tuple[Path, int]:
+    """`name.json`, or with a number: no result replaces another, nor its videos. And what gives it back."""
     path, number = folder / f"{name}.json", 1
-    try:
-        while path.exists() or path.with_suffix("").exists() or not reserve(path):
-            number += 1
-            path = folder / f"{name}-{number}.json"
-    except OSError as error:
-        raise cannot("write", path, error) from error
-    return path
+    while True:
+        try:
+            is_free = not path.exists() and not path.with_suffix("").exists()
+            reserved = reserve(path) if is_free else None
+        except OSError as error:
+            raise cannot("write", path, error) from error
+        if reserved is not None:
+            return path, reserved
+        number += 1
+        path = folder / f"{name}-{number}.json"

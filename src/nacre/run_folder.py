@@ -111,9 +111,12 @@ def locked_runs(folder: Path) -> Iterator[list[Path]]:
         NacreError: another process trains one of them, or the folder holds no run, or not all yet.
     """
     with contextlib.ExitStack() as locks:
-        runs = find_seeds(folder) or [folder]
+        seeds = find_seeds(folder)
+        runs = seeds or [folder]
         for run in runs:
             _check_is_run(run)
+        if seeds:
+            locks.enter_context(lock(folder)).sign()
         for run in runs:
             held = locks.enter_context(lock(run))
             _check_is_run(run)
