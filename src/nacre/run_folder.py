@@ -206,6 +206,15 @@ def read_stamp(run: Path, experiment: Experiment, split: TaskSplit) -> str | Non
     return None if name is None else stamp_of(name, experiment, split)
 
 
+def read_name(run: Path) -> str | None:
+    """The name of a run, which no other has; None: an earlier version made it, and it has none.
+
+    Raises:
+        NacreError: as :func:`read_run`.
+    """
+    return _read(run).get("run")
+
+
 def read_versions(run: Path) -> dict[str, str | None]:
     """What a run ran on, as far as its folder says it.
 
