@@ -49,7 +49,7 @@ class List:
     """Show the named experiments and the task families, all of them or those with all WORDs in their names."""
 
     words: Annotated[Positional[tuple[str, ...]], arg(metavar="WORD...", help_behavior_hint="(default: all)")] = ()
-    """Algorithms, task families, or parts of their names, such as: cemrl cheetah."""
+    """Algorithms, task families, or parts of their names, such as: cheetah vel."""
 
     def __call__(self) -> None:
         from nacre.listing import listing

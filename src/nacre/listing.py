@@ -54,7 +54,7 @@ def listing(width: int | None, words: Sequence[str] = ()) -> list[str]:
         "tasks: for training + for testing. iter.: iterations. steps: millions of environment steps in training. "
         "updates: millions of gradient steps.",
         f"Task families: {', '.join(families)}." if families else "",
-        "Fewer of them: nacre list WORD..., such as nacre list cemrl cheetah." if not words else "",
+        "Fewer of them: nacre list WORD..., such as nacre list cheetah vel." if not words else "",
         "Train one with: nacre train EXPERIMENT. Its flags: nacre train EXPERIMENT --help.",
     )
     return [*lines, "", *itertools.chain.from_iterable(_wrap(note, width, "", "") for note in notes if note)]
