@@ -81,6 +81,29 @@ def play_together(plays: Sequence[Play], simulator: Simulator) -> list[Played]:
         raise error.moved(slot=slot, part=part) from error
 
 
+def play_in_turns(play: Play, index: int, size: int, simulator: Simulator) -> Played:
+    """Plays what one seed asks for in a simulator of `size` slots, some trials after others. Each becomes what it would
+    become if all were played together.
+
+    Args:
+        index: of the play among those of several seeds, for errors.
+
+    Raises:
+        SimulationError: a quantity is not finite; `part` is `index`, and `slot` is counted in the play.
+    """
+    trials, beliefs, n = [], [], len(play.tasks)
+    for start in range(0, n, size):
+        turn = [min(trial, n - 1) for trial in range(start, start + size)]  # the last is repeated, without effect
+        try:
+            [played] = play_together([play.part(turn)], simulator)
+        except SimulationError as error:
+            raise error.moved(slot=turn[error.slot], part=index) from error
+        kept = min(size, n - start)
+        trials += played.trials[:kept]
+        beliefs.append(jax.tree.map(lambda leaf, kept=kept: leaf[:kept], played.belief))
+    return Played(trials, _join(beliefs))
+
+
 def check_alike(plays: Sequence[Play]) -> None:
     """Raises ValueError if plays of several seeds differ in more than their seeds, tasks, parameters and beliefs."""
     for play in plays:

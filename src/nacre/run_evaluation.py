@@ -49,6 +49,7 @@ def evaluate(
     video: bool = False,
     out: Path | str | None = None,
     shift: Shift | str | None = None,
+    quiet: bool = False,
     workers: int = 0,
     ray_address: str | None = None,
     worker_timeout: float = WORKER_TIMEOUT,
@@ -72,6 +73,7 @@ def evaluate(
         out: the file of the result, which ends in .json and is replaced if it is there; None: a new one in the run.
         shift: how the task changes inside an episode, as a `Shift` or as text such as "time:200"; "none": it does not;
             None: as the experiment says. It changes to other test tasks; if the run's train tasks are played, to those.
+        quiet: prints nothing of how far the drawing of videos is.
         workers: as in :func:`nacre.train`; 0 if a video is drawn.
         ray_address: as in :func:`nacre.train`.
         worker_timeout: as in :func:`nacre.train`.
@@ -91,6 +93,7 @@ def evaluate(
         video=video,
         out=None if out is None else Path(out),
         shift=shift,
+        quiet=quiet,
         options=WorkerOptions(workers, ray_address, worker_timeout),
     )
     return evaluation
@@ -110,6 +113,7 @@ def evaluate_run(
     shift: Shift | str | None = None,
     options: WorkerOptions = NO_WORKERS,
     show: Callable[[Evaluation], object] = lambda evaluation: None,
+    quiet: bool = False,
 ) -> tuple[Evaluation, Path | None]:
     """Does what :func:`evaluate` says, and also returns the path of the JSON file; None: none was written.
 
@@ -165,13 +169,14 @@ def evaluate_run(
         _write_json(path, content)
         if simulator is not None and renderer is not None:
             videos = path.with_suffix("")
-            print(printable(f"Written to {path}. Now drawing into {videos}{os.sep}"), flush=True)
+            if not quiet:
+                print(printable(f"Written to {path}. Now drawing into {videos}{os.sep}"), flush=True)
 
             def written(task: int, file: Path) -> None:
                 content["tasks"][task]["video"] = str(file.relative_to(path.parent))
                 _write_json(path, content)
 
-            write_videos(videos, simulator, renderer, evaluation, played, written)
+            write_videos(videos, simulator, renderer, evaluation, played, written, quiet)
     return evaluation, path
 
 
@@ -198,8 +203,7 @@ def play_trials(
     keeps_all = keeps_all or (shifts and trained.family.quantity is not None)
     pools = [trained.split.test if pool is None else pool] * len(tasks)
     experiment = dataclasses.replace(trained.experiment, seed=seed)
-    simulators = SimulatorPool(trained.family, experiment.threads)
-    with prepare_jax(None), contextlib.closing(simulators):
+    with prepare_jax(None), contextlib.closing(SimulatorPool(trained.family, experiment.threads)) as simulators:
         source = seed_of(experiment, Stream.COMMAND_EVALUATION)
         schedule = meta_test(
             trained.agent, trained.parameters, trained.family, tasks, protocol, source, keeps_all, pools
@@ -285,7 +289,7 @@ def _result_file(folder: Path, name: str, out: Path | None, needed: bool) -> Ite
         return
     try:
         make_folder(folder)
-        path = _reserve_free_name(folder, name)
+        path, reserved = _reserve_free_name(folder, name)
     except NacreError as error:
         refused = isinstance(error.__cause__, OSError) and error.__cause__.errno in (
             errno.EROFS,
@@ -302,16 +306,19 @@ def _result_file(folder: Path, name: str, out: Path | None, needed: bool) -> Ite
     try:
         yield path
     finally:
-        release(path)
+        release(path, reserved)
 
 
-def _reserve_free_name(folder: Path, name: str) -> Path:
-    """`name.json`, or with a number: no result replaces another, nor its videos."""
+def _reserve_free_name(folder: Path, name: str) -> tuple[Path, int]:
+    """`name.json`, or with a number: no result replaces another, nor its videos. And what gives it back."""
     path, number = folder / f"{name}.json", 1
-    try:
-        while path.exists() or path.with_suffix("").exists() or not reserve(path):
-            number += 1
-            path = folder / f"{name}-{number}.json"
-    except OSError as error:
-        raise cannot("write", path, error) from error
-    return path
+    while True:
+        try:
+            is_free = not path.exists() and not path.with_suffix("").exists()
+            reserved = reserve(path) if is_free else None
+        except OSError as error:
+            raise cannot("write", path, error) from error
+        if reserved is not None:
+            return path, reserved
+        number += 1
+        path = folder / f"{name}-{number}.json"

@@ -10,12 +10,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import signal
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from nacre.collect import Player, run_schedules
 from nacre.errors import Interrupted, NacreError, SimulationError, WorkersLostError, shown
@@ -37,6 +35,7 @@ from nacre.run_folder import (
     rewrite_experiment,
 )
 from nacre.runtime import SimulatorPool, learner_for, prepare_jax
+from nacre.signals import collecting
 from nacre.tasks.family import TaskSplit, split_tasks
 from nacre.types import Metrics
 from nacre.warm_start import resolve_warm_start
@@ -316,6 +315,7 @@ class _Group:
                 (self._update if phase.steps else self._collect)(runs, phase)
         with _timed(seconds, EVALUATE):
             evaluations = self._evaluate(runs)
+        self.simulators.close_unused()
         times = _time_columns(seconds, (*self.learner.phases(0), *self.learner.phases(1)))
         for run, evaluation in zip(runs, evaluations, strict=True):
             run.end_iteration(evaluation, times, self.boards[run.folder])
@@ -421,37 +421,15 @@ def _locating(runs: Sequence[Run], activity: str) -> Iterator[None]:
         raise runs[error.part].locate(error, activity) from error
 
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""Ctrl-C, `kill`, and the end of a terminal or of a connection. Windows has no SIGHUP."""
-
-
 @contextlib.contextmanager
 def _signals(folder: Path, announce: Callable[[], None]) -> Iterator[list[int]]:
-    """Collects signals instead of being ended by them; a second one of a kind acts at once.
-
-    A signal that is ignored stays so: `nohup` wants a process to outlive its terminal.
+    """Collects signals; see :func:`nacre.signals.collecting`.
 
     Raises:
         Interrupted: a second Ctrl-C arrived; nothing is saved since the latest checkpoint.
     """
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # signals are someone else's business
-        yield received
-        return
-
-    def receive(number: int, frame: Any) -> None:
-        received.append(number)
-        signal.signal(number, previous[number])
-        announce()
-
-    handlers = {number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS}
-    previous: dict[int, Any] = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}
     try:
-        for number in previous:
-            signal.signal(number, receive)
-        yield received
+        with collecting(announce) as received:
+            yield received
     except KeyboardInterrupt:
         raise Interrupted(folder, signal.SIGINT, is_saved=False) from None
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -138,5 +138,6 @@ def _taken_names() -> set[str]:
         "seeds",
         "worker_timeout",
         "workers",
+        "wandb",
     }
     return flags | {field.name for field in fields(Experiment)}
