@@ -72,10 +72,8 @@ def play_together(plays: Sequence[Play], simulator: Simulator) -> list[Played]:
         SimulationError: a quantity is not finite; `part` is the index of the play that it belongs to, and `slot` is
             counted in that play.
     """
-    first, n = plays[0], len(plays[0].tasks)
-    for play in plays:
-        if _terms(play) != _terms(first):
-            raise ValueError("plays of several seeds differ in their seeds, tasks, parameters and beliefs alone")
+    n = len(plays[0].tasks)
+    check_alike(plays)
     try:
         return _play(plays, simulator)
     except SimulationError as error:
@@ -104,6 +102,13 @@ def play_in_turns(play: Play, index: int, size: int, simulator: Simulator) -> Pl
         trials += played.trials[:kept]
         beliefs.append(jax.tree.map(lambda leaf, kept=kept: leaf[:kept], played.belief))
     return Played(trials, _join(beliefs))
+
+
+def check_alike(plays: Sequence[Play]) -> None:
+    """Raises ValueError if plays of several seeds differ in more than their seeds, tasks, parameters and beliefs."""
+    for play in plays:
+        if _terms(play) != _terms(plays[0]):
+            raise ValueError("plays of several seeds differ in their seeds, tasks, parameters and beliefs alone")
 
 
 def _terms(play: Play) -> tuple[Any, ...]:

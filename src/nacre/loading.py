@@ -51,6 +51,18 @@ class TrainedRun:
         """How the run meta-tests its agent after each iteration."""
         return self.experiment.algorithm.protocol(self.family.horizon)
 
+    def capacity(self, asked: int | None) -> int:
+        """The transitions of a trial that a belief can come from; see :func:`load`.
+
+        Raises:
+            NacreError: what is asked for is less than 1.
+        """
+        if asked is None:
+            return max(10 * self.family.horizon, self.protocol.capacity(self.family.horizon))
+        if asked < 1:
+            raise NacreError(f"capacity is {asked}; allowed: at least 1")
+        return asked
+
 
 def read_trained(run: Path | str, checkpoint: Path | str = "latest") -> TrainedRun:
     """Reads the experiment of a run and what its agent acts with; see :func:`load` for `checkpoint`.
@@ -100,12 +112,7 @@ def load(
     """
     with prepare_jax(None):
         trained = _read_parameters(Path(run), checkpoint, *read_to_act(Path(run)))
-    if capacity is None:
-        horizon = trained.family.horizon
-        capacity = max(10 * horizon, trained.protocol.capacity(horizon))
-    if capacity < 1:
-        raise NacreError(f"capacity is {capacity}; allowed: at least 1")
-    return LoadedAgent(trained, capacity, deterministic=deterministic, seed=seed)
+    return LoadedAgent(trained, trained.capacity(capacity), deterministic=deterministic, seed=seed)
 
 
 class _Acted(NamedTuple):

@@ -113,9 +113,12 @@ def locked_runs(folder: Path) -> Iterator[list[Path]]:
         NacreError: another process trains one of them, or the folder holds no run, or not all yet.
     """
     with contextlib.ExitStack() as locks:
-        runs = find_seeds(folder) or [folder]
+        seeds = find_seeds(folder)
+        runs = seeds or [folder]
         for run in runs:
             _check_is_run(run)
+        if seeds:
+            locks.enter_context(lock(folder)).sign()
         for run in runs:
             held = locks.enter_context(lock(run))
             _check_is_run(run)
@@ -201,6 +204,15 @@ def read_stamp(run: Path, experiment: Experiment, split: TaskSplit) -> str | Non
     """
     name = _read(run, may_be_unfinished=True).get("run")
     return None if name is None else stamp_of(name, experiment, split)
+
+
+def read_name(run: Path) -> str | None:
+    """The name of a run, which no other has; None: an earlier version made it, and it has none.
+
+    Raises:
+        NacreError: as :func:`read_run`.
+    """
+    return _read(run).get("run")
 
 
 def read_versions(run: Path) -> dict[str, str | None]:
