@@ -229,7 +229,7 @@ class Watched(Simulator):
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    monkeypatch.setattr("nacre.runtime.Simulator", Watched)
+    monkeypatch.setattr(SimulatorPool.__init__, "__defaults__", (Watched,))
     monkeypatch.setattr(Watched, "made", [])
     return Watched.made
 
