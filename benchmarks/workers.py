@@ -149,7 +149,7 @@ def broadcast(crew: Workers, params: Any, rounds: int) -> dict[str, float]:
 
 
 def measure(names: Sequence[str], numbers: Sequence[int], arguments: argparse.Namespace) -> dict[str, Any]:
-    console = Console()
+    console = Console(width=140)
     worlds: dict[str, Any] = {}
     slow: dict[str, Any] = {}
     with prepare_jax("cpu"), connected():
@@ -209,7 +209,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also store the figures as JSON")
     arguments = parser.parse_args()
     result = measure(arguments.experiments, arguments.workers, arguments)
-    show(result, arguments.workers, Console())
+    show(result, arguments.workers, Console(width=140))
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(result, indent=1) + "\n")

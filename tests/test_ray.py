@@ -24,8 +24,9 @@ from test_parts import HORIZON, assert_same, counting
 from test_seeds import assert_same as assert_same_run
 
 import nacre
+from nacre import training
 from nacre.collect import play_together
-from nacre.experiments import make_experiment
+from nacre.experiments import Experiment, family_of, make_experiment
 from nacre.interfaces import Play, Played
 from nacre.journal import read_segments
 from nacre.ray_cluster import Cluster, connected
@@ -53,16 +54,33 @@ def ray() -> Iterator[Cluster]:
 
 # The same numbers
 
+SIZES = {"pearl": PEARL, "cemrl": CEMRL | {"encoder_steps": 4}}
 
-@pytest.mark.parametrize(
-    ("algorithm", "sizes"), [("pearl", PEARL), ("cemrl", CEMRL | {"encoder_steps": 4})], ids=["pearl", "cemrl"]
-)
-def test_runs_are_the_same(algorithm: str, sizes: dict[str, Any], tmp_path: Path) -> None:
-    """With 0, 1 and 3 workers, and with tasks that terminate, and change inside an episode."""
+
+def changing(algorithm: str) -> Experiment:
+    """Its tasks terminate, and change inside an episode."""
     shift = Shift("time", 3, 3, probability=0.8)
-    experiment = make_experiment(f"{algorithm}/fenced-point", **sizes, shift=shift)
+    return make_experiment(f"{algorithm}/fenced-point", **SIZES[algorithm], shift=shift)
+
+
+@pytest.fixture(scope="module")
+def crews() -> Iterator[dict[int, Workers]]:
+    """Workers by their number, for both algorithms, as it takes them seconds to begin."""
+    with contextlib.ExitStack() as stack:
+        family = family_of(changing("pearl"))
+        found = {number: stack.enter_context(hired(family, 1, WorkerOptions(number))) for number in (1, 3)}
+        yield {number: workers for number, workers in found.items() if workers is not None}
+
+
+@pytest.mark.parametrize("algorithm", SIZES)
+def test_runs_are_the_same(
+    algorithm: str, crews: dict[int, Workers], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 0, 1 and 3 workers."""
+    experiment = changing(algorithm)
     alone = nacre.train(experiment, tmp_path / "alone")
-    for number in (1, 3):
+    monkeypatch.setattr(training, "hired", lambda family, threads, o: contextlib.nullcontext(crews[o.workers]))
+    for number in crews:
         assert_same_run(nacre.train(experiment, tmp_path / str(number), workers=number), alone)
     visits = [visit for segment in read_segments(alone / "replay", 2) for visit in segment]
     episodes = [episode for visit in visits for episode in visit.episodes]
@@ -129,21 +147,23 @@ def play_until(workers: Workers, is_enough: Callable[[], bool]) -> None:
         assert time.monotonic() < until
 
 
-@pytest.mark.parametrize(("number", "times"), [(signal.SIGKILL, 3), (signal.SIGSTOP, 1)])
-def test_workers_are_killed_and_frozen(number: signal.Signals, times: int) -> None:
+def test_workers_are_killed_and_frozen() -> None:
     said: list[str] = []
     with hired(SlowClock(HORIZON), None, WorkerOptions(2)) as workers:
         assert workers is not None
         workers.say = said.append
         play_until(workers, lambda: all(seat.place is not None for seat in workers._seats))
-        workers.timeout = 5.0
-        with disturbed(workers, times, number) as struck:
-            play_until(workers, lambda: len(struck) == times)
+        with disturbed(workers, 2, signal.SIGKILL) as killed:
+            play_until(workers, lambda: len(killed) == 2)
+        play_until(workers, lambda: any(seat.place is not None for seat in workers._seats))
+        workers.timeout = 8.0
+        with disturbed(workers, 1, signal.SIGSTOP) as frozen:
+            play_until(workers, lambda: len(frozen) == 1)
         play_until(workers, lambda: True)
-    assert len(said) == times
-    assert all(any(f"(process {process} on " in line for line in said) for process in struck)
-    assert all(line.endswith("what it played is played again") for line in said)
-    assert not [process for process in struck if is_alive(process)]
+    for process in [*killed, *frozen]:
+        (line,) = [line for line in said if f"(process {process} on " in line]
+        assert line.endswith("what it played is played again")
+        assert not is_alive(process)
 
 
 def is_alive(process: int) -> bool:
