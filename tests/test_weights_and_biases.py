@@ -106,6 +106,7 @@ def test_offline(run_copy: Path, tmp_path: Path) -> None:
     config = {item.key: json.loads(item.value_json) for item in begun.config.update}
     assert (begun.run_id, begun.project, begun.display_name) == (name, "nacre", "pearl/point-robot, seed 0")
     assert begun.run_group == "pearl/point-robot"
+    config.pop("_wandb", None)  # its own
     assert config == to_json(read_run(run_copy)[0])
 
     nacre("evaluate", str(run_copy), "--video", "--tasks", "0.5,0.5", "--trials", "1", "--episodes", "3")
