@@ -7,3 +7,4 @@ import pytest
 NEEDS_METAWORLD = pytest.mark.skipif(
     importlib.util.find_spec("metaworld") is None, reason="the extra metaworld is not installed"
 )
+NEEDS_RAY = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra cluster is not installed")

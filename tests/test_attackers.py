@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from attackers import INPUTS, random_configurations, small
 from killers import COMMANDS, Storm, serve
+from probes import load_script
 
 from nacre.experiments import named_experiments
 
@@ -41,3 +42,7 @@ def test_killed_again_and_again(storm: Storm, command: str) -> None:
     outcome = storm.attack(command, np.random.default_rng(2), command.replace(" ", ""), most=3)
     assert outcome.failure is None
     assert outcome.kills
+
+
+def test_the_page_has_the_figures_of_the_results() -> None:
+    assert load_script("benchmarks/reliability/table.py").main(["--check"]) == 0

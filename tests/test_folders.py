@@ -302,6 +302,17 @@ def test_unfinished_folders_are_no_runs(tmp_path: Path) -> None:
         read_run(parent / "seed-6")
 
 
+def test_the_folder_of_several_seeds_is_locked_with_them(tmp_path: Path) -> None:
+    """And no signature of a process that was killed stays in it."""
+    parent = make(tmp_path / "seeds", several=True)
+    (parent / SIGNATURE).write_text(f"{os.getpid()} {platform.node()}\n")
+    with locked_runs(parent):
+        assert (parent / SIGNATURE).exists()
+        with pytest.raises(NacreError, match=f"^{parent} is being trained by another process"), locked_runs(parent):
+            pass
+    assert not (parent / SIGNATURE).exists()
+
+
 # Folders that are moved or removed under their writer
 
 

@@ -88,18 +88,18 @@ def _number(number: int) -> str:
     return f"{number:,}".replace(",", " ")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] = ()) -> int:
     text = PAGE.read_text(encoding="utf-8")
     before, begun, rest = text.partition(BEGIN)
     _, ended, after = rest.partition(END)
     if not (begun and ended):
         raise SystemExit(f"{PAGE} has no place for the tables: the lines {BEGIN} and {END}")
     wanted = f"{before}{BEGIN}\n{tables()}\n{END}{after}"
-    if "--check" in sys.argv[1:]:
+    if "--check" in arguments:
         return int(wanted != text)
     PAGE.write_text(wanted, encoding="utf-8")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -30,6 +30,7 @@ from nacre.experiments.experiment import FamilyOptions, option_words
 from nacre.extensions import command, import_modules, load_plugins
 from nacre.files import cannot, parse_json, read_text
 from nacre.tasks.shifts import Shift, parse_shift
+from nacre.worker_options import NO_WORKERS, WorkerOptions
 
 if TYPE_CHECKING:
     from nacre.estimate import Estimate
@@ -45,12 +46,16 @@ ShiftFlag = Annotated[str | None, arg(metavar=SHIFT_SYNTAX, help_behavior_hint="
 
 @dataclass(frozen=True)
 class List:
-    """Show the named experiments and the task families."""
+    """Show the named experiments and the task families, all of them or those with all WORDs in their names."""
+
+    words: Annotated[Positional[tuple[str, ...]], arg(metavar="WORD...", help_behavior_hint="(default: all)")] = ()
+    """Algorithms, task families, or parts of their names, such as: cheetah vel."""
 
     def __call__(self) -> None:
         from nacre.listing import listing
 
-        print(*listing(shutil.get_terminal_size().columns if sys.stdout.isatty() else None), sep="\n")
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print(*listing(width, self.words), sep="\n")
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,9 @@ class Train:
 
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Only check the configuration, and print how many steps it has and how much memory it needs."""
+    quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print nothing but warnings and errors."""
+    options: WorkerOptions = NO_WORKERS
 
     def __call__(self) -> None:
         from nacre.training import plan, train
@@ -86,9 +94,11 @@ class Train:
         if self.dry_run:
             _print_plan(self.experiment, self.seeds or 1, plan(self.experiment, self.seeds))
             return
+        workers = dataclasses.asdict(self.options)
         with _boards(self.wandb) as boards:
-            run = train(self.experiment, self.out, seeds=self.seeds, on_iteration=boards)
-        _say_how_to_go_on(run)
+            run = train(self.experiment, self.out, seeds=self.seeds, on_iteration=boards, quiet=self.quiet, **workers)
+        if not self.quiet:
+            _say_how_to_go_on(run)
 
 
 @dataclass(frozen=True)
@@ -99,15 +109,20 @@ class Resume:
     """The run folder, or the folder in which several seeds are."""
     iterations: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: as the run says)")] = None
     """A new total number of iterations."""
+    quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print nothing but warnings and errors."""
+    options: WorkerOptions = NO_WORKERS
     wandb: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Send metrics and learning curve to Weights & Biases, project $WANDB_PROJECT or nacre; needs the extra wandb."""
 
     def __call__(self) -> None:
         from nacre.training import resume
 
+        workers = dataclasses.asdict(self.options)
         with _boards(self.wandb) as boards:
-            run = resume(self.run, self.iterations, on_iteration=boards)
-        _say_how_to_go_on(run)
+            run = resume(self.run, self.iterations, on_iteration=boards, quiet=self.quiet, **workers)
+        if not self.quiet:
+            _say_how_to_go_on(run)
 
 
 @dataclass(frozen=True)
@@ -186,6 +201,9 @@ class Evaluate:
     """Also draw the first trial of each task, all its episodes, into an MP4 file."""
     out: Annotated[Path | None, arg(metavar="FILE.json", help_behavior_hint="(default: a new file in RUN)")] = None
     """The file of the result. What was there is replaced."""
+    quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print nothing but warnings and errors."""
+    options: WorkerOptions = NO_WORKERS
     wandb: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Send returns and videos to Weights & Biases, project $WANDB_PROJECT or nacre; needs the extra wandb."""
 
@@ -200,6 +218,8 @@ class Evaluate:
         trained = read_trained(self.run, self.checkpoint)
 
         def show(evaluation: Evaluation) -> None:
+            if self.quiet:
+                return
             _print_evaluation(evaluation, trained.family.task_parameters)
             if self.tasks == "test":
                 _print_gap(evaluation, dataclasses.replace(trained.experiment, shift=evaluation.shift))
@@ -224,11 +244,14 @@ class Evaluate:
             video=self.video,
             out=self.out,
             shift=self.shift,
+            options=self.options,
             show=show,
+            quiet=self.quiet,
         )
-        _say("Not written" if path is None else f"Written to {path}")
-        if self.video and path is not None:
-            _say(f"Videos of the first trial of each task: {path.with_suffix('')}{os.sep}")
+        if not self.quiet:
+            _say("Not written" if path is None else f"Written to {path}")
+            if self.video and path is not None:
+                _say(f"Videos of the first trial of each task: {path.with_suffix('')}{os.sep}")
         if self.wandb and path is not None:
             from nacre.weights_and_biases import send_evaluation
 
@@ -252,6 +275,8 @@ class Report:
     """Which checkpoint of each run plays the trials, as in nacre evaluate."""
     shift: ShiftFlag = None
     """How the task of a trial changes inside an episode, as in nacre evaluate."""
+    tensorboard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Also write the figures, and the first of the videos that there are, for TensorBoard into each RUN."""
     wandb: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Send the page to Weights & Biases, to the first RUN there; needs the extra wandb."""
 
@@ -262,7 +287,9 @@ class Report:
             from nacre.weights_and_biases import ready
 
             ready()
-        page = write_report(self.runs, self.out, checkpoint=self.checkpoint, shift=self.shift, say=_say)
+        page = write_report(
+            self.runs, self.out, checkpoint=self.checkpoint, shift=self.shift, tensorboard=self.tensorboard, say=_say
+        )
         _say(f"Written to {page}")
         if self.wandb:
             from nacre.run_folder import runs_in
@@ -285,8 +312,14 @@ class Compare:
 
     def __call__(self) -> None:
         from nacre.report import parse_groups, write_comparison
+        from nacre.report.comparison import only_group
 
-        _say(f"Written to {write_comparison(parse_groups(self.groups), self.out)}")
+        groups = parse_groups(self.groups)
+        page = write_comparison(groups, self.out)
+        if len(groups) == 1:
+            [(name, runs)] = groups.items()
+            _say(only_group(name, len(runs)))
+        _say(f"Written to {page}")
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,6 @@ LONGEST_FOLDER = 40
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is reported to anyone
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # whoever asks for no GPU hides it by himself, and Ray warns of nothing
-    "RAY_DEDUP_LOGS": "0",
     "RAY_worker_niceness": "0",  # with Ray's own, 15, whatever else runs on a machine comes first
 }
 """What Ray reads when it is imported or started, unless the user has set it."""
@@ -139,7 +138,10 @@ def _join(ray: Any, address: str) -> Cluster:
         _initialise(ray, address=address)
     except Exception as error:
         _stop(cluster)
-        raise NacreError(f"cannot join the Ray cluster at {address}: {_first_line(error)}") from error
+        raise NacreError(
+            f"cannot join the Ray cluster at {address}: {_first_line(error)}; all machines need the same version of Ray, "
+            "and the same RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH"
+        ) from error
     except BaseException:
         _stop(cluster)
         raise
