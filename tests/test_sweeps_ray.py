@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import os
 import signal
 import threading
@@ -13,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from extras import NEEDS_RAY
 from test_sweeps import rows, runs_of, wait_until, write_spec
 
 from nacre import cli
 from nacre.errors import NacreError
 from nacre.sweeps.cluster import Cluster, on_cluster
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra cluster is not installed")
+pytestmark = NEEDS_RAY
 
 HERE = Path(__file__).parent
 
