@@ -139,8 +139,8 @@ def _join(ray: Any, address: str) -> Cluster:
     except Exception as error:
         _stop(cluster)
         raise NacreError(
-            f"cannot join the Ray cluster at {address}: {_first_line(error)}; all machines need the same version of Ray, "
-            "and the same RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH"
+            f"cannot join the Ray cluster at {address}: {_first_line(error)}; all machines need the same version of "
+            "Ray, and the same RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH"
         ) from error
     except BaseException:
         _stop(cluster)
