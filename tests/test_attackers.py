@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from attackers import INPUTS, random_configurations, small
-from killers import COMMANDS, Storm, serve
+from killers import Storm, serve
 from probes import load_script
 
 from nacre.experiments import named_experiments
@@ -16,9 +16,9 @@ from nacre.experiments import named_experiments
 
 @pytest.mark.parametrize("name", sorted(named_experiments()))
 def test_random_configurations(name: str) -> None:
-    outcomes = random_configurations(small(name), np.random.default_rng(0), 10)
+    outcomes = random_configurations(small(name), np.random.default_rng(0), 3)
     assert not outcomes["FAILED"]
-    assert outcomes["refused"] > 2
+    assert outcomes["refused"]
 
 
 @pytest.mark.parametrize(("kind", "n"), [(kind, 40 if kind == "files of a run" else 15) for kind in INPUTS])
@@ -28,18 +28,22 @@ def test_hostile_input(kind: str, n: int, tiny_run: Path) -> None:
     assert outcomes["refused"] > n / 3
 
 
+KILLED = ("train", "evaluate")
+
+
 @pytest.fixture(scope="module")
 def storm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storm]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")  # what is compiled runs for milliseconds
         serve()
-        yield Storm(small("oracle/point-robot-quick"), tmp_path_factory.mktemp("storm") / "oracle")
+        folder = tmp_path_factory.mktemp("storm") / "oracle"
+        yield Storm(small("oracle/point-robot-quick"), folder, commands=KILLED)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", KILLED)
 def test_killed_again_and_again(storm: Storm, command: str) -> None:
     """Until it is done, and then all is as it is without kills."""
-    outcome = storm.attack(command, np.random.default_rng(2), command.replace(" ", ""), most=3)
+    outcome = storm.attack(command, np.random.default_rng(2), command.replace(" ", ""), most=2)
     assert outcome.failure is None
     assert outcome.kills
 

@@ -229,7 +229,7 @@ class Watched(Simulator):
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    monkeypatch.setattr("nacre.runtime.Simulator", Watched)
+    monkeypatch.setattr("nacre.training.SimulatorPool", functools.partial(SimulatorPool, make=Watched))
     monkeypatch.setattr(Watched, "made", [])
     return Watched.made
 
@@ -250,7 +250,7 @@ def test_a_run_in_processes_and_in_turns_is_the_same(tmp_path: Path, made: list[
 
 
 def test_simulators_that_are_not_used_are_closed(made: list[int]) -> None:
-    pool = SimulatorPool(make_walks(), 1)
+    pool = SimulatorPool(make_walks(), 1, make=Watched)
     pool(50)
     pool(2)
     pool.close_unused()

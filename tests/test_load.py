@@ -108,7 +108,7 @@ agent.begin_trial()
 assert agent.act([0.0, 0.1, 0.2, 0.3]).shape == (3,)
 agent.observe([0.0, 0.1, 0.2, 0.3], 1.0, False, True)
 print(agent.family, agent)
-nacre.load({str(untrained_run(tmp_path / "cheetah", "pearl/cheetah-vel"))!r}).begin_trial()
+nacre.load({str(untrained_run(tmp_path / "cheetah", "pearl/cheetah-vel"))!r})
 for function in (nacre.evaluate, nacre.resume, lambda run: agent.family.make_world(1, 1)):
     try:
         function({str(run)!r})

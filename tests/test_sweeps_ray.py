@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import importlib
 import os
 import signal
 import threading
@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from extras import NEEDS_RAY
 from test_sweeps import rows, runs_of, wait_until, write_spec
 
 from nacre import cli
 from nacre.errors import NacreError
 from nacre.sweeps.cluster import Cluster, on_cluster
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra cluster is not installed")
+pytestmark = NEEDS_RAY
 
 HERE = Path(__file__).parent
 
@@ -107,3 +108,39 @@ def test_a_cluster_without_room(ray: Any) -> None:
         assert cluster.room() == 3
     with contextlib.closing(Cluster(ray, "it", 1, 1e9, None, False)) as cluster:
         assert cluster.room() == 2
+
+
+@pytest.mark.usefixtures("own_registrations")
+def test_a_node_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    """Two nodes beside a head, each a raylet of its own on this machine. One is stopped: its run goes on in
+    the other one when that has room."""
+    from nacre.ray_cluster import import_ray
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    monkeypatch.syspath_prepend(HERE)
+    monkeypatch.chdir(HERE)
+    import_ray()
+    head = {"num_cpus": 0, "include_dashboard": False}
+    cluster = importlib.import_module("ray.cluster_utils").Cluster(initialize_head=True, head_node_args=head)
+    out = tmp_path / "out"
+    try:
+        nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+
+        def lose() -> None:
+            wait_until(lambda: sum(rows(run) > 1 for run in runs_of(out)) == 2, seconds=200)
+            cluster.remove_node(nodes[0], allow_graceful=False)
+
+        loser = threading.Thread(target=lose)
+        loser.start()
+        path = write_spec(tmp_path, iterations=300)
+        flags = ["--out", str(out), "--ray-address", cluster.address]
+        cli.main(["--import", "random_learner", "sweep", str(path), *flags])
+        loser.join()
+    finally:
+        cluster.shutdown()
+    output = capfd.readouterr().out
+    assert "its Ray worker or node was lost (" in output
+    assert "2 finished" in output
+    assert [rows(run) for run in runs_of(out)] == [300, 300]
+    assert not jobs()

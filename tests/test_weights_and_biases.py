@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
@@ -13,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from extras import NEEDS_WANDB
 
 from nacre import cli
 from nacre.experiments import to_json
 from nacre.logs import read_progress_csv, tensorboard_tag
 from nacre.run_folder import read_name, read_run
-
-NEEDS_WANDB = pytest.mark.skipif(importlib.util.find_spec("wandb") is None, reason="the extra wandb is not installed")
 
 
 @pytest.mark.parametrize(
@@ -106,6 +104,7 @@ def test_offline(run_copy: Path, tmp_path: Path) -> None:
     config = {item.key: json.loads(item.value_json) for item in begun.config.update}
     assert (begun.run_id, begun.project, begun.display_name) == (name, "nacre", "pearl/point-robot, seed 0")
     assert begun.run_group == "pearl/point-robot"
+    config.pop("_wandb", None)  # its own
     assert config == to_json(read_run(run_copy)[0])
 
     nacre("evaluate", str(run_copy), "--video", "--tasks", "0.5,0.5", "--trials", "1", "--episodes", "3")
@@ -120,6 +119,6 @@ def test_offline(run_copy: Path, tmp_path: Path) -> None:
     nacre("report", str(run_copy))
     page = history(run_copy)[-1]["report"]
     assert page["_type"] == "html-file"
-    (sent,) = run_copy.glob(f"wandb/*/files/{page['path']}")
+    (sent,) = run_copy.glob(f"wandb/offline-run-*/files/{page['path']}")
     assert sent.read_text() == (run_copy / "report.html").read_text()
     assert len(list(run_copy.glob(f"wandb/offline-run-*-{name}"))) == 3  # one name, so that all go to one board

@@ -199,7 +199,7 @@ class Attack:
             target.figures["killed"] += outcome.kills
 
     def _batch(self, what: str, target: Target, number: int, generator: np.random.Generator, cpu: int) -> None:
-        kind = what if what == CONFIGURATIONS else list(INPUTS)[number % len(INPUTS)]
+        kind = what if what == CONFIGURATIONS else list(INPUTS)[generator.integers(len(INPUTS))]
         subject = target.experiment if what == CONFIGURATIONS else self._storm(target, cpu).run
         log = self.folder / f"batch-{number}.log"
         end = call(_batch, (kind, subject, [self.options.seed, number], BATCH), log, LIMIT, cpu)

@@ -48,7 +48,11 @@ def _attack_lines(attacks: Sequence[dict[str, Any]]) -> Iterator[str]:
     yield "|---|---:|---|"
     for what, counts in sorted(figures.items(), key=lambda item: ("kills" not in item[1], item[0])):
         is_command = "kills" in counts
-        often = f"{_number(counts['kills'])} kills" if is_command else _number(sum(counts.values()))
+        often = (
+            f"{_number(counts['kills'])} kill{'s' * (counts['kills'] != 1)}"
+            if is_command
+            else _number(sum(counts.values()))
+        )
         ended = ", ".join(f"{_number(counts[end])} {words}" for end, words in ENDS.items() if counts[end])
         yield f"| {f'`{what}`' if is_command else what} | {often} | {ended} |"
     kills = sum(counts["kills"] for counts in figures.values())
