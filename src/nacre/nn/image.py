@@ -1,0 +1,219 @@
+"""From pictures to features and back: five convolutions, and their mirror image (SLAC; spec meld 1.2, 1.3).
+
+Pictures of one camera are square. Those of two cameras stand one above the other, and all kernels are then twice as
+high. Every convolution is a matrix product of patches: on a CPU that is faster to differentiate than XLA's own
+convolutions, and its precision is that of :func:`nacre.nn.mlp.matmul`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float32, UInt8
+
+from nacre.nn.mlp import Precision, leaky_relu, matmul
+from nacre.types import Key
+
+HALVINGS = 4
+"""Convolutions that halve height and width."""
+SMALLEST_UNIT = 2**HALVINGS
+"""Heights and widths of pictures are multiples of it."""
+STRIDE = 2
+FIRST_SIZE, SIZE = 5, 3
+"""Of the kernels, in pixels: of those that see or make pictures, and of the others."""
+
+
+def cameras_of(shape: tuple[int, ...]) -> int | None:
+    """How many cameras a picture (height, width, 3) is of: 1 or 2; None: it cannot be encoded."""
+    height, width = shape[0], shape[1]
+    if width % SMALLEST_UNIT or height not in (width, 2 * width):
+        return None
+    return height // width
+
+
+class HalvingConvolution(eqx.Module):
+    """A convolution with stride 2, padded so that heights and widths are halved: as TensorFlow's "SAME", with the odd
+    pixel at the end."""
+
+    weight: Float32[Array, "patch filters"]
+    bias: Float32[Array, " filters"]
+    size: tuple[int, int] = eqx.field(static=True)
+    precision: Precision = eqx.field(static=True)
+
+    def __init__(self, channels: int, filters: int, size: tuple[int, int], *, key: Key, precision: Precision):
+        """`size` is the kernel's height and width."""
+        self.weight = _glorot(key, channels, filters, size).reshape(-1, filters)
+        self.bias = jnp.zeros(filters)
+        self.size, self.precision = size, precision
+
+    def __call__(self, pictures: Float32[Array, "n height width channels"]) -> Float32[Array, "n rows columns filters"]:
+        lengths = pictures.shape[1:3]
+        padding = [same_padding(length, size) for length, size in zip(lengths, self.size, strict=True)]
+        padded = jnp.pad(pictures, ((0, 0), *padding, (0, 0)))
+        rows, columns = (-(-length // STRIDE) for length in lengths)
+        taps = itertools.product(*map(range, self.size))
+        patches = jnp.concatenate(
+            [
+                padded[:, top : top + STRIDE * rows : STRIDE, left : left + STRIDE * columns : STRIDE]
+                for top, left in taps
+            ],
+            axis=-1,
+        )
+        outputs = matmul(patches.reshape(-1, patches.shape[-1]), self.weight, self.precision) + self.bias[None]
+        return outputs.reshape(*patches.shape[:3], -1)
+
+
+class DoublingConvolution(eqx.Module):
+    """The transpose of a :class:`HalvingConvolution`: heights and widths are doubled."""
+
+    weight: Float32[Array, "channels patch"]
+    """The last axis has a filter's rows, columns and output channels, in this order."""
+    bias: Float32[Array, " filters"]
+    size: tuple[int, int] = eqx.field(static=True)
+    precision: Precision = eqx.field(static=True)
+
+    def __init__(self, channels: int, filters: int, size: tuple[int, int], *, key: Key, precision: Precision):
+        """`size` is the kernel's height and width."""
+        weight = _glorot(key, filters, channels, size)  # (height, width, filters, channels)
+        self.weight = weight.reshape(-1, channels).T
+        self.bias = jnp.zeros(filters)
+        self.size, self.precision = size, precision
+
+    def __call__(self, pictures: Float32[Array, "n rows columns channels"]) -> Float32[Array, "n height width filters"]:
+        n, rows, columns, channels = pictures.shape
+        products = matmul(pictures.reshape(-1, channels), self.weight, self.precision)
+        products = products.reshape(n, rows, columns, *self.size, -1)
+        # Outputs at even places and at odd ones come from different taps: each is a sum of shifted products.
+        phases = [
+            [self._phase(products, vertical, horizontal) for horizontal in range(STRIDE)] for vertical in range(STRIDE)
+        ]
+        apart = jnp.stack([jnp.stack(row, axis=3) for row in phases], axis=2)  # (n, rows', 2, columns', 2, filters)
+        whole = apart.reshape(n, apart.shape[1] * STRIDE, apart.shape[3] * STRIDE, -1)
+        top, left = (
+            same_padding(STRIDE * length, size)[0] for length, size in zip((rows, columns), self.size, strict=True)
+        )
+        cut = whole[:, top : top + STRIDE * rows, left : left + STRIDE * columns]
+        return cut + self.bias[None, None, None]
+
+    def _phase(self, products: Array, vertical: int, horizontal: int) -> Array:
+        """Output `STRIDE * j + vertical` is the sum over m of the product of input j − m with tap `STRIDE * m +
+        vertical`; and so along the width."""
+        height, width = self.size
+        deepest = [-(-size // STRIDE) - 1 for size in self.size]
+        shifted = [
+            jnp.pad(
+                products[:, :, :, STRIDE * down + vertical, STRIDE * right + horizontal],
+                ((0, 0), (down, deepest[0] - down), (right, deepest[1] - right), (0, 0)),
+            )
+            for down in range(-(-(height - vertical) // STRIDE))
+            for right in range(-(-(width - horizontal) // STRIDE))
+        ]
+        return sum(shifted[1:], shifted[0])
+
+
+class ImageEncoder(eqx.Module):
+    """Five convolutions with leaky ReLU after each, the last of which leaves one position: 8 `depth` features."""
+
+    convolutions: tuple[HalvingConvolution, ...]
+    weight: Float32[Array, "patch features"]
+    bias: Float32[Array, " features"]
+    precision: Precision = eqx.field(static=True)
+
+    def __init__(self, shape: tuple[int, int, int], depth: int, *, key: Key, precision: Precision):
+        """A fresh encoder; weights start as Glorot and Bengio 2010 have it, biases at 0.
+
+        Args:
+            shape: Of a picture; see :func:`cameras_of`.
+            depth: Filters of the first convolution. The others have 2, 4, 8 and 8 times as many.
+            key: Draws the weights.
+            precision: Of the products of all convolutions but the first.
+        """
+        tall = _checked_cameras(shape)
+        *keys, last_key = jax.random.split(key, HALVINGS + 1)
+        channels, filters = (shape[2], depth, 2 * depth, 4 * depth), (depth, 2 * depth, 4 * depth, 8 * depth)
+        sizes = (FIRST_SIZE, SIZE, SIZE, SIZE)
+        precisions: tuple[Precision, ...] = ("float32", precision, precision, precision)
+        self.convolutions = tuple(
+            HalvingConvolution(into, out, (tall * size, size), key=layer_key, precision=each)
+            for into, out, size, layer_key, each in zip(channels, filters, sizes, keys, precisions, strict=True)
+        )
+        rows, columns = _smallest(shape)
+        self.weight = _glorot(last_key, 8 * depth, 8 * depth, (rows, columns)).reshape(-1, 8 * depth)
+        self.bias = jnp.zeros(8 * depth)
+        self.precision = precision
+
+    def __call__(self, pictures: UInt8[Array, "n height width 3"]) -> Float32[Array, "n features"]:
+        hidden = scaled(pictures)
+        for convolution in self.convolutions:
+            hidden = leaky_relu(convolution(hidden))
+        return leaky_relu(matmul(hidden.reshape(len(hidden), -1), self.weight, self.precision) + self.bias[None])
+
+
+class ImageDecoder(eqx.Module):
+    """The mirror image of :class:`ImageEncoder`: five transposed convolutions with leaky ReLU between them."""
+
+    weight: Float32[Array, "latent patch"]
+    bias: Float32[Array, " features"]
+    convolutions: tuple[DoublingConvolution, ...]
+    smallest: tuple[int, int] = eqx.field(static=True)
+    precision: Precision = eqx.field(static=True)
+
+    def __init__(self, latent_size: int, shape: tuple[int, int, int], depth: int, *, key: Key, precision: Precision):
+        """Arguments are those of :class:`ImageEncoder`; `latent_size` is the width of a row that is decoded."""
+        tall = _checked_cameras(shape)
+        first_key, *keys = jax.random.split(key, HALVINGS + 1)
+        self.smallest, self.precision = _smallest(shape), precision
+        self.weight = _glorot(first_key, 8 * depth, latent_size, self.smallest).reshape(-1, latent_size).T
+        self.bias = jnp.zeros(8 * depth)
+        channels, filters = (8 * depth, 4 * depth, 2 * depth, depth), (4 * depth, 2 * depth, depth, shape[2])
+        sizes = (SIZE, SIZE, SIZE, FIRST_SIZE)
+        precisions: tuple[Precision, ...] = (precision, precision, precision, "float32")
+        self.convolutions = tuple(
+            DoublingConvolution(into, out, (tall * size, size), key=layer_key, precision=each)
+            for into, out, size, layer_key, each in zip(channels, filters, sizes, keys, precisions, strict=True)
+        )
+
+    def __call__(self, latents: Float32[Array, "n latent"]) -> Float32[Array, "n height width 3"]:
+        """Pictures; values that a picture can have are within 0 and 1."""
+        products = matmul(latents, self.weight, self.precision).reshape(len(latents), *self.smallest, -1)
+        hidden = leaky_relu(products + self.bias[None, None, None])
+        for convolution in self.convolutions[:-1]:
+            hidden = leaky_relu(convolution(hidden))
+        return self.convolutions[-1](hidden)
+
+
+def scaled(pictures: UInt8[Array, "*n height width 3"]) -> Float32[Array, "*n height width 3"]:
+    """Within 0 and 1."""
+    return pictures.astype(jnp.float32) / 255
+
+
+def same_padding(length: int, size: int) -> tuple[int, int]:
+    """Pixels to add before and after, so that kernels of `size` with stride 2 fit in ⌈length / 2⌉ times."""
+    total = max((-(-length // STRIDE) - 1) * STRIDE + size - length, 0)
+    return total // 2, total - total // 2
+
+
+def _smallest(shape: tuple[int, int, int]) -> tuple[int, int]:
+    """Height and width after all halvings."""
+    return shape[0] // SMALLEST_UNIT, shape[1] // SMALLEST_UNIT
+
+
+def _checked_cameras(shape: tuple[int, int, int]) -> int:
+    cameras = cameras_of(shape)
+    if cameras is None:
+        raise ValueError(
+            f"pictures of {shape[:2]} pixels; a width is a multiple of {SMALLEST_UNIT}, a height the same or twice"
+        )
+    return cameras
+
+
+def _glorot(
+    key: Key, channels: int, filters: int, size: tuple[int, int]
+) -> Float32[Array, "height width channels filters"]:
+    """Weights U(-b, b) with b = sqrt(6 / (fan in + fan out)), where a fan counts the positions of the kernel."""
+    bound = math.sqrt(6 / (math.prod(size) * (channels + filters)))
+    return jax.random.uniform(key, (*size, channels, filters), minval=-bound, maxval=bound)
