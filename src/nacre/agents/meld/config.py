@@ -219,7 +219,7 @@ class MeldConfig(AlgorithmConfig):
                 )
             if family.shift is not None:
                 raise NacreError(
-                    f"{what} with the shift '{family.shift}': {off}, as an episode would need the rewards of several tasks"
+                    f"{what} with the shift '{family.shift}': {off}, as an episode would need rewards of several tasks"
                 )
 
 

@@ -1,8 +1,8 @@
 """MELD's learner (spec meld 2.5 to 2.7).
 
 repeat:                                                              phases
-    [first iteration] random trials in every train task              initial collection
     [first iteration] episodes of an earlier run, if there is one    earlier run
+    [first iteration] random trials in every train task              initial collection
     [first iteration] repeat: draw trials, step the latent model     model
     for each round:
         one trial in one train task                                  collect
@@ -66,8 +66,8 @@ class MeldLearner(Learner):
     def phases(self, iteration: int) -> tuple[Phase, ...]:
         config = self.config
         first = (
+            *((Phase(EARLIER),) if config.offline_run is not None else ()),  # first, as it may not fit
             Phase(INITIAL),
-            *((Phase(EARLIER),) if config.offline_run is not None else ()),
             *_steps(MODEL, config.initial_model_steps),
         )
         with_model = config.rounds_with_model(iteration)
@@ -118,8 +118,7 @@ class MeldLearner(Learner):
         """
         config = self.config
         if phase == EARLIER:
-            earlier = find_earlier_run(config, self.sizes, tasks)
-            return [] if earlier is None else visits_of(earlier, family, tasks)
+            return visits_of(find_earlier_run(config, self.sizes, tasks), family, tasks)
         agent: Agent = self.agent(0)
         visited = np.random.default_rng(child(seed, 0)).integers(len(tasks), size=1)
         if phase == INITIAL:

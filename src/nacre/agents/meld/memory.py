@@ -214,15 +214,14 @@ class EarlierRun(NamedTuple):
     """At most so many are taken of each task."""
 
 
-def find_earlier_run(config: MeldConfig, sizes: Sizes, tasks: Float64[np.ndarray, "n parameters"]) -> EarlierRun | None:
-    """The run that `offline_run` names, if it fits. What it has collected is not read yet.
+def find_earlier_run(config: MeldConfig, sizes: Sizes, tasks: Float64[np.ndarray, "n parameters"]) -> EarlierRun:
+    """The run that `offline_run` names. What it has collected is not read yet.
 
     Raises:
         NacreError: it is no run, it sees other pictures or acts otherwise, its train tasks are other ones, or its
             episodes are shorter.
     """
-    if config.offline_run is None:
-        return None
+    assert config.offline_run is not None
     folder = Path(config.offline_run)
     experiment, split = read_run(folder)
     family = family_of(experiment)
@@ -298,13 +297,12 @@ def empty_memory(
 ) -> TrialMemory:
     """A memory with room for what so many iterations collect, and for the episodes of an earlier run."""
     config: MeldConfig = learner.config
-    earlier = find_earlier_run(config, learner.sizes, tasks)
     trial, visits = config.episodes * config.episode_steps, iterations * config.rounds
     transitions = config.environment_steps(len(tasks), iterations)
     fullest = config.initial_trials * trial + most_visits(visits, len(tasks)) * trial
     rows = len(tasks)
-    if earlier is not None:
-        taken = earlier.episodes * config.episode_steps
+    if config.offline_run is not None:
+        taken = config.offline_episodes * config.episode_steps
         transitions, fullest, rows = transitions + len(tasks) * taken, max(fullest, taken), 2 * rows
     replay = ReplayBuffer(
         rows,

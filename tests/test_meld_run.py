@@ -1,0 +1,364 @@
+"""MELD as a run: trained, stopped, resumed, loaded and mixed with an earlier one; what is refused; a model of a toy."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import shutil
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probes import stop_after
+
+import nacre
+from nacre import gradient_steps, journal
+from nacre.agents.meld.config import MeldConfig
+from nacre.agents.meld.learner import COLLECT, EARLIER, INITIAL, MODEL, POLICY, MeldLearner
+from nacre.agents.meld.losses import Frames, filtered
+from nacre.errors import Interrupted, NacreError
+from nacre.estimate import estimate
+from nacre.experiments import Experiment, family_of, make_experiment, named_experiments, options, validate
+from nacre.files import read_npz
+from nacre.interfaces import Phase
+from nacre.run_folder import REPLAY
+from nacre.tasks import make_family
+from nacre.tasks.family import Sizes
+from nacre.training import resume, train
+from nacre.types import Episode, Visit
+
+TINY: dict[str, Any] = {
+    "iterations": 2,
+    "train_tasks": 3,
+    "test_tasks": 2,
+    "family_options": options(size=16, horizon=4),
+    "base_depth": 1,
+    "first_latent_size": 3,
+    "second_latent_size": 2,
+    "reward_repeats": 2,
+    "episode_steps": 4,
+    "initial_trials": 2,
+    "initial_model_steps": 5,
+    "rounds": 2,
+    "model_steps": 2,
+    "policy_steps": 3,
+    "model_trials": 2,
+    "policy_trials": 2,
+    "policy_batch_size": 8,
+    "hidden_size": 4,
+    "update_chunk": 3,
+    "threads": 1,
+}
+
+
+def tiny(**changes: Any) -> Experiment:
+    return make_experiment("meld/point-robot-quick", **(TINY | changes))
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete run. To read only."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        return train(tiny(), tmp_path_factory.mktemp("meld") / "reference")
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
+def assert_same_end(one: Path, other: Path) -> None:
+    last = "checkpoints/iteration_000002.npz"
+    found, expected = read_npz(one / last), read_npz(other / last)
+    assert found.keys() == expected.keys()
+    for name in expected.keys() - {"manifest"}:  # it has the time
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    assert rows(one) == rows(other)
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with open(run / "progress.csv", newline="") as file:
+        return [
+            {name: value for name, value in row.items() if "time" not in name.lower()} for row in csv.DictReader(file)
+        ]
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_stopped_and_resumed(tmp_path: Path, reference: Path) -> None:
+    """A run that is stopped within its phases, again and again, ends as if it had not been."""
+    stopped, stops = tmp_path / "stopped", 0
+    for calls in (1, 2, 1, 3, 4, 50):
+        with stop_after(calls), contextlib.suppress(Interrupted):
+            train(tiny(), stopped) if not stopped.exists() else resume(stopped)
+            break
+        stops += 1
+    assert stops > 3
+    assert_same_end(stopped, reference)
+
+
+def test_columns(reference: Path) -> None:
+    """Return, success and score of each episode; and what the public code called it."""
+    last = rows(reference)[-1]
+    for name in ("AverageReturn", "AverageSuccess", "AverageScore"):
+        assert {f"{name}_test_episode_1", f"{name}_test_episode_2"} <= set(last)
+    assert float(last["AverageScore_test_episode_1"]) < 0
+    assert last["d_AverageScoreMetricEval_1"] == last["AverageScore_test_episode_2"]
+    assert last["c_AverageReturnEval_0"] == last["AverageReturn_test_episode_1"]
+    for theirs, ours in (
+        ("model_loss", "Model Loss"),
+        ("elbo", "ELBO"),
+        ("latent1_kl_divergence", "KL of z1"),
+        ("critic_loss", "QF Loss"),
+        ("reconst_reward_error", "Reward Error"),
+    ):
+        assert last[theirs] == last[ours]
+    assert float(last["Number of env steps total"]) == tiny().environment_steps == (3 * 2 + 2 * 2) * 8
+    assert float(last["Number of train steps total"]) == tiny().gradient_steps == 5 + 2 * 2 * 5
+
+
+def test_evaluated_with_scores(reference: Path) -> None:
+    """A score is minus the distance from the goal at the end of an episode."""
+    evaluation = nacre.evaluate(reference, trials=1)
+    assert evaluation.scores_by_episode is not None
+    assert evaluation.scores_by_episode.shape == (2, 2)
+    for row in evaluation.to_rows():
+        assert row["success"] == (row["score"] >= -0.2)
+    assert evaluation.to_json()["mean_score_by_episode"] == evaluation.scores_by_episode.mean(axis=0).tolist()
+
+
+def test_loaded(reference: Path) -> None:
+    """The belief changes when it acts, and goes on over an episode's end."""
+    agent = nacre.load(reference)
+    environment = gymnasium.make("nacre/PointRobotPixels-v0", size=16, horizon=4)
+    agent.begin_trial()
+    seen = []
+    for episode in range(2):
+        picture, _ = environment.reset(seed=episode)
+        for _ in range(4):
+            action = agent.act(picture)
+            assert action.shape == (2,)
+            picture, reward, terminated, truncated, _ = environment.step(action)
+            agent.observe(picture, reward, terminated, truncated)
+            seen.append(agent.belief.inferred.latent.copy())
+    environment.close()
+    assert agent.belief.begun
+    assert len({latent.tobytes() for latent in seen}) == len(seen)
+
+
+def test_phases() -> None:
+    learner = MeldLearner(MeldConfig(rounds=2, model_rounds=3, offline_run="x"), Sizes((64, 64, 3), 6, 50, 1))
+    each = Phase(COLLECT), Phase(MODEL, 40), Phase(POLICY, 40)
+    assert learner.phases(0) == (Phase(EARLIER), Phase(INITIAL), Phase(MODEL, 6000), *each, *each)
+    assert learner.phases(1) == (*each, Phase(COLLECT), Phase(POLICY, 40))
+    assert learner.phases(2) == (Phase(COLLECT), Phase(POLICY, 40)) * 2
+    assert learner.config.gradient_steps(3) == 6000 + 3 * 40 + 6 * 40
+    # Spec meld 2.6: 20 tasks, 20 trials of 50 steps in each; 5000 steps between two evaluations.
+    assert MeldConfig().environment_steps(20, 1) - MeldConfig().environment_steps(20, 0) == 5000
+    assert MeldConfig().environment_steps(20, 0) == 20_000
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_an_earlier_run_is_mixed_in(tmp_path: Path, reference: Path) -> None:
+    """Its episodes are cut, and get the rewards of this family; after the copy it is not needed any more, and nothing
+    that it was played with counts as played here."""
+    source = shutil.copytree(reference, tmp_path / "source")
+    changes = {"family_options": options(size=16, horizon=3), "episode_steps": 3, "offline_run": str(source)}
+    experiment = tiny(**changes, offline_episodes=5, relabelled_share=0.3)
+    whole, stopped = train(experiment, tmp_path / "whole"), tmp_path / "stopped"
+    with stop_after(3), pytest.raises(Interrupted):
+        train(experiment, stopped)
+    shutil.rmtree(source)
+    resume(stopped)
+    assert_same_end(stopped, whole)
+    assert float(rows(whole)[-1]["Number of env steps total"]) == (3 * 2 + 2 * 2) * 6
+
+    visits = journal.read_segment(whole / REPLAY, 0)
+    taken = [visit for visit in visits if visit.relabelled]
+    earlier = [visit for segment in (0, 1) for visit in journal.read_segment(reference / REPLAY, segment)]
+    for task in range(3):
+        wanted = [episode for visit in earlier if visit.task == task for episode in visit.episodes][-5:]
+        found = [visit.episodes[0] for visit in taken if visit.task == task]
+        assert len(found) == len(wanted) >= 4
+        for ours, theirs in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(ours.observations, theirs.observations[:4])
+            np.testing.assert_array_equal(ours.actions, theirs.actions[:3])
+            np.testing.assert_allclose(ours.rewards, theirs.rewards[:3], rtol=1e-6)
+            np.testing.assert_array_equal(ours.successes, theirs.successes[:3])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 7}, "other train tasks"),
+        ({"family_options": options(size=32, horizon=4)}, "observations are"),
+        ({"family_options": options(size=16, horizon=5), "episode_steps": 5}, "have 4 steps; allowed: at least 5"),
+    ],
+)
+def test_earlier_runs_that_do_not_fit(tmp_path: Path, reference: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(NacreError, match=message):
+        train(tiny(**changes, offline_run=str(reference)), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"family": "point-robot", "family_options": options()}, "pictures, such as"),
+        ({"family_options": options(size=40)}, "40 pixels high and 40 wide; allowed: a width that is a multiple of 16"),
+        ({"episode_steps": 5}, "episode_steps is 5; allowed for point-robot-pixels: 4, its horizon"),
+        ({"context_reward": "sparse"}, "context_reward is 'sparse'.*no sparse reward"),
+        ({"relabelled_share": 0.5, "shift": "time:2"}, "relabelled_share is 0.5; allowed with the shift"),
+        ({"offline_run": "x", "shift": "time:2"}, "offline_run is 'x'; allowed with the shift"),
+        ({"relabelled_share": 1.5}, "relabelled_share is 1.5; allowed: at least 0 and at most 1"),
+    ],
+)
+def test_what_is_refused(changes: dict[str, Any], message: str) -> None:
+    made = tiny(**changes)
+    with pytest.raises(NacreError, match=message):
+        validate(made, family_of(made))
+
+
+@pytest.mark.parametrize("name", [name for name in named_experiments() if name.startswith("meld/")])
+def test_named_experiments_are_possible(name: str) -> None:
+    experiment = make_experiment(name)
+    validate(experiment, family_of(experiment))
+
+
+def test_memory_is_estimated() -> None:
+    """A picture is counted once, and what a step needs grows with the pictures that it sees."""
+    sizes = estimate(make_experiment("meld/point-robot-quick"))
+    pictures = (40 * 3 + 6 * 50) * 42 * 32 * 32 * 3
+    assert pictures < sizes.replay < 1.05 * pictures
+    larger = estimate(make_experiment("meld/point-robot-quick", model_trials=80))
+    assert larger.batch > 5 * sizes.batch
+    # The patches of the first convolution, at 8 trials of 42 frames, are 26 MB alone.
+    assert sizes.batch > 26e6
+
+
+@pytest.mark.parametrize("target_critics", ["copies", "published"])
+def test_target_critics(target_critics: Any) -> None:
+    learner = MeldLearner(MeldConfig(**CONFIG, target_critics=target_critics), Sizes((16, 16, 3), 1, 6, 1))
+    trained = jax.jit(learner.initial_state)(jax.random.key(0)).trained
+    critics, targets = trained.networks.control.critics[0].weights[0], trained.target_critics[0].weights[0]
+    assert bool((critics == targets).all()) == (target_critics == "copies")
+
+
+# A toy: a bar that actions move, in tasks in which the right is good or the left.
+
+HORIZON = 6
+CONFIG: dict[str, Any] = {
+    "base_depth": 4,
+    "first_latent_size": 8,
+    "second_latent_size": 8,
+    "reward_repeats": 4,
+    "episodes": 2,
+    "episode_steps": HORIZON,
+    "model_trials": 16,
+    "policy_trials": 4,
+    "policy_batch_size": 16,
+    "hidden_size": 4,
+    "initial_trials": 20,
+    "rounds": 1,
+    "model_learning_rate": 3e-3,
+}
+
+
+def toy_visits(tasks: int, trials: int, seed: int) -> list[Visit]:
+    generator = np.random.default_rng(seed)
+
+    def episode(task: int) -> Episode:
+        place = generator.integers(0, 13)
+        pictures, rewards = [], []
+        actions = generator.uniform(-1, 1, (HORIZON, 1)).astype(np.float32)
+        for step in range(HORIZON + 1):
+            if step:
+                place = int(np.clip(place + round(4 * float(actions[step - 1, 0])), 0, 12))
+                rewards.append((place - 6) / 6 * (1 if task % 2 else -1))
+            picture = np.zeros((16, 16, 3), np.uint8)
+            picture[:, place : place + 4] = 255
+            pictures.append(picture)
+        return Episode(np.stack(pictures), actions, np.array(rewards, np.float32), None, terminated=False)
+
+    return [Visit(task, (episode(task), episode(task))) for _ in range(trials) for task in range(tasks)]
+
+
+def predicted_errors(context: Any) -> tuple[float, float]:
+    """Trains a model, and lets it expect the second episodes of new trials after their first frames; mean squared
+    errors of pictures and of rewards, as shares of their variances."""
+    config, tasks = MeldConfig(**CONFIG, context_reward=context), 20
+    learner = MeldLearner(config, Sizes((16, 16, 3), 1, HORIZON, 1))
+    memory = learner.memory(make_family("point-robot"), np.zeros((tasks, 1)), 1)  # only its flag is read
+    memory.add(toy_visits(tasks, 20, seed=0))
+    state = jax.jit(learner.initial_state)(jax.random.key(0))
+    for _ in range(6):
+        state, _ = gradient_steps.update(learner, MODEL, state, memory.arrays, None, 100)
+
+    model = state.trained.networks.model
+    frames = new_frames(toy_visits(100, 1, seed=1))
+    believed = filtered(model, config, frames, jax.random.key(1))
+    known = HORIZON + 1  # the frame after the reset
+    noise = jax.random.normal(jax.random.key(2), (len(frames.mask), HORIZON, config.latent_size))
+    expected = jax.jit(type(model).imagine)(model, believed.latent[:, known], frames.actions[:, known + 1 :], noise)
+    pictures, rewards = jax.jit(type(model).decode)(model, expected.latent.reshape(-1, config.latent_size))
+    true_pictures = np.asarray(frames.pictures[:, known + 1 :].reshape(pictures.shape), float) / 255
+    true_rewards = np.asarray(frames.rewards[:, known + 1 :]).reshape(-1)
+    picture_error = ((np.asarray(pictures) - true_pictures) ** 2).mean() / true_pictures.var(axis=0).mean()
+    return float(picture_error), float(((np.asarray(rewards) - true_rewards) ** 2).mean() / true_rewards.var())
+
+
+def new_frames(visits: list[Visit]) -> Frames:
+    def of(column: str, pad: int) -> jax.Array:
+        parts = [
+            np.concatenate(
+                [
+                    np.pad(array, ((pad, 0), *((0, 0),) * (array.ndim - 1)))
+                    for array in (getattr(episode, column) for episode in visit.episodes)
+                ]
+            )
+            for visit in visits
+        ]
+        return jnp.asarray(np.stack(parts))
+
+    there = jnp.ones((len(visits), 2 * (HORIZON + 1)), bool)
+    rewards = of("rewards", 1)
+    return Frames(of("observations", 0), of("actions", 1), rewards, rewards, ~there, there, there)
+
+
+def test_a_model_of_a_toy_predicts_frames_and_rewards() -> None:
+    """Of an episode of which it has seen the first picture alone: where the bar goes, and what that is worth in a task
+    that only the rewards of the episode before have told."""
+    picture_error, reward_error = predicted_errors("dense")
+    assert picture_error < 0.5
+    assert reward_error < 0.4
+
+
+def test_a_model_that_sees_no_rewards_cannot_know_them() -> None:
+    picture_error, reward_error = predicted_errors("none")
+    assert picture_error < 0.5
+    assert reward_error > 0.8
+
+
+def test_several_seeds_in_one_call() -> None:
+    """As on a GPU: each becomes what it would be alone."""
+    learner = MeldLearner(
+        MeldConfig(**(CONFIG | {"base_depth": 1, "model_trials": 2})), Sizes((16, 16, 3), 1, HORIZON, 1)
+    )
+    family, parameters = make_family("point-robot"), np.zeros((4, 1))
+    memories = [learner.memory(family, parameters, 1) for _ in range(2)]
+    for seed, memory in enumerate(memories):
+        memory.add(toy_visits(4, 2 + seed, seed))
+    initial = jax.jit(learner.initial_state)
+    for phase in (MODEL, POLICY):
+        states, alone = [], []
+        for seed, memory in enumerate(memories):
+            state = initial(jax.random.key(seed))
+            states.append(jax.tree.map(jnp.copy, state))
+            alone.append(gradient_steps.update(learner, phase, state, memory.arrays, None, 3)[0])
+        arrays = tuple(memory.arrays for memory in memories)
+        together = gradient_steps.update_batched(learner, phase, tuple(states), arrays, (None, None), 3)
+        for (found, _), expected in zip(together, alone, strict=True):
+            for ours, theirs in zip(
+                jax.tree.leaves(found.trained.networks), jax.tree.leaves(expected.trained.networks), strict=True
+            ):
+                np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
