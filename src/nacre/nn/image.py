@@ -186,6 +186,17 @@ class ImageDecoder(eqx.Module):
         return self.convolutions[-1](hidden)
 
 
+def activations_of(shape: tuple[int, int, int], depth: int) -> int:
+    """Numbers that encoder and decoder keep of a picture each, for a backward pass: patches, and outputs before and
+    after the activation."""
+    tall, total, channels = _checked_cameras(shape), 0, shape[2]
+    for layer, size in enumerate((FIRST_SIZE, SIZE, SIZE, SIZE), start=1):
+        places, filters = math.prod(shape[:2]) // STRIDE ** (2 * layer), depth * 2 ** (layer - 1)
+        total += places * (tall * size * size * channels + 2 * filters)
+        channels = filters
+    return total
+
+
 def scaled(pictures: UInt8[Array, "*n height width 3"]) -> Float32[Array, "*n height width 3"]:
     """Within 0 and 1."""
     return pictures.astype(jnp.float32) / 255

@@ -48,6 +48,7 @@ from nacre.agents.meld.model import LatentModel
 from nacre.evaluation import evaluate_split
 from nacre.interfaces import Agent, Learner, LearnerState, Phase, Play, Schedule
 from nacre.metrics import StepMetrics
+from nacre.nn.image import activations_of
 from nacre.nn.optimise import adam_state
 from nacre.rl import sac
 from nacre.seeds import child
@@ -143,6 +144,14 @@ class MeldLearner(Learner):
         if isinstance(batch, Frames):
             return model_step(trained, self.config, batch, key)
         return policy_step(trained, self.config, batch, key)
+
+    def step_bytes(self, phase: str, batch: Frames | PolicyBatch) -> float:
+        """The latent model's: that of the policy's steps is no more, as nothing is kept for a backward pass."""
+        picture = self.sizes.observation
+        assert isinstance(picture, tuple)
+        frames = batch if isinstance(batch, Frames) else batch.frames
+        passes = 4 if phase == MODEL else 1  # encoder and decoder, and their gradients
+        return 4.0 * passes * activations_of(picture, self.config.base_depth) * frames.mask.size
 
     def evaluate(
         self,
