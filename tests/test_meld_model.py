@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -16,6 +18,8 @@ from nacre.agents.meld.losses import Frames, Trained, elbo, filtered, model_step
 from nacre.agents.meld.model import Gaussian, LatentModel
 from nacre.nn.image import DoublingConvolution, HalvingConvolution, ImageDecoder, ImageEncoder, cameras_of
 from nacre.tasks.family import Sizes
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 ONE, TWO = (64, 64, 3), (128, 64, 3)
 
@@ -103,8 +107,8 @@ def test_shapes_of_one_and_two_cameras(picture: tuple[int, int, int]) -> None:
     decoder = ImageDecoder(5, picture, 2, key=key, precision="float32")
     assert encoder.convolutions[0].size == (5 * picture[0] // picture[1], 5)
     pictures = jnp.asarray(random_pictures(generator, 3, *picture[:2]))
-    assert encoder(pictures).shape == (3, 16)
-    assert decoder(jnp.ones((3, 5))).shape == (3, *picture)
+    assert jax.eval_shape(encoder, pictures).shape == (3, 16)
+    assert jax.eval_shape(decoder, jnp.ones((3, 5))).shape == (3, *picture)
 
 
 def test_which_pictures_can_be_encoded() -> None:
@@ -186,8 +190,6 @@ def tiny() -> tuple[MeldLearner, Trained]:
 
 @pytest.mark.parametrize("context", ["dense", "sparse", "none"])
 def test_elbo_by_hand(tiny: tuple[MeldLearner, Trained], context: Any) -> None:
-    from dataclasses import replace
-
     config = replace(CONFIG, context_reward=context)
     model, frames, key = tiny[1].networks.model, tiny_frames(), jax.random.key(4)
     noise = np.asarray(jax.random.normal(key, (*MASK.shape, config.latent_size)), np.float64)
@@ -240,7 +242,16 @@ def test_a_gradient_step_by_hand(tiny: tuple[MeldLearner, Trained]) -> None:
             np.testing.assert_array_equal(ours, theirs)
 
 
-def test_filtering_in_a_loop_is_filtering_in_a_scan(tiny: tuple[MeldLearner, Trained]) -> None:
+@pytest.fixture
+def compiled_as_in_a_run() -> Iterator[None]:
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+def test_filtering_in_a_loop_is_filtering_in_a_scan(
+    tiny: tuple[MeldLearner, Trained], compiled_as_in_a_run: None
+) -> None:
     """Bit for bit, across the reset between two episodes."""
     model: LatentModel = tiny[1].networks.model
     frames, n, length = tiny_frames(), *MASK.shape

@@ -1,12 +1,13 @@
 """From pictures to features and back: five convolutions, and their mirror image (SLAC; spec meld 1.2, 1.3).
 
 Pictures of one camera are square. Those of two cameras stand one above the other, and all kernels are then twice as
-high. Every convolution is a matrix product of patches: on a CPU that is faster to differentiate than XLA's own
-convolutions, and its precision is that of :func:`nacre.nn.mlp.matmul`.
+high. Convolutions are matrix products of patches, but for those that see or make pictures: on a CPU that is faster to
+differentiate than XLA's own, and its precision is that of :func:`nacre.nn.mlp.matmul`.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 
@@ -25,6 +26,8 @@ SMALLEST_UNIT = 2**HALVINGS
 STRIDE = 2
 FIRST_SIZE, SIZE = 5, 3
 """Of the kernels, in pixels: of those that see or make pictures, and of the others."""
+NARROW = 8
+"""With fewer channels, convolutions are XLA's."""
 
 
 def cameras_of(shape: tuple[int, ...]) -> int | None:
@@ -40,6 +43,7 @@ class HalvingConvolution(eqx.Module):
     pixel at the end."""
 
     weight: Float32[Array, "patch filters"]
+    """The first axis has a kernel's rows, columns and input channels, in this order."""
     bias: Float32[Array, " filters"]
     size: tuple[int, int] = eqx.field(static=True)
     precision: Precision = eqx.field(static=True)
@@ -51,27 +55,30 @@ class HalvingConvolution(eqx.Module):
         self.size, self.precision = size, precision
 
     def __call__(self, pictures: Float32[Array, "n height width channels"]) -> Float32[Array, "n rows columns filters"]:
-        lengths = pictures.shape[1:3]
-        padding = [same_padding(length, size) for length, size in zip(lengths, self.size, strict=True)]
-        padded = jnp.pad(pictures, ((0, 0), *padding, (0, 0)))
-        rows, columns = (-(-length // STRIDE) for length in lengths)
-        taps = itertools.product(*map(range, self.size))
+        n, height, width, channels = pictures.shape
+        if channels < NARROW:
+            return _convolve(pictures, self.weight.reshape(*self.size, channels, -1)) + self.bias[None, None, None]
+        top, left = (same_padding(length, size) for length, size in zip((height, width), self.size, strict=True))
+        padded = jnp.pad(pictures, ((0, 0), top, left, (0, 0)))
         patches = jnp.concatenate(
             [
-                padded[:, top : top + STRIDE * rows : STRIDE, left : left + STRIDE * columns : STRIDE]
-                for top, left in taps
+                padded[:, down : down + height : STRIDE, right : right + width : STRIDE]
+                for down, right in itertools.product(*map(range, self.size))
             ],
             axis=-1,
         )
         outputs = matmul(patches.reshape(-1, patches.shape[-1]), self.weight, self.precision) + self.bias[None]
-        return outputs.reshape(*patches.shape[:3], -1)
+        return outputs.reshape(n, height // STRIDE, width // STRIDE, -1)
 
 
 class DoublingConvolution(eqx.Module):
-    """The transpose of a :class:`HalvingConvolution`: heights and widths are doubled."""
+    """The transpose of a :class:`HalvingConvolution`: heights and widths are doubled.
+
+    Each square of 2 × 2 outputs is a sum of products of the inputs around it, shifted, so that all products are one.
+    """
 
     weight: Float32[Array, "channels patch"]
-    """The last axis has a filter's rows, columns and output channels, in this order."""
+    """The last axis has a kernel's rows, columns and output channels, in this order."""
     bias: Float32[Array, " filters"]
     size: tuple[int, int] = eqx.field(static=True)
     precision: Precision = eqx.field(static=True)
@@ -85,34 +92,81 @@ class DoublingConvolution(eqx.Module):
 
     def __call__(self, pictures: Float32[Array, "n rows columns channels"]) -> Float32[Array, "n height width filters"]:
         n, rows, columns, channels = pictures.shape
-        products = matmul(pictures.reshape(-1, channels), self.weight, self.precision)
-        products = products.reshape(n, rows, columns, *self.size, -1)
-        # Outputs at even places and at odd ones come from different taps: each is a sum of shifted products.
-        phases = [
-            [self._phase(products, vertical, horizontal) for horizontal in range(STRIDE)] for vertical in range(STRIDE)
-        ]
-        apart = jnp.stack([jnp.stack(row, axis=3) for row in phases], axis=2)  # (n, rows', 2, columns', 2, filters)
-        whole = apart.reshape(n, apart.shape[1] * STRIDE, apart.shape[3] * STRIDE, -1)
-        top, left = (
-            same_padding(STRIDE * length, size)[0] for length, size in zip((rows, columns), self.size, strict=True)
-        )
-        cut = whole[:, top : top + STRIDE * rows, left : left + STRIDE * columns]
-        return cut + self.bias[None, None, None]
-
-    def _phase(self, products: Array, vertical: int, horizontal: int) -> Array:
-        """Output `STRIDE * j + vertical` is the sum over m of the product of input j − m with tap `STRIDE * m +
-        vertical`; and so along the width."""
-        height, width = self.size
-        deepest = [-(-size // STRIDE) - 1 for size in self.size]
+        kernel = self.weight.T.reshape(*self.size, -1, channels)
+        if len(self.bias) < NARROW:
+            return _convolve_transposed(pictures, kernel) + self.bias[None, None, None]
+        deep, wide = (-(-size // STRIDE) for size in self.size)
+        products = matmul(pictures.reshape(-1, channels), _kernel_of_squares(kernel).T, self.precision)
+        products = products.reshape(n, rows, columns, deep * wide, -1)
         shifted = [
-            jnp.pad(
-                products[:, :, :, STRIDE * down + vertical, STRIDE * right + horizontal],
-                ((0, 0), (down, deepest[0] - down), (right, deepest[1] - right), (0, 0)),
-            )
-            for down in range(-(-(height - vertical) // STRIDE))
-            for right in range(-(-(width - horizontal) // STRIDE))
+            jnp.pad(products[:, :, :, tap], ((0, 0), (down, deep - 1 - down), (right, wide - 1 - right), (0, 0)))
+            for tap, (down, right) in enumerate(itertools.product(range(deep), range(wide)))
         ]
-        return sum(shifted[1:], shifted[0])
+        return _open_squares(sum(shifted[1:], shifted[0]), (rows, columns), self.size) + self.bias[None, None, None]
+
+
+def _convolve(
+    pictures: Float32[Array, "n height width channels"], kernel: Float32[Array, "down right channels filters"]
+) -> Float32[Array, "n rows columns filters"]:
+    """A halving convolution by XLA: what is as narrow as a picture makes narrow patches, which are slow to copy."""
+    layout, precise = ("NHWC", "HWIO", "NHWC"), jax.lax.Precision.HIGHEST
+    strides = (STRIDE, STRIDE)
+    return jax.lax.conv_general_dilated(pictures, kernel, strides, "SAME", dimension_numbers=layout, precision=precise)
+
+
+@jax.custom_vjp
+def _convolve_transposed(
+    inputs: Float32[Array, "n rows columns channels"], kernel: Float32[Array, "down right filters channels"]
+) -> Float32[Array, "n height width filters"]:
+    """The transpose of :func:`_convolve`. On the way back it is that convolution, which XLA does not find out."""
+    deep, wide = (-(-size // STRIDE) for size in kernel.shape[:2])
+    filters = STRIDE**2 * kernel.shape[2]
+    squares = _kernel_of_squares(kernel).reshape(deep, wide, filters, -1)[::-1, ::-1].swapaxes(2, 3)
+    spread = jax.lax.conv_general_dilated(
+        inputs,
+        squares,
+        (1, 1),
+        [(deep - 1, deep - 1), (wide - 1, wide - 1)],
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    return _open_squares(spread, (inputs.shape[1], inputs.shape[2]), (kernel.shape[0], kernel.shape[1]))
+
+
+def _convolve_transposed_forward(inputs: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _convolve_transposed(inputs, kernel), (inputs, kernel)
+
+
+def _convolve_transposed_backward(operands: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+    inputs, kernel = operands
+    to_inputs, of_kernel = jax.vjp(functools.partial(_convolve, cotangent), kernel)
+    return to_inputs, of_kernel(inputs)[0]
+
+
+_convolve_transposed.defvjp(_convolve_transposed_forward, _convolve_transposed_backward)
+
+
+def _open_squares(
+    squares: Float32[Array, "n down right channels"], places: tuple[int, int], size: tuple[int, int]
+) -> Float32[Array, "n height width filters"]:
+    """Squares of 2 × 2 outputs, whose channels lie together, as a picture of twice as many rows and columns as there
+    are `places`; what a kernel of `size` makes beyond them is cut off."""
+    n, down, right, channels = squares.shape
+    apart = squares.reshape(n, down, right, STRIDE, STRIDE, channels // STRIDE**2).swapaxes(2, 3)
+    whole = apart.reshape(n, STRIDE * down, STRIDE * right, -1)
+    height, width = (STRIDE * length for length in places)
+    top, left = same_padding(height, size[0])[0], same_padding(width, size[1])[0]
+    return whole[:, top : top + height, left : left + width]
+
+
+def _kernel_of_squares(kernel: Float32[Array, "height width into out"]) -> Float32[Array, "patch out"]:
+    """The kernel as one of squares of 2 × 2 pixels, with zeros where it has an odd length. The first axis has rows and
+    columns of squares, and then those inside of a square, and channels."""
+    height, width, into, out = kernel.shape
+    deep, wide = -(-height // STRIDE), -(-width // STRIDE)
+    padded = jnp.pad(kernel, ((0, STRIDE * deep - height), (0, STRIDE * wide - width), (0, 0), (0, 0)))
+    squares = padded.reshape(deep, STRIDE, wide, STRIDE, into, out).swapaxes(1, 2)
+    return squares.reshape(deep * wide * STRIDE * STRIDE * into, out)
 
 
 class ImageEncoder(eqx.Module):
