@@ -19,7 +19,7 @@ from nacre.agents.meld.model import Inferred, standard_normal
 from nacre.interfaces import Agent, select
 from nacre.nn.gaussian import noise_of_trials
 from nacre.tasks.family import Sizes
-from nacre.types import Key, Transition, short_repr
+from nacre.types import Key, Transition, Tree, short_repr
 
 
 class MeldBelief(NamedTuple):
@@ -122,12 +122,12 @@ class RandomAgent(Agent):
 
     actions: int
 
-    def begin_trial(self, params: ActingNetworks, keys: Key, tasks: Float32[Array, "n parameters"] | None) -> Nothing:
+    def begin_trial(self, params: Tree, keys: Key, tasks: Float32[Array, "n parameters"] | None) -> Nothing:
         return Nothing(jnp.zeros(len(keys)))
 
     def act(
         self,
-        params: ActingNetworks,
+        params: Tree,
         belief: Nothing,
         observation: UInt8[Array, "n height width 3"],
         keys: Key,
