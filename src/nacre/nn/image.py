@@ -7,7 +7,6 @@ differentiate than XLA's own, and its precision is that of :func:`nacre.nn.mlp.m
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 
@@ -105,20 +104,63 @@ class DoublingConvolution(eqx.Module):
         return _open_squares(sum(shifted[1:], shifted[0]), (rows, columns), self.size) + self.bias[None, None, None]
 
 
+@jax.custom_vjp
 def _convolve(
     pictures: Float32[Array, "n height width channels"], kernel: Float32[Array, "down right channels filters"]
 ) -> Float32[Array, "n rows columns filters"]:
     """A halving convolution by XLA: what is as narrow as a picture makes narrow patches, which are slow to copy."""
-    layout, precise = ("NHWC", "HWIO", "NHWC"), jax.lax.Precision.HIGHEST
-    strides = (STRIDE, STRIDE)
-    return jax.lax.conv_general_dilated(pictures, kernel, strides, "SAME", dimension_numbers=layout, precision=precise)
+    return jax.lax.conv_general_dilated(
+        pictures,
+        kernel,
+        (STRIDE, STRIDE),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=jax.lax.Precision.HIGHEST,
+    )
+
+
+def _convolve_forward(pictures: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _convolve(pictures, kernel), (pictures, kernel)
+
+
+def _convolve_backward(operands: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+    pictures, kernel = operands
+    return _convolve_transposed(cotangent, kernel), _kernel_gradient(pictures, cotangent, kernel.shape)
+
+
+_convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _kernel_gradient(
+    pictures: Float32[Array, "n height width channels"],
+    cotangent: Float32[Array, "n rows columns filters"],
+    shape: tuple[int, ...],
+) -> Float32[Array, "down right channels filters"]:
+    """That of the kernel of a halving convolution: inside of a scan on a CPU, XLA's own takes eight times as long."""
+    n, rows, columns, filters = cotangent.shape
+    deep, wide = (-(-size // STRIDE) for size in shape[:2])
+    tops = [same_padding(length, size)[0] for length, size in zip(pictures.shape[1:3], shape[:2], strict=True)]
+    ends = [
+        (top, STRIDE * (places + taps - 1) - length - top)
+        for top, places, taps, length in zip(tops, (rows, columns), (deep, wide), pictures.shape[1:3], strict=True)
+    ]
+    padded = jax.lax.pad(pictures, jnp.float32(0), [(0, 0, 0), *((*end, 0) for end in ends), (0, 0, 0)])
+    squares = padded.reshape(n, rows + deep - 1, STRIDE, columns + wide - 1, STRIDE, -1).swapaxes(2, 3)
+    squares = squares.reshape(n, rows + deep - 1, columns + wide - 1, -1)
+    outputs = cotangent.reshape(-1, filters)
+    taps = [
+        matmul(squares[:, down : down + rows, right : right + columns].reshape(len(outputs), -1).T, outputs, "float32")
+        for down, right in itertools.product(range(deep), range(wide))
+    ]
+    whole = jnp.stack(taps).reshape(deep, wide, STRIDE, STRIDE, -1, filters).swapaxes(1, 2)
+    return whole.reshape(STRIDE * deep, STRIDE * wide, -1, filters)[: shape[0], : shape[1]]
 
 
 @jax.custom_vjp
 def _convolve_transposed(
     inputs: Float32[Array, "n rows columns channels"], kernel: Float32[Array, "down right filters channels"]
 ) -> Float32[Array, "n height width filters"]:
-    """The transpose of :func:`_convolve`. On the way back it is that convolution, which XLA does not find out."""
+    """The transpose of :func:`_convolve`: each square of 2 × 2 outputs is computed at once."""
     deep, wide = (-(-size // STRIDE) for size in kernel.shape[:2])
     filters = STRIDE**2 * kernel.shape[2]
     squares = _kernel_of_squares(kernel).reshape(deep, wide, filters, -1)[::-1, ::-1].swapaxes(2, 3)
@@ -139,8 +181,7 @@ def _convolve_transposed_forward(inputs: Array, kernel: Array) -> tuple[Array, t
 
 def _convolve_transposed_backward(operands: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
     inputs, kernel = operands
-    to_inputs, of_kernel = jax.vjp(functools.partial(_convolve, cotangent), kernel)
-    return to_inputs, of_kernel(inputs)[0]
+    return _convolve(cotangent, kernel), _kernel_gradient(cotangent, inputs, kernel.shape)
 
 
 _convolve_transposed.defvjp(_convolve_transposed_forward, _convolve_transposed_backward)
