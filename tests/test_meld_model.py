@@ -185,6 +185,9 @@ def tiny() -> tuple[MeldLearner, Trained]:
     keys = jax.random.split(jax.random.key(3), len(leaves))
     moved = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
     model = jax.tree.unflatten(tree, moved)
+    critics = jax.tree.leaves(trained.networks.control.critics)
+    for followed, target in zip(critics, jax.tree.leaves(trained.target_critics), strict=True):
+        np.testing.assert_array_equal(followed, target)
     return learner, trained._replace(networks=type(trained.networks)(model, trained.networks.control))
 
 

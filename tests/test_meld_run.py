@@ -165,16 +165,14 @@ def test_an_earlier_run_is_mixed_in(tmp_path: Path, reference: Path) -> None:
     that it was played with counts as played here."""
     source = shutil.copytree(reference, tmp_path / "source")
     changes = {"family_options": options(size=16, horizon=3), "episode_steps": 3, "offline_run": str(source)}
-    experiment = tiny(**changes, offline_episodes=5, relabelled_share=0.3)
-    whole, stopped = train(experiment, tmp_path / "whole"), tmp_path / "stopped"
+    experiment, run = tiny(**changes, iterations=1, offline_episodes=5, relabelled_share=0.3), tmp_path / "run"
     with stop_after(3), pytest.raises(Interrupted):
-        train(experiment, stopped)
+        train(experiment, run)
     shutil.rmtree(source)
-    resume(stopped)
-    assert_same_end(stopped, whole)
-    assert float(rows(whole)[-1]["Number of env steps total"]) == (3 * 2 + 2 * 2) * 6
+    resume(run)
+    assert float(rows(run)[-1]["Number of env steps total"]) == (3 * 2 + 2) * 6
 
-    visits = journal.read_segment(whole / REPLAY, 0)
+    visits = journal.read_segment(run / REPLAY, 0)
     taken = [visit for visit in visits if visit.relabelled]
     earlier = [visit for segment in (0, 1) for visit in journal.read_segment(reference / REPLAY, segment)]
     for task in range(3):
@@ -236,12 +234,11 @@ def test_memory_is_estimated() -> None:
     assert sizes.batch > 26e6
 
 
-@pytest.mark.parametrize("target_critics", ["copies", "published"])
-def test_target_critics(target_critics: Any) -> None:
-    learner = MeldLearner(MeldConfig(**CONFIG, target_critics=target_critics), Sizes((16, 16, 3), 1, HORIZON, 1))
-    trained = jax.jit(learner.initial_state)(jax.random.key(0)).trained
+def test_target_critics_of_their_own() -> None:
+    learner = MeldLearner(MeldConfig(**CONFIG, target_critics="published"), Sizes((16, 16, 3), 1, HORIZON, 1))
+    trained = quickly_compiled_state(learner).trained
     critics, targets = trained.networks.control.critics[0].weights[0], trained.target_critics[0].weights[0]
-    assert bool((critics == targets).all()) == (target_critics == "copies")
+    assert (critics != targets).all()
 
 
 # A toy: a bar that actions move, in tasks in which all is good or bad, and the right a little better.
