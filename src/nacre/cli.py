@@ -710,6 +710,9 @@ def _print_evaluation(evaluation: Evaluation, parameters: tuple[str, ...]) -> No
     table.add_row("mean", *empty, *(f"{value:.2f}" for value in returns.mean(axis=0)), style="bold")
     if successes is not None:
         table.add_row("success", *empty, *(f"{value:.0%}" for value in successes.mean(axis=0)), style="bold")
+    if evaluation.scores_by_episode is not None:
+        scores = evaluation.scores_by_episode.mean(axis=0)
+        table.add_row("score", *empty, *(f"{value:.3f}" for value in scores), style="bold")
     _print_table(table)
 
 

@@ -105,11 +105,13 @@ def _step_bytes(learner: Learner, memory: Memory, state: Tree, tasks: np.ndarray
     for phase in {phase.name for phase in learner.phases(0) if phase.steps}:
         try:
             derived = learner.derive(phase, state, memory, tasks)
-            batch = jax.tree.leaves(learner.draw(phase, memory.arrays, derived, state.key))
+            batch = learner.draw(phase, memory.arrays, derived, state.key)
+            activations = learner.step_bytes(phase, batch)
         except Exception:  # whatever an algorithm of one's own does with values that are not there
             continue
-        rows = max((math.prod(leaf.shape[:2]) for leaf in batch), default=0)
-        activations = 2 * 4 * rows * sum(leaf.shape[-1] for leaf in weights)
+        if activations is None:
+            rows = max((math.prod(leaf.shape[:2]) for leaf in jax.tree.leaves(batch)), default=0)
+            activations = 2 * 4 * rows * sum(leaf.shape[-1] for leaf in weights)
         largest = max(largest, _bytes(batch) + activations)
     return largest
 

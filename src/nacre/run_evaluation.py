@@ -195,12 +195,10 @@ def play_trials(
     Args:
         seed: of resets, z and actions.
         play: plays the trials; None: a simulator is made for it, and closed.
-        keeps_all: as in :func:`nacre.evaluation.meta_test`. If tasks change and the family measures something, all is
-            kept in any case.
+        keeps_all: as in :func:`nacre.evaluation.meta_test`. If the family measures something, all is kept in any case.
         pool: what changes of tasks inside an episode draw from; None: the run's test tasks.
     """
-    shifts = trained.family.shift is not None
-    keeps_all = keeps_all or (shifts and trained.family.quantity is not None)
+    keeps_all = keeps_all or trained.family.quantity is not None
     pools = [trained.split.test if pool is None else pool] * len(tasks)
     experiment = dataclasses.replace(trained.experiment, seed=seed)
     with prepare_jax(None), contextlib.closing(SimulatorPool(trained.family, experiment.threads)) as simulators:
