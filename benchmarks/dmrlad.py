@@ -5,7 +5,9 @@
 Both are measured in one process and in turns, so that drift of the machine meets both. A phase of gradient steps is
 measured over some steps after compilation, and counts with as many as the configuration has. Per environment step: the
 time of an iteration, its evaluation included, over the steps that it plays. The encoder's phase is the same in both; it
-may stop early, so figures are given for all of its steps and for the fewest after which it can stop.
+may stop early, so figures are given for all of its steps and for the fewest after which it can stop. Beside them stand
+each part's share of an iteration, and the share that gradient steps reach of the machine's peak: a float32 matrix
+product of (4096, 300) by (300, 300), measured in the same rounds. Floating-point work is counted by XLA.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 from rich.table import Table
@@ -36,6 +39,7 @@ from nacre.seeds import child
 from nacre.tasks.family import split_tasks
 
 NAMES = {"CEMRL": "dmrlad/cheetah-vel-sparse-cemrl", "DMRLAD": "dmrlad/cheetah-vel-sparse"}
+PEAK_REPETITIONS = 40
 MARK = 1.3
 """DMRLAD's time over CEMRL's, at most."""
 
@@ -83,11 +87,25 @@ class Subject:
             found[f"{phase}: step"] = (time.perf_counter() - start) / steps
         return found | {"evaluate": timed(self.evaluate)}
 
+    def operations(self) -> dict[str, float]:
+        """Floating-point operations of a gradient step of each phase."""
+        counted = {}
+        for phase in (ENCODER, POLICY):
+            derived = self.learner.derive(phase, self.state, self.memory, self.split.train)
+            compiled = update.lower(self.learner, phase, self.state, self.memory.arrays, derived, 1).compile()
+            analysis = compiled.cost_analysis()
+            assert analysis is not None
+            counted[f"{phase}: step"] = analysis["flops"]
+        return counted
+
+    def parts(self, found: dict[str, float], encoder_steps: int) -> dict[str, float]:
+        """Seconds of each part of an iteration with so many steps of the encoder."""
+        steps = {f"{ENCODER}: step": encoder_steps, f"{POLICY}: step": self.config.policy_steps}
+        return {name: seconds * steps.get(name, 1) for name, seconds in found.items()}
+
     def iteration(self, found: dict[str, float], encoder_steps: int) -> float:
         """Seconds of an iteration with so many steps of the encoder."""
-        rest = sum(seconds for name, seconds in found.items() if not name.endswith("step"))
-        steps = encoder_steps * found[f"{ENCODER}: step"] + self.config.policy_steps * found[f"{POLICY}: step"]
-        return rest + steps
+        return sum(self.parts(found, encoder_steps).values())
 
     @property
     def steps_played(self) -> int:
@@ -101,6 +119,14 @@ def timed(call: Callable[[], Any]) -> float:
     start = time.perf_counter()
     jax.block_until_ready(call())
     return time.perf_counter() - start
+
+
+def peak() -> float:
+    """Floating-point operations per second of the product."""
+    rows = jax.random.normal(jax.random.key(0), (4096, 300))
+    product = jax.jit(jnp.matmul)
+    timed(lambda: product(rows, rows[:300]))
+    return 2 * 4096 * 300 * 300 / min(timed(lambda: product(rows, rows[:300])) for _ in range(PEAK_REPETITIONS))
 
 
 def scoring(subject: Subject, tasks: int, repetitions: int) -> dict[str, float]:
@@ -135,13 +161,16 @@ def measure(rounds: int, steps: int, precision: str, scored: int) -> dict[str, A
     for subject in subjects.values():
         subject.seconds(steps)  # compiles
     found: dict[str, list[dict[str, float]]] = {name: [] for name in subjects}
+    peaks = []
     for _ in range(rounds):
+        peaks.append(peak())
         for name, subject in subjects.items():
             found[name].append(subject.seconds(steps))
     medians = {
         name: {part: float(np.median([each[part] for each in parts])) for part in parts[0]}
         for name, parts in found.items()
     }
+    work = {name: subject.operations() for name, subject in subjects.items()}
     config = subjects["CEMRL"].config
     fewest = -(-(config.patience + 1) // config.evaluate_every) * config.evaluate_every
     iterations = {
@@ -150,6 +179,19 @@ def measure(rounds: int, steps: int, precision: str, scored: int) -> dict[str, A
     }
     return {
         "seconds": medians,
+        "shares_of_iteration": {
+            name: {
+                part: seconds / subject.iteration(medians[name], config.encoder_steps)
+                for part, seconds in subject.parts(medians[name], config.encoder_steps).items()
+            }
+            for name, subject in subjects.items()
+        },
+        "operations_per_step": work,
+        "peak_operations_per_second": peaks,
+        "shares_of_peak": {
+            name: {part: count / medians[name][part] / float(np.median(peaks)) for part, count in counts.items()}
+            for name, counts in work.items()
+        },
         "iteration_seconds_by_encoder_steps": iterations,
         "environment_steps": subjects["CEMRL"].steps_played,
         "policy_steps": config.policy_steps,
@@ -164,12 +206,16 @@ def measure(rounds: int, steps: int, precision: str, scored: int) -> dict[str, A
 
 def show(result: dict[str, Any], console: Console) -> None:
     table = Table(title=f"Seconds, {result['precision']} (medians)")
-    for column in ("part", *NAMES, "ratio"):
+    for column in ("part", *NAMES, "ratio", "of CEMRL's iteration", "of DMRLAD's", "of the peak"):
         table.add_column(column, justify="left" if column == "part" else "right")
     cemrl, dmrlad = (result["seconds"][name] for name in NAMES)
     for part in cemrl:
-        table.add_row(part, f"{cemrl[part]:.4f}", f"{dmrlad[part]:.4f}", f"{dmrlad[part] / cemrl[part]:.2f}")
+        shares = (f"{result['shares_of_iteration'][name][part]:.1%}" for name in NAMES)
+        peaks = [f"{each[part]:.0%}" for each in result["shares_of_peak"].values() if part in each]
+        ratio = f"{dmrlad[part] / cemrl[part]:.2f}"
+        table.add_row(part, f"{cemrl[part]:.4f}", f"{dmrlad[part]:.4f}", ratio, *shares, ", ".join(peaks))
     console.print(table)
+    console.print(f"float32 peak {np.median(result['peak_operations_per_second']) / 1e9:.0f} GFLOP/s")
     for count, seconds in result["iteration_seconds_by_encoder_steps"].items():
         each = {name: 1e3 * value / result["environment_steps"] for name, value in seconds.items()}
         ratio = each["DMRLAD"] / each["CEMRL"]

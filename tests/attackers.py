@@ -1,22 +1,21 @@
-"""What a run meets: damaged and hostile files, impossible configurations, kills. Over any experiment that is known.
+"""What a run meets: damaged and hostile input, impossible configurations, kills. Over any experiment that is known.
 
-`python tests/attackers.py EXPERIMENT... [--files N] [--configurations N] [--kills N] [--seed N]` attacks each
+`python tests/attackers.py EXPERIMENT... [--inputs N] [--configurations N] [--kills N] [--seed N]` attacks each
 experiment, or all named ones if none is given, and prints figures. It ends with 1 if anything ended in something else
-than a sentence or the right result.
+than a sentence or the right result. `benchmarks/reliability/attack.py` does the same in many processes.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
+import io
 import json
 import math
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import time
 import traceback
 import warnings
 from collections import Counter
@@ -27,17 +26,20 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from killers import COMMANDS, Storm, serve
 
-from nacre import make_experiment, train
+from nacre import cli, import_old_run, make_experiment
 from nacre.errors import NacreError
-from nacre.experiments import Experiment, named_experiments, validate
+from nacre.estimate import check_memory
+from nacre.experiments import Experiment, family_of, named_experiments, validate
+from nacre.experiments.configuration_files import read_configuration
 from nacre.experiments.experiment import field_types, from_json, override, to_json
 from nacre.files import read_npz, write_npz
 from nacre.loading import read_trained
 from nacre.logs import read_progress_csv
 from nacre.run import Run
 from nacre.run_folder import read_run
-from nacre.tasks import make_family
+from nacre.training import plan
 
 SMALL = {
     "iterations": 2,
@@ -58,6 +60,22 @@ SMALL = {
     "meta_batch_size": 2,
     "batch_size": 8,
     "context_size": 8,
+    "evaluation_steps": 60,
+    "classes": 2,
+    "window": 3,
+    "width_factor": 1.0,
+    "hidden_layers": 1,
+    "encoder_steps": 20,
+    "encoder_batch_size": 4,
+    "evaluate_every": 5,
+    "patience": 10,
+    "policy_steps": 4,
+    "policy_batch_size": 4,
+    "quantiles": 3,
+    "embedding_size": 4,
+    "scoring_states": 3,
+    "picture_filters": 4,
+    "picture_features": 4,
     "threads": 1,
 }
 """Values that make an experiment one of seconds, for those of its fields that are there and may have them."""
@@ -68,38 +86,55 @@ ODD: list[Any] = [
 ]  # fmt: skip
 
 
+SMALL_HORIZON = 20
+
+
 def small(name: str) -> Experiment:
     """A named experiment, made small as far as its own checks allow."""
     experiment = make_experiment(name)
     fields = {**field_types(Experiment), **field_types(type(experiment.algorithm))}
-    for field, value in SMALL.items():
-        if field not in fields:
-            continue
-        try:
-            changed = override(experiment, {field: value})
-            validate(changed, make_family(changed.family))
-        except NacreError:
-            continue
-        experiment = changed
+    values = {"family_options": dict(experiment.family_options) | {"horizon": SMALL_HORIZON}} | SMALL
+    changes = {field: value for field, value in values.items() if field in fields}
+    for _ in range(2):  # some values fit only after others
+        for field, value in changes.items():
+            try:
+                changed = override(experiment, {field: value})
+                validate(changed, family_of(changed))
+            except NacreError:
+                continue
+            experiment = changed
     return experiment
 
 
-def impossible_configurations(experiment: Experiment, generator: np.random.Generator, n: int) -> Counter[str]:
-    """Sets random fields to odd values, in JSON and by keyword. Each is refused in a sentence, or is valid."""
+def random_configurations(experiment: Experiment, generator: np.random.Generator, n: int) -> Counter[str]:
+    """Sets random fields to odd values, or to other ones of their kind. Each is refused in a sentence, or is valid and
+    can be planned, written and read."""
     outcomes: Counter[str] = Counter()
     fields = [*field_types(Experiment), *field_types(type(experiment.algorithm))]
     for _ in range(n):
         chosen = generator.choice(fields, generator.integers(1, 4), replace=False).tolist()
-        changes = {field: ODD[generator.integers(len(ODD))] for field in chosen}
+        changes = {field: _value(experiment, field, generator) for field in chosen}
 
         def check(changes: dict[str, Any] = changes) -> None:
             changed = override(experiment, changes)
-            validate(changed, make_family(changed.family))
+            plan(changed)
             if from_json(json.loads(json.dumps(to_json(changed)))) != changed:
                 raise AssertionError("the experiment is another after it was written and read")
 
-        outcomes[outcome(check)] += 1
+        ended = outcome(check)
+        if ended == "FAILED":
+            print(f"... with {changes!r} in {experiment.name}")
+        outcomes[ended] += 1
     return outcomes
+
+
+def _value(experiment: Experiment, field: str, generator: np.random.Generator) -> Any:
+    """Something odd, or a number of another size than the field has."""
+    before = getattr(experiment if hasattr(experiment, field) else experiment.algorithm, field)
+    if type(before) not in (int, float) or generator.integers(2):
+        return ODD[generator.integers(len(ODD))]
+    scaled = before * 10 ** generator.uniform(-3, 3)
+    return round(scaled) if isinstance(before, int) else float(scaled)
 
 
 def outcome(attempt: Callable[[], Any]) -> str:
@@ -117,7 +152,7 @@ def outcome(attempt: Callable[[], Any]) -> str:
     return "FAILED"
 
 
-def damaged_files(run: Path, generator: np.random.Generator, n: int) -> Counter[str]:
+def damaged_run_files(run: Path, generator: np.random.Generator, n: int) -> Counter[str]:
     """Damages one file of a copy of a run, again and again, and reads all of it.
 
     Either it is refused, or there was a warning, or what was read is what is there without the damage.
@@ -147,6 +182,7 @@ def damaged_files(run: Path, generator: np.random.Generator, n: int) -> Counter[
 def contents(run: Path) -> list[Any]:
     """All that a run folder says, as something that can be compared."""
     experiment, split = read_run(run)
+    check_memory(experiment, available=1e9)  # as `nacre resume` does it with the memory that there is
     made = Run(run, experiment, split)
     columns = read_progress_csv(run / "progress.csv")
     states = [_bytes(made.state), _bytes(made.memory.arrays), _bytes(read_trained(run).parameters)]
@@ -245,68 +281,175 @@ def _change_csv(path: Path, generator: np.random.Generator) -> None:
         csv.writer(file, lineterminator="\n").writerows(rows)
 
 
-def kills(experiment: Experiment, generator: np.random.Generator, n: int) -> Counter[str]:
-    """Kills a run at random moments and resumes it, until it is complete: it has to be what it is without kills."""
+def damaged_configuration_files(run: Path, generator: np.random.Generator, n: int) -> Counter[str]:
+    """Writes the configuration of a run as somebody might: with odd values, cut off, with a bit flipped, as TOML, as a
+    part. Each is refused in a sentence, or is an experiment that can be planned."""
     outcomes: Counter[str] = Counter()
+    base, _ = read_run(run)
     with tempfile.TemporaryDirectory() as folder:
-        configuration = Path(folder) / "experiment.json"
-        configuration.write_text(json.dumps(to_json(experiment)))
-        reference, start = Path(folder) / "reference", time.monotonic()
-        if _start(configuration, reference).wait() != 0:
-            return Counter(FAILED=1)
-        seconds, run = time.monotonic() - start, Path(folder) / "run"
-        while outcomes["killed"] < n:
-            process = _start(configuration, run)
-            try:
-                code = process.wait(timeout=float(generator.uniform(0, 1.1 * seconds)))
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-                outcomes["killed"] += 1
-                continue
-            if code != 0 or _results(run) != _results(reference):
-                outcomes["FAILED"] += 1
-                return outcomes
-            outcomes["complete and equal"] += 1
-            shutil.rmtree(run)
+        for number in range(n):
+            content = to_json(base)
+            for _ in range(generator.integers(1, 4)):
+                _change_value(content, generator)
+            suffix = ("json", "toml")[generator.integers(2)]
+            path = Path(folder) / f"{number}.{suffix}"
+            path.write_text(json.dumps(content) if suffix == "json" else _toml(content), errors="surrogateescape")
+            if generator.integers(4) == 0:
+                (_flip, _cut, _empty)[generator.integers(3)](path, generator)
+            outcomes[outcome(lambda path=path: _read_and_plan(path, base if generator.integers(2) else None))] += 1
     return outcomes
 
 
-def _start(configuration: Path, run: Path) -> subprocess.Popen[bytes]:
-    begun = (run / "experiment.json").exists() and not (run / ".nacre-unfinished").exists()
-    words = ["resume", str(run)] if begun else ["train", "--config", str(configuration), "--out", str(run)]
-    return subprocess.Popen([sys.executable, "-m", "nacre", *words], stdout=subprocess.DEVNULL)
+def _read_and_plan(path: Path, base: Experiment | None) -> None:
+    read = read_configuration(path, base)
+    read.validate(read.experiment)
+    plan(read.experiment)
 
 
-def _results(run: Path) -> list[dict[str, str]]:
-    """Rows of progress.csv without the columns of time."""
-    with open(run / "progress.csv", newline="") as file:
-        return [{key: value for key, value in row.items() if "(s)" not in key} for row in csv.DictReader(file)]
+def _toml(content: dict[str, Any]) -> str:
+    """TOML of JSON values, as far as it has them: it knows no null, and what is in lists is written as in JSON."""
+    tables = {key: value for key, value in content.items() if isinstance(value, dict)}
+    lines = [f"{json.dumps(key)} = {json.dumps(value)}" for key, value in content.items() if key not in tables]
+    for name, table in tables.items():
+        lines += [
+            f"[{json.dumps(name)}]",
+            *(f"{json.dumps(key)} = {json.dumps(value)}" for key, value in table.items()),
+        ]
+    return "\n".join(line for line in lines if not line.endswith("= null"))
 
 
-def attack(name: str, seed: int, files: int, configurations: int, n_kills: int) -> bool:
+ORIGINAL = Path(__file__).parent / "old_run"
+
+
+def damaged_original_files(run: Path, generator: np.random.Generator, n: int) -> Counter[str]:
+    """Damages a file of a run of the original PEARL code, `.pth` or its configuration, and imports it.
+
+    It is refused, or makes a run that can be read. A changed number cannot be noticed: such files have no checksums.
+    """
+    outcomes: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(n):
+            copy, imported = Path(folder) / str(number), Path(folder) / f"{number}-imported"
+            shutil.copytree(ORIGINAL / ("zip", "legacy")[generator.integers(2)], copy)
+            files = sorted(copy.iterdir())
+            path = files[generator.integers(len(files))]
+            kinds: list[Callable[[Path, np.random.Generator], None]] = [_flip, _cut, _empty, _swap]
+            kinds += [_change_json] * 8 * (path.suffix == ".json")
+            kinds[generator.integers(len(kinds))](path, generator)
+            outcomes[outcome(lambda copy=copy, imported=imported: read_run(import_old_run(copy, out=imported)))] += 1
+            shutil.rmtree(copy)
+            shutil.rmtree(imported, ignore_errors=True)
+    return outcomes
+
+
+def _swap(path: Path, generator: np.random.Generator) -> None:
+    """Writes a stretch of the file over another one: opcodes and lengths where they do not belong."""
+    content = bytearray(path.read_bytes())
+    length = int(generator.integers(1, 64))
+    source, target = generator.integers(len(content), size=2).tolist()
+    content[target : target + length] = content[source : source + length]
+    path.write_bytes(content)
+
+
+WORDS = [
+    "", "x", "-1", "0", "2", "1e400", "nan", "9" * 5000, "a" * 5000, "../..", "/dev/zero", "/dev/null", "caf\udce9",
+    "\x1b[2J", "$x$", "a=b,c", "best", "latest", "none", "place:10+2", "time:200,opposite", "time:-1", "place:nan",
+    "0.5,-1; 0.2,0.3", "1," * 3000, "train", "--seed", "--out", "--help", "--tasks", "--shift", "--checkpoint",
+    "--config",
+]  # fmt: skip
+"""What people type, and worse."""
+
+
+def hostile_words(run: Path, generator: np.random.Generator, n: int) -> Counter[str]:
+    """Gives commands odd words. Each ends with a sentence, or does what it should; nothing is trained."""
+    outcomes: Counter[str] = Counter()
+    experiment, _ = read_run(run)
+    fields = [*field_types(Experiment), *field_types(type(experiment.algorithm))]
+    flags = [f"--{field.replace('_', '-')}" for field in fields]
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        copy = str(shutil.copytree(run, "run"))
+        begins: list[list[str]] = [
+            ["train", experiment.name, "--dry-run"], ["train", "--dry-run", "--config", f"{copy}/experiment.json"],
+            ["resume"], ["resume", copy, "--iterations", "1"], ["evaluate"], ["evaluate", copy, "--trials"],
+            ["evaluate", copy, "--tasks"], ["report"], ["compare"], ["import"], ["repair"], ["list"], ["--import"], [],
+        ]  # fmt: skip
+        for _ in range(n):
+            begin = begins[generator.integers(len(begins))]
+            pool = [*WORDS, *flags] if begin[:1] == ["train"] else WORDS
+            words = [*begin, *(pool[generator.integers(len(pool))] for _ in range(generator.integers(1, 4)))]
+            ended = _said(words)
+            if ended == "FAILED":
+                print(f"... nacre {' '.join(words)[:500]!r}")
+            outcomes[ended] += 1
+    return outcomes
+
+
+def _said(words: list[str]) -> str:
+    """How a command of nacre ended: with exit code 0, or with 2 and a message that is short."""
+    said, code = io.StringIO(), 0
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said), warnings.catch_warnings():
+        try:
+            cli.main(words)
+        except SystemExit as end:
+            code = end.code
+        except Exception:
+            traceback.print_exc()
+            code = 1
+    if code == 0:
+        return "accepted"
+    if code == 2 and len(said.getvalue()) < 20_000 and "\x1b[2J" not in said.getvalue():
+        return "refused"
+    print(f"it ended with {code}: {said.getvalue()[-2000:]}")
+    return "FAILED"
+
+
+INPUTS: dict[str, Callable[[Path, np.random.Generator, int], Counter[str]]] = {
+    "files of a run": damaged_run_files,
+    "configuration files": damaged_configuration_files,
+    "files of the original code": damaged_original_files,
+    "words of the command line": hostile_words,
+}
+"""Kinds of damaged or hostile input: each is given a complete run to copy from."""
+
+
+def attack(name: str, seed: int, inputs: int, configurations: int, kills: int) -> bool:
     """Attacks an experiment and prints figures. Returns whether it stood."""
-    generator, experiment = np.random.default_rng(seed), small(name)
-    figures = {"configurations": impossible_configurations(experiment, generator, configurations)}
-    if files:
-        with tempfile.TemporaryDirectory() as folder:
-            run = train(experiment, Path(folder) / "run")
-            figures["files"] = damaged_files(run, generator, files)
-    if n_kills:
-        figures["kills"] = kills(experiment, generator, n_kills)
+    generator, experiment, figures = np.random.default_rng(seed), small(name), {}
+    figures["configurations"] = random_configurations(experiment, generator, configurations)
+    with tempfile.TemporaryDirectory() as folder:
+        storm = Storm(experiment, Path(folder) / "storm") if inputs or kills else None
+        if storm is not None:
+            figures |= {kind: attacker(storm.run, generator, inputs) for kind, attacker in INPUTS.items()}
+            figures["kills"] = _kills(storm, generator, kills)
     for what, outcomes in figures.items():
         print(f"{name}, {what}: {', '.join(f'{count} {word}' for word, count in sorted(outcomes.items())) or 'none'}")
     return not any(outcomes["FAILED"] for outcomes in figures.values())
 
 
+def _kills(storm: Storm, generator: np.random.Generator, n: int) -> Counter[str]:
+    """At least so many kills of all commands in turn."""
+    outcomes: Counter[str] = Counter()
+    number = 0
+    while outcomes["kills"] < n and not outcomes["FAILED"]:
+        command = list(COMMANDS)[number % len(COMMANDS)]
+        ended = storm.attack(command, generator, str(number))
+        outcomes["kills"] += ended.kills
+        outcomes["equal" if ended.failure is None else "FAILED"] += 1
+        if ended.failure is not None:
+            print(f"nacre {command} after {ended.kills} kills: {ended.failure}")
+        number += 1
+    return outcomes
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT")
-    for flag, default in (("files", 100), ("configurations", 100), ("kills", 0), ("seed", 0)):
+    for flag, default in (("inputs", 25), ("configurations", 100), ("kills", 0), ("seed", 0)):
         parser.add_argument(f"--{flag}", type=int, default=default, metavar="N")
     options = parser.parse_args(arguments)
+    serve()
     names = options.experiments or list(named_experiments())
-    stood = [attack(name, options.seed, options.files, options.configurations, options.kills) for name in names]
+    stood = [attack(name, options.seed, options.inputs, options.configurations, options.kills) for name in names]
     print(f"{sum(stood)} of {len(stood)} experiments stood")
     if not all(stood):
         sys.exit(1)

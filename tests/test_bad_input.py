@@ -331,6 +331,15 @@ def test_two_evaluations_at_once(run_copy, monkeypatch):
     assert [content["seed"] for content in contents] == [3, 0]
 
 
+def test_what_a_killed_evaluation_had_reserved_is_taken_over(run_copy):
+    nacre.evaluate(run_copy)
+    (result,) = (run_copy / "evaluations").iterdir()
+    result.unlink()
+    result.with_name(f"{result.name}.tmp").touch()
+    nacre.evaluate(run_copy)
+    assert list((run_copy / "evaluations").iterdir()) == [result]
+
+
 @pytest.mark.parametrize("iterations", ["0", "-3", "1"])
 def test_resume_with_impossible_iterations(says, run_copy, iterations):
     assert "iterations" in says("resume", run_copy, "--iterations", iterations)

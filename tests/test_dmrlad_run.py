@@ -21,6 +21,7 @@ from nacre.loading import load
 from nacre.run import Run
 from nacre.run_folder import read_run
 from nacre.training import resume, train
+from nacre.types import Episode, Visit
 
 SMALL: dict[str, Any] = TINY | {
     "hidden_layers": 2,
@@ -133,6 +134,26 @@ def test_room_for_copies() -> None:
     frames = 41 * (3 + 50 * 2 * 2)
     assert rooms("none") == rooms("replace") == frames
     assert rooms("augment") == 41 * (3 + 2 * 50 * 2 * 2)
+
+
+def test_copies_that_all_go_to_one_task_need_no_other_arrays() -> None:
+    """Of another shape: everything would be compiled again."""
+    experiment = tiny()
+    family = family_of(experiment)
+    tasks = family.sample_tasks(np.random.default_rng(0), 20)
+    memory = DmrladLearner(experiment.algorithm, family.sizes).memory(family, tasks, 10)
+    before = {name: array.shape for name, array in memory.arrays._asdict().items()}
+    length = family.horizon
+    episode = Episode(
+        np.zeros((length + 1, 2), np.float32),
+        np.zeros((length, 2), np.float32),
+        np.zeros(length, np.float32),
+        sparse_rewards=None,
+        terminated=False,
+    )
+    visit = Visit(0, (episode,) * (80 // length), 0)
+    memory.add([visit] * (10 * experiment.algorithm.stored_visits(20)))
+    assert {name: array.shape for name, array in memory.arrays._asdict().items()} == before
 
 
 @pytest.mark.parametrize("name", [name for name in named_experiments() if name.startswith("dmrlad/")])

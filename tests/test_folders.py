@@ -302,6 +302,17 @@ def test_unfinished_folders_are_no_runs(tmp_path: Path) -> None:
         read_run(parent / "seed-6")
 
 
+def test_the_folder_of_several_seeds_is_locked_with_them(tmp_path: Path) -> None:
+    """And no signature of a process that was killed stays in it."""
+    parent = make(tmp_path / "seeds", several=True)
+    (parent / SIGNATURE).write_text(f"{os.getpid()} {platform.node()}\n")
+    with locked_runs(parent):
+        assert (parent / SIGNATURE).exists()
+        with pytest.raises(NacreError, match=f"^{parent} is being trained by another process"), locked_runs(parent):
+            pass
+    assert not (parent / SIGNATURE).exists()
+
+
 # Folders that are moved or removed under their writer
 
 
@@ -459,6 +470,28 @@ def test_new_runs_without_locks(tmp_path: Path, no_locks: None, sleeper: int) ->
         make(out)
     (out / SIGNATURE).unlink()
     assert read_run(make(out))[0] == EXPERIMENTS[0]
+
+
+def test_a_file_is_claimed_once(tmp_path: Path) -> None:
+    """Also if it was left by a process that has ended, and again when it is given up."""
+    path = tmp_path / "result.json.tmp"
+    path.touch()
+    for _ in range(2):
+        descriptor = locks.claim(path)
+        assert descriptor is not None
+        assert locks.claim(path) is None
+        os.close(descriptor)
+
+
+def test_a_file_is_claimed_once_without_locks(tmp_path: Path, no_locks: None) -> None:
+    path = tmp_path / "result.json.tmp"
+    descriptor = locks.claim(path)
+    assert descriptor is not None
+    assert locks.claim(path) is None
+    os.close(descriptor)
+    assert locks.claim(path) is None
+    with pytest.raises(FileNotFoundError):
+        locks.claim(tmp_path / "nowhere" / "result.json.tmp")
 
 
 def test_reading_needs_no_locks(run: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from nacre.errors import NacreError
 from nacre.experiments import Experiment, family_of, validate
 from nacre.experiments.experiment import bounds_of, field_types
-from nacre.files import memory_of_machine
+from nacre.files import in_words, memory_of_machine
 from nacre.interfaces import Learner, Memory
 from nacre.runtime import learner_for
 from nacre.tasks.family import TaskFamily
@@ -88,16 +88,6 @@ def memory_of_device() -> float:
     if statistics and "bytes_limit" in statistics:
         return float(statistics["bytes_limit"])
     return memory_of_machine()
-
-
-def in_words(size: float) -> str:
-    """A number of bytes for people."""
-    if not math.isfinite(size):
-        return "more memory than any machine has"
-    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if size >= scale:
-            return f"{size / scale:,.1f} {unit}"
-    return f"{size / 1e3:.1f} kB"
 
 
 @functools.lru_cache(maxsize=4)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from nacre.errors import NacreError
-from nacre.locks import check_place
+from nacre.locks import check_place, claim
 
 _LEFTOVER = ".tmp"
 LARGEST_TEXT = 2**28
@@ -79,32 +79,29 @@ def temporary_name(path: Path) -> Path:
     return path.with_name(path.name + _LEFTOVER)
 
 
-def reserve(path: Path) -> bool:
+def reserve(path: Path) -> int | None:
     """Takes the name of a file that :func:`write_atomically` will write, before the work that goes into it.
 
-    What keeps others out is its temporary file. Give it back with :func:`release`.
+    What keeps others out is its temporary file, which is locked: one that a killed process has left is taken over.
 
     Returns:
-        whether the name was free.
+        what :func:`release` needs to give the name back; None: another process has it.
 
     Raises:
         OSError: the file could not be written.
     """
-    try:
-        with open(temporary_name(path), "xb"):
-            pass
-    except FileExistsError:
-        return False
-    if path.exists():  # another process has written it in between
-        release(path)
-        return False
-    return True
+    descriptor = claim(temporary_name(path))
+    if descriptor is not None and path.exists():  # another process has written it in between
+        release(path, descriptor)
+        return None
+    return descriptor
 
 
-def release(path: Path) -> None:
-    """Gives a reserved name back, if it was not used."""
+def release(path: Path, descriptor: int) -> None:
+    """Gives a reserved name back, whether it was used or not."""
     with contextlib.suppress(OSError):
         temporary_name(path).unlink()
+    os.close(descriptor)
 
 
 def writable(path: Path) -> Path:
@@ -274,6 +271,16 @@ def memory_of_machine() -> float:
         except (OSError, ValueError):
             continue
     return float(min(limits))
+
+
+def in_words(size: float) -> str:
+    """A number of bytes for people."""
+    if not math.isfinite(size):
+        return "more memory than any machine has"
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if size >= scale:
+            return f"{size / scale:,.1f} {unit}"
+    return f"{size / 1e3:.1f} kB"
 
 
 def cannot(verb: str, path: Path, error: OSError) -> NacreError:

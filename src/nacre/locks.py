@@ -119,6 +119,11 @@ def lock(folder: Path) -> Iterator[Lock]:
     Raises:
         NacreError: another process has locked it; there is no such folder, or it cannot be opened.
     """
+    if not hasattr(os, "O_DIRECTORY"):
+        raise NacreError(
+            f"{folder} cannot be locked on this system; allowed: runs are written on Linux and macOS, and in Windows' "
+            "Subsystem for Linux"
+        )
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError:
@@ -147,14 +152,61 @@ def check_place(path: Path) -> None:
             held.check()
 
 
+def claim(path: Path) -> int | None:
+    """Makes a file for this process alone, or takes over one that a process has left that has ended.
+
+    Returns:
+        its descriptor, which keeps others out until it is closed; None: another process has it. Where the system has no
+        locks, any file that is there is another's.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    while True:
+        try:
+            descriptor, is_new = _opened(path)
+        except PermissionError:
+            if path.exists():  # it is another user's
+                return None
+            raise
+        try:
+            if not _is_locked(descriptor) and not is_new:
+                os.close(descriptor)
+                return None
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(path), os.fstat(descriptor)):
+                return descriptor
+        os.close(descriptor)  # its owner has removed or renamed it in between
+
+
+def _opened(path: Path) -> tuple[int, bool]:
+    """The file, open to be written, and whether it was not there before."""
+    while True:
+        with contextlib.suppress(FileExistsError):
+            return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), True
+        with contextlib.suppress(FileNotFoundError):
+            return os.open(path, os.O_WRONLY), False
+
+
 def _lock(folder: Path, descriptor: int) -> bool:
     """Whether the lock is sure. Raises NacreError if another process has it."""
+    try:
+        return _is_locked(descriptor)
+    except BlockingIOError:
+        raise NacreError(f"{folder} is being trained by another process") from None
+
+
+def _is_locked(descriptor: int) -> bool:
+    """Locks an open file or folder; returns whether there are locks. BlockingIOError: another process has it."""
     try:
         import fcntl  # here: who only reads runs does so on systems that do not have it
 
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise NacreError(f"{folder} is being trained by another process") from None
+        raise
     except (ImportError, OSError):
         return False
     return True

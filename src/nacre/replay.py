@@ -286,6 +286,7 @@ class ReplayBuffer:
         initial_steps: int,
         visits: int,
         visit_steps: Sequence[int],
+        fullest: int | None = None,
     ) -> Buffer:
         """With room for what is collected as long as episodes end at the horizon.
 
@@ -294,18 +295,20 @@ class ReplayBuffer:
             initial_steps: at first, in every task.
             visits: of tasks that are drawn with replacement.
             visit_steps: of the parts of a visit, each of which ends with a whole episode.
+            fullest: visits of one task, at most. None: as many as there nearly always are if all are equally likely.
         """
 
         def whole_episodes(steps: int) -> int:
             return -(-steps // sizes.horizon) * sizes.horizon
 
         initial, visit = whole_episodes(initial_steps), sum(map(whole_episodes, visit_steps))
+        fullest = most_visits(visits, tasks) if fullest is None else fullest
         return cls(
             tasks,
             sizes,
             has_sparse_reward=has_sparse_reward,
             transitions=tasks * initial + visits * visit,
-            fullest_task=initial + most_visits(visits, tasks) * visit,
+            fullest_task=initial + fullest * visit,
         )
 
     @property

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import gc
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import jax
 import numpy as np
 
 from nacre.agents import algorithm_of
-from nacre.collect import play_together
+from nacre.collect import play_in_turns, play_together
 from nacre.errors import NacreError
 from nacre.experiments import Experiment
 from nacre.interfaces import Learner, Play, Played
@@ -37,11 +38,13 @@ def seed_of(experiment: Experiment, stream: Stream, *numbers: int) -> np.random.
 
 @contextlib.contextmanager
 def prepare_jax(device: str | None) -> Iterator[None]:
-    """Chooses the device, and keeps compiled programs in the user's cache folder unless JAX is told another.
+    """Chooses the device, keeps compiled programs in the user's cache folder unless JAX is told another, and makes room
+    for new ones.
 
     Raises:
-        NacreError: the device is not there.
+        NacreError: the device is not there, or there is no room for programs; see :func:`make_room_for_programs`.
     """
+    make_room_for_programs()
     if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore[reportAttributeAccessIssue]
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(cache / "nacre" / "jax"))
@@ -63,21 +66,89 @@ def prepare_jax(device: str | None) -> Iterator[None]:
         yield
 
 
+REFUSE_AT = 0.9
+"""The share of the memory maps that Linux allows a process from which on no program is compiled any more."""
+
+_kept = 0
+"""Memory maps that were left when programs were forgotten the last time."""
+
+
+def make_room_for_programs() -> None:
+    """Forgets compiled programs, all of JAX in this process, if there may be no room for those that come.
+
+    Every program has memory maps of its own. XLA aborts a process that reaches the number of maps that Linux allows it,
+    and one that trains some twenty configurations gets there. What is still needed is compiled again, or read from the
+    cache folder. That happens each time that half of the maps that were free the last time are taken: what else has
+    maps does not have programs forgotten again and again.
+
+    Raises:
+        NacreError: something else than programs has taken the maps.
+    """
+    global _kept
+    allowed, used = maps_allowed(), maps_used()
+    if allowed is None or used < min((_kept + allowed) / 2, REFUSE_AT * allowed):
+        return
+    jax.clear_caches()
+    gc.collect()  # programs in cycles of references keep their maps until then
+    _kept = maps_used()
+    if _kept >= REFUSE_AT * allowed:
+        raise NacreError(
+            f"this process has {_kept} of the {allowed} memory maps that Linux allows it, and compiled programs need "
+            "thousands: begin in a new process, or raise the limit: sysctl vm.max_map_count"
+        )
+
+
+def maps_used() -> int:
+    """Memory maps of this process; 0: the system does not tell."""
+    try:
+        with open("/proc/self/maps", "rb") as file:
+            return sum(1 for _ in file)
+    except OSError:
+        return 0
+
+
+def maps_allowed() -> int | None:
+    """How many memory maps a process may have; None: the system has no such limit, or does not tell."""
+    try:
+        return int(Path("/proc/sys/vm/max_map_count").read_text())
+    except (OSError, ValueError):
+        return None
+
+
 class SimulatorPool:
     """Simulators of one family by their number of slots, made when first asked for."""
 
-    def __init__(self, family: TaskFamily, threads: int | None):
-        self._family, self._threads = family, threads
+    def __init__(self, family: TaskFamily, threads: int | None, make: Callable[..., Simulator] = Simulator):
+        """`make(family, n_slots, threads)` makes one."""
+        self._family, self._threads, self._make = family, threads, make
         self._simulators: dict[int, Simulator] = {}
+        self._used: set[int] = set()
 
     def __call__(self, n_slots: int) -> Simulator:
+        self._used.add(n_slots)
         if n_slots not in self._simulators:
-            self._simulators[n_slots] = Simulator(self._family, n_slots, self._threads)
+            self._simulators[n_slots] = self._make(self._family, n_slots, self._threads)
         return self._simulators[n_slots]
 
     def play(self, plays: Sequence[Play]) -> list[Played]:
-        """Plays what several seeds ask for; see :func:`nacre.collect.play_together`."""
-        return play_together(plays, self(sum(len(play.tasks) for play in plays)))
+        """Plays what several seeds ask for, all together, or in turns if the family allows no more slots; see
+        :func:`nacre.collect.play_together`."""
+        n_slots, most = sum(len(play.tasks) for play in plays), self._family.most_slots
+        if most is None or n_slots <= most:
+            return play_together(plays, self(n_slots))
+        sizes = [-(-len(play.tasks) // -(-len(play.tasks) // most)) for play in plays]  # of turns that are equally long
+        return [
+            play_in_turns(play, index, size, self(size))
+            for index, (play, size) in enumerate(zip(plays, sizes, strict=True))
+        ]
+
+    def close_unused(self) -> None:
+        """Closes the simulators that were not used since the last call: an initial collection may have had a slot for
+        every train task. Worlds that remember stay."""
+        if not self._family.remembers:
+            for n_slots in self._simulators.keys() - self._used:
+                self._simulators.pop(n_slots).close()
+        self._used = set()
 
     def state_dict(self) -> dict[str, Any]:
         """What worlds remember across episodes, by number of slots, as JSON values; empty if no world offers any.

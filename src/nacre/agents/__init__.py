@@ -141,6 +141,10 @@ def _taken_names() -> set[str]:
         "import",
         "kind",
         "out",
+        "ray_address",
         "seeds",
+        "worker_timeout",
+        "workers",
+        "wandb",
     }
     return flags | {field.name for field in fields(Experiment)}

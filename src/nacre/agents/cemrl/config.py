@@ -176,6 +176,11 @@ class CemrlConfig(AlgorithmConfig):
         """Whether the critics' targets have next actions of a policy that follows the policy."""
         return False
 
+    @property
+    def stores_evenly(self) -> bool:
+        """Whether all train tasks are equally likely to get what is stored."""
+        return True
+
     def stored_visits(self, train_tasks: int) -> int:
         """Visits of an iteration that the replay has to have room for."""
         return min(self.tasks_per_iteration, train_tasks)

@@ -145,13 +145,15 @@ class CemrlLearner(Learner):
 
     def memory(self, family: TaskFamily, tasks: Float64[np.ndarray, "n parameters"], iterations: int) -> WindowReplay:
         config = self.config
+        visits = iterations * config.stored_visits(len(tasks))
         replay = self.replay.for_visits(
             len(tasks),
             self.sizes,
             has_sparse_reward=family.has_sparse_reward,
             initial_steps=config.initial_steps,
-            visits=iterations * config.stored_visits(len(tasks)),
+            visits=visits,
             visit_steps=(config.visit_steps,),
+            fullest=None if config.stores_evenly else visits,
         )
         kinds = family.kind_of(tasks) if config.true_classes else np.zeros(len(tasks))
         replay.kinds = jnp.asarray(kinds, jnp.int32)

@@ -71,6 +71,11 @@ class DmrladConfig(CemrlConfig):
     def has_target_policy(self) -> bool:
         return self.target_policy
 
+    @property
+    def stores_evenly(self) -> bool:
+        """Copies may all go to the same task."""
+        return self.relabelling == "none"
+
     def stored_visits(self, train_tasks: int) -> int:
         played = super().stored_visits(train_tasks)
         return 2 * played if self.relabelling == "augment" else played
