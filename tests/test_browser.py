@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from written import with_seed
 
+import nacre
 from nacre.report import write_comparison, write_report
 from nacre.report.figures import AFTER, BEFORE
 
@@ -84,6 +86,35 @@ def test_a_narrow_window_shows_figures_as_large_as_a_wide_one(tiny_run: Path, tm
     assert open_page(page, tmp_path / "narrow.png", width=500) == []
     wide, narrow = (shows(tmp_path / name, AFTER) for name in ("wide.png", "narrow.png"))
     assert 0.2 * wide < narrow < 0.95 * wide
+
+
+def test_groups_and_seeds_can_be_switched(tiny_run: Path, tmp_path: Path) -> None:
+    """Clicking changes whether boxes are checked, and the page's own rules do the rest."""
+    runs = [with_seed(tiny_run, tmp_path / str(seed), seed, (-9.0, -1.0 * seed)) for seed in (1, 2)]
+    page = write_comparison({"all": runs}, tmp_path / "page.html")
+    text = page.read_text(encoding="utf-8")
+    with_seeds = text.replace('class="switch-1" autocomplete="off"', 'class="switch-1" checked')
+    pictures = []
+    for name, version in (("first", text), ("seeds", with_seeds), ("none", text.replace(" checked", ""))):
+        page.write_text(version, encoding="utf-8")
+        assert open_page(page, tmp_path / f"{name}.png") == []
+        pictures.append(imread(tmp_path / f"{name}.png"))
+    first, seeds, nothing = ((picture - pictures[0] != 0).any(axis=2).sum() for picture in pictures)
+    assert first == 0
+    assert 500 < seeds < nothing + 2000
+    assert shows(tmp_path / "none.png", AFTER) < shows(tmp_path / "first.png", AFTER)
+
+
+def test_a_video_is_shown(run_copy: Path, tmp_path: Path) -> None:
+    nacre.evaluate(run_copy, [[0.0, 1.0]], episodes=2, video=True, quiet=True)
+    page = write_report([run_copy], tmp_path / "page.html")
+    text = page.read_text(encoding="utf-8")
+    [video] = re.findall(r'<div class="films">.*?</div>', text, re.DOTALL)
+    page.write_text(
+        re.sub(r"<body>.*</body>", lambda _: f"<body>{video}</body>", text, flags=re.DOTALL), encoding="utf-8"
+    )
+    assert open_page(page, tmp_path / "page.png", "--autoplay-policy=no-user-gesture-required") == []
+    assert shows(tmp_path / "page.png", "#dcdcdc") > 5000  # the ground of its caption
 
 
 def test_what_a_page_must_not_do_is_noticed(tmp_path: Path, tiny_run: Path) -> None:

@@ -67,6 +67,56 @@ def test_list_on_a_terminal(width, per_experiment):
         assert f"{family}," in text or f"{family}." in text
 
 
+def experiments_in(lines):
+    return [line.split()[0] for line in lines if "/" in line.split(" ")[0]]
+
+
+@pytest.mark.parametrize(
+    ("words", "experiments", "families"),
+    [
+        (
+            ["cemrl", "point"],
+            ["cemrl/point-robot", "cemrl/point-robot-quick"],
+            "point-robot, point-robot-pixels, sparse",
+        ),
+        (
+            ["ant-goal"],
+            ["pearl/ant-goal", "pearl/ant-goal-long", "cemrl/ant-goal", "oracle/ant-goal"],
+            "ant-goal, ant-goal-s",
+        ),
+        (["sawyer", "reach"], [], "sawyer-reach-sparse."),
+    ],
+)
+def test_list_of_less(words, experiments, families, capsys):
+    cli.main(["list", *words])
+    lines = capsys.readouterr().out.splitlines()
+    found = experiments_in(lines)
+    assert set(experiments) <= set(found)
+    assert all(any(words[-1] in name for name in (each, make_experiment(each).family)) for each in found)
+    assert any(line.startswith(f"Task families: {families}") for line in lines)
+    assert not any(line.startswith("Fewer of them") for line in lines)
+    assert not any(line.endswith("no named experiment") for line in lines)
+
+
+def test_the_name_of_an_algorithm_means_that_algorithm(capsys):
+    """Another one's experiments may be called after it."""
+    cli.main(["list", "cemrl"])
+    assert {name.partition("/")[0] for name in experiments_in(capsys.readouterr().out.splitlines())} == {"cemrl"}
+    with pytest.raises(SystemExit) as end:
+        cli.main(["list", "cemrl", "zebra"])
+    assert end.value.code == 2
+    assert "words are 'cemrl zebra', and no experiment" in capsys.readouterr().err
+
+
+def test_shell_completion(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--tyro-print-completion", "bash"])
+    assert not end.value.code
+    program = capsys.readouterr().out + "\nCOMP_WORDS=(nacre ev); COMP_CWORD=1; _tyro_nacre; echo ${COMPREPLY[@]}"
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["evaluate"]
+
+
 def test_tasks_of_many_parameters_are_shown_by_their_numbers(capsys):
     protocol = Protocol("custom", trials=1, steps=0, episodes=2, exploration_episodes=1)
     results = tuple((TrialResult(returns=(1.0, number), lengths=(3, 3), successes=None),) for number in (5.0, 7.0))
@@ -235,6 +285,19 @@ def test_evaluate_prints_each_episode_and_writes_json(run_copy, capsys):
         assert f"{goal} " + " ".join(f"{value:.2f}" for value in means) in " ".join(out.split())
     whole = " ".join(f"{value:.2f}" for value in result["mean_return_by_episode"])
     assert f"mean {whole}" in " ".join(out.split())
+
+
+def test_quiet(run_copy, capsys, tmp_path):
+    """Nothing is printed but what is wrong."""
+    cli.main(["resume", str(run_copy), "--iterations", "3", "--quiet"])
+    out = tmp_path / "result.json"
+    cli.main(["evaluate", str(run_copy), "--quiet", "--video", "--tasks", "0,1", "--episodes", "2", "--out", str(out)])
+    assert capsys.readouterr() == ("", "")
+    assert (out.with_suffix("") / "task-00.mp4").exists()
+    with pytest.raises(SystemExit):
+        cli.main(["train", "pearl/point-robot", "--quiet", "--out", str(run_copy)])
+    out, err = capsys.readouterr()
+    assert (out, "holds a run already" in err) == ("", True)
 
 
 def test_evaluate_own_tasks_and_protocol(run_copy, tmp_path, capsys):

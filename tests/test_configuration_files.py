@@ -66,6 +66,8 @@ def test_a_whole_experiment_in_toml_cannot_say_none(tmp_path: Path) -> None:
     ("content", "base", "message"),
     [
         ({"seed": 3}, None, "it does not say which experiment it is a part of; allowed: a `name` of nacre list"),
+        ({"name": ["pearl/x"]}, None, "it does not say which experiment it is a part of; allowed: a `name`"),
+        ({"name": {}, "algorithm": {"kind": "pearl"}}, None, "the field 'family' is missing; a part of an experiment"),
         ({"seed": 3, "algorithm": {"kind": "pearl"}}, None, "the field 'name' is missing; a part of an experiment"),
         (
             {"sed": 3, "seed": 1, "algorithm": {"discout": 0.5, "recurent": 1}},

@@ -18,8 +18,9 @@ from nacre.experiments import make_experiment
 from nacre.logs import read_progress_csv
 from nacre.training import train
 
-LEVEL = 1.0
-"""Return on train tasks. An agent that has not learned stays below 0.1. This seed is one of those that learn early."""
+LEVEL = 2.5
+"""Return on train tasks. DMRLAD gets 3.5 (6.2 on another machine), with copies for tasks at random it gets 1.7, without
+copies 0. This seed is one of those that learn early."""
 SEED, ITERATIONS = 4, 12
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import re
@@ -26,6 +25,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 ROOT = Path(__file__).parents[1]
 ELSEWHERE = {
     "own-algorithm.md": "test_own_algorithm_doc.py runs its files",
+    "sweeps.md": "test_sweeps.py runs its block",
     "old-runs.md": "its block is about a folder of the original code, which test_old_runs.py has",
 }
 FENCE = re.compile(r"^ *```(?:python|py)\b[^\n]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
@@ -88,10 +88,16 @@ class Trial:
 
 
 class Board:
-    """As much of a Weights & Biases run as the page uses."""
+    """As much of a Weights & Biases run as nacre uses."""
 
-    def log(self, columns: dict[str, float], step: int) -> None:
-        assert "AverageReturn_all_test_tasks" in columns
+    def define_metric(self, name: str, **how: str) -> None:
+        pass
+
+    def log(self, columns: dict[str, Any]) -> None:
+        assert columns.keys() & {"return/AverageReturn_all_test_tasks", "figures/learning_curve"}
+
+    def finish(self, exit_code: int) -> None:
+        assert exit_code == 0
 
 
 def packages() -> dict[str, types.SimpleNamespace]:
@@ -99,7 +105,11 @@ def packages() -> dict[str, types.SimpleNamespace]:
     study = types.SimpleNamespace(optimize=lambda objective, n_trials: objective(Trial()))
     return {
         "optuna": types.SimpleNamespace(create_study=lambda direction: study, TrialPruned=Exception),
-        "wandb": types.SimpleNamespace(init=lambda project, config: contextlib.nullcontext(Board())),
+        "wandb": types.SimpleNamespace(
+            init=lambda **_: Board(),
+            setup=lambda: types.SimpleNamespace(settings=types.SimpleNamespace(mode="offline")),
+            Image=lambda figure: figure,
+        ),
     }
 
 

@@ -63,7 +63,7 @@ def test_import_before_and_after_the_command(folder: Path, arguments: tuple[str,
 
 
 def test_flags_of_another_algorithm(folder: Path) -> None:
-    program = "import nacre.training\nnacre.training.train = lambda experiment, out, seeds: print(experiment) or 1 / 0"
+    program = "import nacre.training\nnacre.training.train = lambda experiment, out, **_: print(experiment) or 1 / 0"
     flags = ("--pace", "7", "--seed", "3", "--encoder", "x")
     done = nacre(folder, "--import", "mine", "train", *flags, "counting/my-points", program=program)
     assert "algorithm=Config(pace=7, encoder='x')" in done.stdout

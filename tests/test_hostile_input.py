@@ -26,7 +26,8 @@ from nacre.report.comparison import parse_groups
 from nacre.report.html import picture
 from nacre.run import Run
 from nacre.run_folder import read_run
-from nacre.training import SIGNALS, _signals, resume
+from nacre.signals import SIGNALS
+from nacre.training import _signals, resume
 
 
 @pytest.fixture

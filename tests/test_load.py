@@ -12,16 +12,19 @@ import jax.numpy as jnp
 import numpy as np
 import phased
 import pytest
+from probes import Clock
 
 import nacre
 from nacre.agents import ALGORITHMS
 from nacre.checkpoint import checkpoint_label, load_checkpoint, load_selected, save_checkpoint
+from nacre.errors import NacreError
 from nacre.experiments import Experiment
 from nacre.interfaces import Learner
 from nacre.loading import LoadedAgent
 from nacre.run_folder import create_run_folder, read_stamp
 from nacre.runtime import learner_for
-from nacre.tasks import Simulator, make_family, split_tasks
+from nacre.tasks import FAMILIES, Simulator, make_family, split_tasks
+from nacre.tasks.recorded import RecordedFamily, to_record
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 GETTING_STARTED = Path(__file__).parents[1] / "docs" / "getting-started.md"
@@ -87,6 +90,55 @@ for name in sys.modules:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.usefixtures("quick_compilation")
+def test_an_agent_needs_no_simulator(tmp_path, monkeypatch):
+    """Nor the module of a family of one's own, nor what some systems do not have: the run folder tells the sizes."""
+    monkeypatch.setitem(FAMILIES, "of-a-robot", lambda: Clock(7, sparse=True))
+    run = untrained_run(tmp_path / "run", "pearl/of-a-robot", exploration_episodes=1)
+    program = f"""
+import sys
+import jax  # one of its packages warns if the second of these is not there
+for module in ("mujoco", "fcntl", "metaworld", "probes"):
+    sys.modules[module] = None
+import nacre
+agent = nacre.load({str(run)!r})
+agent.begin_trial()
+assert agent.act([0.0, 0.1, 0.2, 0.3]).shape == (3,)
+agent.observe([0.0, 0.1, 0.2, 0.3], 1.0, False, True)
+print(agent.family, agent)
+nacre.load({str(untrained_run(tmp_path / "cheetah", "pearl/cheetah-vel"))!r})
+for function in (nacre.evaluate, nacre.resume, lambda run: agent.family.make_world(1, 1)):
+    try:
+        function({str(run)!r})
+    except nacre.NacreError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
+    assert done.stderr == ""
+    first, *refused = done.stdout.splitlines()
+    assert first.startswith("<task family of-a-robot: task (label, length), horizon 7> ")
+    assert ["needs the task family 'of-a-robot', which is not known here" in line for line in refused] == [1, 1, 0]
+    assert "only the sizes are known here, from a run folder" in refused[2]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"horizon": 0}, "horizon of RecordedFamily is 0; allowed: a whole number"),
+        ({"horizon": 10**12}, "sizes.horizon is 1000000000000; allowed: at most 1000000"),
+        ({"observation_size": [8, 10**9, 3]}, "sizes.observation_size is .*; allowed: at most"),
+        ({"has_sparse_reward": 1}, "sizes.has_sparse_reward is 1; allowed: true, false"),
+        ({"task_parameters": "label"}, "task_parameters of RecordedFamily is 'label'"),
+        ({"more": 1}, "sizes is .*; allowed: an object with observation_size, "),
+    ],
+)
+def test_sizes_that_are_none(change, message):
+    values = to_record(Clock(7, sparse=True))
+    assert RecordedFamily("clock", values).sizes == Clock(7).sizes
+    with pytest.raises(NacreError, match=message):
+        RecordedFamily("clock", values | change)
 
 
 def test_networks_are_those_of_the_checkpoint(tiny_run, tiny):

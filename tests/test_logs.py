@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import rich.console
 from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
 
 import nacre.run_folder
@@ -189,18 +188,6 @@ def test_tensorboard_groups_of_an_algorithm() -> None:
     assert tensorboard_tag("KL Loss") == "loss/KL_Loss"
     assert tensorboard_tag("Z variance train") == "other/Z_variance_train"
     assert tensorboard_tag("Wake Loss", {"Wake .*": "dreams"}) == "dreams/Wake_Loss"
-
-
-def read_events(folder: Path) -> list[Event]:
-    """All events of a folder in the order of its files: length, checksum, content, checksum of each."""
-    events = []
-    for path in sorted(folder.glob("events.*")):
-        content = path.read_bytes()
-        while content:
-            length = int.from_bytes(content[:8], "little")
-            events.append(Event.FromString(content[12 : 12 + length]))
-            content = content[16 + length :]
-    return events
 
 
 def test_tensorboard_events(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,9 @@ from nacre.agents.pearl.agent import PearlAgent
 from nacre.agents.pearl.config import PearlConfig
 from nacre.agents.pearl.networks import ActingNetworks, initial_networks
 from nacre.collect import play_together
+from nacre.errors import SimulationError
 from nacre.interfaces import MOST_ROWS, Play, Played, select
+from nacre.runtime import SimulatorPool
 from nacre.tasks import Simulator
 from nacre.types import Episode, Key, Transition, Tree
 
@@ -208,6 +210,32 @@ def test_several_plays_in_one_call_are_each_alone(monkeypatch: pytest.MonkeyPatc
                 np.testing.assert_array_equal(this.observations[:, :3], that.observations[:, :3])
         for count in ("begun", "acts", "observed", "ended"):
             np.testing.assert_array_equal(getattr(one.belief, count), getattr(together.belief, count))
+
+
+@pytest.mark.parametrize(("n", "most", "size"), [(7, 4, 4), (5, 1, 1)])
+def test_trials_in_turns_are_the_whole(n: int, most: int, size: int) -> None:
+    plays = [counting(n, seed, param=seed) for seed in range(2)]
+    family = Clock(HORIZON, sparse=True)
+    family.most_slots = most
+    pool = SimulatorPool(family, 1)
+    for whole, in_turns in zip(played(*plays), pool.play(plays), strict=True):
+        assert_same(*in_turns, *whole)
+    assert list(pool._simulators) == [size]
+    pool.close()
+
+
+def test_an_error_in_a_turn_is_placed_in_its_play() -> None:
+    class Large(Clock):
+        def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+            return np.where(task[..., 0] > 0.45, np.inf, 0.0)
+
+    family = Large(HORIZON, sparse=True)
+    family.most_slots = 2
+    good = counting(5, tasks=np.tile([[0.0, NEVER]], (5, 1)))
+    pool = SimulatorPool(family, 1)
+    with pytest.raises(SimulationError) as error:
+        pool.play([good, counting(5, tasks=np.array([[0.0, NEVER]] * 4 + [[0.5, NEVER]]))])
+    assert (error.value.part, error.value.slot) == (1, 4)
 
 
 @pytest.mark.parametrize("batched", [False, True])

@@ -5,20 +5,23 @@ from __future__ import annotations
 import base64
 import csv
 import dataclasses
+import io
 import itertools
 import json
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
+from written import FIRST, LAST, edit, read_events, with_seed
 
 import nacre
 from nacre import cli, run_evaluation
@@ -27,14 +30,17 @@ from nacre.agents.pearl.report import posteriors_after, shown_parameters, widest
 from nacre.configuration import AlgorithmConfig
 from nacre.errors import NacreError
 from nacre.evaluation import Evaluation, MetaTest, TrialResult
-from nacre.files import read_npz, write_npz
 from nacre.loading import TrainedRun, read_trained
 from nacre.protocol import Protocol
 from nacre.report import parse_groups, write_comparison, write_report
+from nacre.report.curves import STEPS, read_runs
+from nacre.report.drawing import Switch, svg_of
+from nacre.report.figures import seed_lines
+from nacre.report.films import films_of, find_videos
 from nacre.report.html import number, percent
 from nacre.report.intervals import difference_interval, interquartile_mean, interval
 from nacre.report.references import ReferenceCurve
-from nacre.report.run_report import pictures_of
+from nacre.report.run_report import _learning_picture, pictures_of
 from nacre.report.trial_figures import (
     returns_by_episode,
     returns_by_task,
@@ -43,15 +49,11 @@ from nacre.report.trial_figures import (
     success_of_episodes,
 )
 from nacre.report.trials import RunTest, protocol_in_words
-from nacre.run_folder import read_run, read_stamp
 from nacre.runtime import learner_for
 from nacre.tasks.family import TaskSplit
 from nacre.types import Episode
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-LAST = "AverageReturn_all_test_tasks"
-FIRST = "AverageReturn_test_episode_1"
 
 
 # Numbers
@@ -312,36 +314,6 @@ def numbers_of(path: Path) -> dict[str, list[str]]:
     return {name: [row[index] for row in rows] for index, name in enumerate(head)}
 
 
-def edit(run: Path, change: Callable[[dict], None]) -> None:
-    path = run / "experiment.json"
-    content = json.loads(path.read_text())
-    change(content)
-    content["checksum"] = None
-    path.write_text(json.dumps(content))
-    stamp = read_stamp(run, *read_run(run))
-    for checkpoint in (run / "checkpoints").glob("*.npz"):
-        arrays = read_npz(checkpoint)
-        manifest = json.loads(arrays["manifest"].tobytes())
-        manifest["progress"]["run"] = stamp
-        write_npz(checkpoint, arrays | {"manifest": np.frombuffer(json.dumps(manifest).encode(), np.uint8)})
-
-
-def with_seed(run: Path, copy: Path, seed: int, last: tuple[float, ...] = ()) -> Path:
-    """A copy of a run with another seed and, if given, other test returns; those of episode 1 are 10 lower."""
-    shutil.copytree(run, copy)
-    edit(copy, lambda content: content["experiment"].update(seed=seed))
-    if last:
-        with open(run / "progress.csv", newline="") as file:
-            rows = list(csv.DictReader(file))[: len(last)]
-        for row, value in zip(rows, last, strict=True):
-            row.update({LAST: str(value), FIRST: str(value - 10)})
-        with open(copy / "progress.csv", "w", newline="") as file:
-            writer = csv.DictWriter(file, rows[0])
-            writer.writeheader()
-            writer.writerows(rows)
-    return copy
-
-
 def cell(value: float, decimals: int = 1) -> str:
     return f"{value:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
 
@@ -359,13 +331,19 @@ def test_a_report_shows_what_was_learnt_and_how(
         f"Written to {two / 'report.html'}",
     ]
     content = read(two / "report.html")
-    assert content.headings == [
+    figures = ("Returns", "Posteriors", "Posterior widths", "Response", "Response all tasks", "Trajectories")
+    assert {*content.headings} == {
         "pearl/point-robot",
         "Learning",
         "Adaptation of seed 1",
         "Adaptation of seed 2",
         "Origin",
-    ]
+        "Returns over tasks",
+        *figures,
+    }
+    for anchor in ("seed-1-returns", "seed-2-trajectories"):
+        text = (two / "report.html").read_text(encoding="utf-8")
+        assert (text.count(f'href="#{anchor}"'), text.count(f'id="{anchor}"')) == (1, 1)
     names = ("posterior-widths", "posteriors", "response", "response-all-tasks", "returns", "returns-over-tasks")
     expected_names = [f"seed-{seed}-{name}.csv" for seed in (1, 2) for name in (*names, "trajectories")]
     assert sorted(content.downloads) == sorted(["learning.csv", *expected_names])
@@ -406,6 +384,81 @@ def test_a_report_shows_what_was_learnt_and_how(
     returns = numbers_of(two / "report-data/seed-2-returns.csv")
     np.testing.assert_allclose(np.array(returns["return"], float), expected.returns_by_episode.ravel(), rtol=1e-9)
     np.testing.assert_allclose(np.array(returns["goal y"], float), expected.tasks[:, 1].repeat(3), rtol=1e-9)
+
+
+def test_seeds_and_groups_can_be_switched_off(tiny_run: Path, tmp_path: Path) -> None:
+    runs = [with_seed(tiny_run, tmp_path / f"run-{seed}", seed, (-9.0, -seed)) for seed in (1, 2, 3)]
+    experiments, curves = read_runs(runs)
+    learning = _learning_picture(experiments[0], curves, ())
+    assert [switch[::2] for switch in learning.switches] == [
+        ("mean and range", True),
+        *((f"seed {seed}", True) for seed in (1, 2, 3)),
+    ]
+    classes = [group.get("class") for group in ElementTree.fromstring(learning.svg).iter() if group.get("class")]
+    # Of the means two lines and two bands, of each seed the last episode and episode 1.
+    assert sorted(classes) == ["switch-0"] * 4 + ["switch-1"] * 2 + ["switch-2"] * 2 + ["switch-3"] * 2
+    assert f"<title>seed 2: {curves[2][STEPS][-1]:.6g}, -2</title>" in learning.svg
+    assert _learning_picture(experiments[0], {1: curves[1]}, ()).switches == []
+
+    groups = {"ours": runs, "theirs": [with_seed(tiny_run, tmp_path / "alone", 4)]}
+    text = write_comparison(groups, tmp_path / "compare.html").read_text(encoding="utf-8")
+    first = text[: text.index("</fieldset>")]
+    assert re.findall(r'class="switch-(\d)" autocomplete="off"( checked)?> ([^<]+)<', first) == [
+        ("0", " checked", "ours"),
+        ("1", " checked", "theirs"),
+        ("2", "", "each seed"),
+    ]
+    assert first.count('class="switch-0 switch-2"') == 3
+    for switch in range(3):
+        rule = f"figure:has(input.switch-{switch}:not(:checked)) svg .switch-{switch} {{ display: none; }}"
+        assert text.count(rule) == 1
+
+
+def test_a_figure_of_many_seeds_stays_small() -> None:
+    steps = np.arange(1.0, 601.0)
+    curves = {seed: {STEPS: 1000 * steps, LAST: np.sin(steps + seed), FIRST: np.cos(steps)} for seed in range(30)}
+    figure = Figure()
+    lines = seed_lines(figure.subplots(), curves, {LAST: "#000000", FIRST: "#ff0000"})
+    svg = svg_of(figure, "", [Switch(str(seed), artists) for seed, artists in lines.items()])
+    assert 1000 < svg.count("<title>seed ") < 2500
+
+
+def test_videos_are_in_the_page_or_beside_it(
+    run_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    nacre.evaluate(run_copy, [[0.0, 1.0]], episodes=2, video=True, quiet=True)
+    nacre.evaluate(run_copy, [[0.0, 1.0]], episodes=2, video=True, quiet=True, checkpoint="best", trials=1)
+    [small] = (run_copy / "evaluations").glob("iteration_000002-own-custom/*.mp4")
+    large = small.with_name("task-01.mp4")
+    large.write_bytes(small.read_bytes() + bytes(10))
+    monkeypatch.setattr("nacre.report.run_report.MOST_INSIDE", small.stat().st_size + 5)
+    page = tmp_path / "page s" / "report.html"
+    cli.main(["report", str(run_copy), "--out", str(page), "--tensorboard"])
+    text = page.read_text(encoding="utf-8")
+    [video] = re.findall(r'<video controls .*?src="data:video/mp4;base64,([^"]+)"></video>', text)
+    assert base64.b64decode(video) == small.read_bytes()
+    [link] = re.findall(r'<a href="([^"]+)">task 1</a>', text)
+    assert (page.parent / unquote(link)).resolve() == large.resolve()
+    assert "media-src data:" in text
+    assert "evaluation <code>iteration_000002-own-custom</code>" in text
+
+    folder = run_copy / "figures"
+    assert f"Figures for TensorBoard: {folder}\n" in capsys.readouterr().out
+    images = {value.tag: (event.step, value.image) for event in read_events(folder) for value in event.summary.value}
+    names = ("learning", "posterior-widths", "posteriors", "response", "returns", "trajectories")
+    assert {f"report/{name}" for name in names} | {"videos/task-00"} <= images.keys()
+    steps = numbers_of(run_copy / "progress.csv")[STEPS][-1]
+    for tag, (step, image) in images.items():
+        assert step == float(steps)
+        picture = Image.open(io.BytesIO(image.encoded_image_string))
+        assert picture.size == (image.width, image.height)
+        assert picture.format == ("GIF" if tag.startswith("videos") else "PNG")
+    movie: Any = Image.open(io.BytesIO(images["videos/task-00"][1].encoded_image_string))
+    assert movie.is_animated
+    assert movie.size == (200, 197)
+    shutil.rmtree(run_copy / "evaluations")
+    assert find_videos(run_copy, "iteration_000002") == []
+    assert films_of([], page, 1) is None
 
 
 def test_other_configurations_have_sections_of_their_own(tiny_run: Path, tmp_path: Path) -> None:

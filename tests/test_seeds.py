@@ -77,7 +77,9 @@ def alone(experiment: Experiment, tmp_path_factory: pytest.TempPathFactory) -> d
 def columns(run: Path) -> list[dict[str, str]]:
     """progress.csv without the times."""
     with open(run / "progress.csv", newline="") as file:
-        return [{name: value for name, value in row.items() if "Time" not in name} for row in csv.DictReader(file)]
+        return [
+            {name: value for name, value in row.items() if "time" not in name.lower()} for row in csv.DictReader(file)
+        ]
 
 
 def files(run: Path) -> list[Path]:

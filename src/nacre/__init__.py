@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from nacre.errors import Interrupted, NacreError, NonFiniteError, SimulationError
     from nacre.evaluation import Evaluation
     from nacre.experiments import Experiment, make_experiment, register_experiment
+    from nacre.exporting import export
     from nacre.iteration import Iteration
     from nacre.loading import LoadedAgent, load
     from nacre.original.runs import import_old_run
     from nacre.playing import play
     from nacre.run_evaluation import evaluate
+    from nacre.sweeps.running import sweep
     from nacre.tasks import make_family, register_family
     from nacre.training import resume, train
 
@@ -35,6 +37,7 @@ __all__ = [
     "NonFiniteError",
     "SimulationError",
     "evaluate",
+    "export",
     "import_old_run",
     "load",
     "make_experiment",
@@ -44,6 +47,7 @@ __all__ = [
     "register_experiment",
     "register_family",
     "resume",
+    "sweep",
     "train",
 ]
 
@@ -58,6 +62,7 @@ _MODULES = {
     "NonFiniteError": "nacre.errors",
     "SimulationError": "nacre.errors",
     "evaluate": "nacre.run_evaluation",
+    "export": "nacre.exporting",
     "import_old_run": "nacre.original.runs",
     "load": "nacre.loading",
     "make_experiment": "nacre.experiments",
@@ -67,6 +72,7 @@ _MODULES = {
     "register_experiment": "nacre.experiments",
     "register_family": "nacre.tasks",
     "resume": "nacre.training",
+    "sweep": "nacre.sweeps.running",
     "train": "nacre.training",
 }
 # No module may be called like one of these functions: importing it would put the module in the function's place.

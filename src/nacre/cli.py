@@ -1,4 +1,4 @@
-"""The command line: nacre list | train | resume | repair | import | evaluate | report | compare.
+"""The command line: nacre list | train | resume | repair | import | evaluate | report | compare | sweep | export.
 
 Which flags `train` has depends on the algorithm of the experiment that is named among them. So arguments are read
 twice: first for names that can be found without knowing any flag (`--import`, EXPERIMENT, `--config`), and then with
@@ -30,10 +30,12 @@ from nacre.experiments.experiment import FamilyOptions, option_words
 from nacre.extensions import command, import_modules, load_plugins
 from nacre.files import cannot, parse_json, read_text
 from nacre.tasks.shifts import Shift, parse_shift
+from nacre.worker_options import NO_WORKERS, WorkerOptions
 
 if TYPE_CHECKING:
     from nacre.estimate import Estimate
     from nacre.evaluation import Evaluation
+    from nacre.iteration import OnIteration
 
 # What needs JAX is imported by the commands that need it: help and `nacre list` answer at once.
 
@@ -44,12 +46,16 @@ ShiftFlag = Annotated[str | None, arg(metavar=SHIFT_SYNTAX, help_behavior_hint="
 
 @dataclass(frozen=True)
 class List:
-    """Show the named experiments and the task families."""
+    """Show the named experiments and the task families, all of them or those with all WORDs in their names."""
+
+    words: Annotated[Positional[tuple[str, ...]], arg(metavar="WORD...", help_behavior_hint="(default: all)")] = ()
+    """Algorithms, task families, or parts of their names, such as: cheetah vel."""
 
     def __call__(self) -> None:
         from nacre.listing import listing
 
-        print(*listing(shutil.get_terminal_size().columns if sys.stdout.isatty() else None), sep="\n")
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        print(*listing(width, self.words), sep="\n")
 
 
 @dataclass(frozen=True)
@@ -73,8 +79,14 @@ class Train:
     """Train this many seeds at once: --seed, --seed + 1 and so on, each in a run folder of its own, DIR/seed-<seed>.
     By default DIR is then runs/<algorithm>/<task>/seeds-<first>-to-<last>-<time>."""
 
+    wandb: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Send metrics and learning curve to Weights & Biases, project $WANDB_PROJECT or nacre; needs the extra wandb."""
+
     dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Only check the configuration, and print how many steps it has and how much memory it needs."""
+    quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print nothing but warnings and errors."""
+    options: WorkerOptions = NO_WORKERS
 
     def __call__(self) -> None:
         from nacre.training import plan, train
@@ -82,7 +94,11 @@ class Train:
         if self.dry_run:
             _print_plan(self.experiment, self.seeds or 1, plan(self.experiment, self.seeds))
             return
-        _say_how_to_go_on(train(self.experiment, self.out, seeds=self.seeds))
+        workers = dataclasses.asdict(self.options)
+        with _boards(self.wandb) as boards:
+            run = train(self.experiment, self.out, seeds=self.seeds, on_iteration=boards, quiet=self.quiet, **workers)
+        if not self.quiet:
+            _say_how_to_go_on(run)
 
 
 @dataclass(frozen=True)
@@ -93,11 +109,20 @@ class Resume:
     """The run folder, or the folder in which several seeds are."""
     iterations: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: as the run says)")] = None
     """A new total number of iterations."""
+    quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print nothing but warnings and errors."""
+    options: WorkerOptions = NO_WORKERS
+    wandb: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Send metrics and learning curve to Weights & Biases, project $WANDB_PROJECT or nacre; needs the extra wandb."""
 
     def __call__(self) -> None:
         from nacre.training import resume
 
-        _say_how_to_go_on(resume(self.run, self.iterations))
+        workers = dataclasses.asdict(self.options)
+        with _boards(self.wandb) as boards:
+            run = resume(self.run, self.iterations, on_iteration=boards, quiet=self.quiet, **workers)
+        if not self.quiet:
+            _say_how_to_go_on(run)
 
 
 @dataclass(frozen=True)
@@ -176,14 +201,25 @@ class Evaluate:
     """Also draw the first trial of each task, all its episodes, into an MP4 file."""
     out: Annotated[Path | None, arg(metavar="FILE.json", help_behavior_hint="(default: a new file in RUN)")] = None
     """The file of the result. What was there is replaced."""
+    quiet: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print nothing but warnings and errors."""
+    options: WorkerOptions = NO_WORKERS
+    wandb: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Send returns and videos to Weights & Biases, project $WANDB_PROJECT or nacre; needs the extra wandb."""
 
     def __call__(self) -> None:
         from nacre.loading import read_trained
         from nacre.run_evaluation import evaluate_run
 
+        if self.wandb:
+            from nacre.weights_and_biases import ready
+
+            ready()
         trained = read_trained(self.run, self.checkpoint)
 
         def show(evaluation: Evaluation) -> None:
+            if self.quiet:
+                return
             _print_evaluation(evaluation, trained.family.task_parameters)
             if self.tasks == "test":
                 _print_gap(evaluation, dataclasses.replace(trained.experiment, shift=evaluation.shift))
@@ -197,7 +233,7 @@ class Evaluate:
             if evaluation.shift is not None:
                 _print_recovery(evaluation)
 
-        _, path = evaluate_run(
+        evaluation, path = evaluate_run(
             trained,
             self.run,
             _parse_tasks(self.tasks),
@@ -208,11 +244,18 @@ class Evaluate:
             video=self.video,
             out=self.out,
             shift=self.shift,
+            options=self.options,
             show=show,
+            quiet=self.quiet,
         )
-        _say("Not written" if path is None else f"Written to {path}")
-        if self.video and path is not None:
-            _say(f"Videos of the first trial of each task: {path.with_suffix('')}{os.sep}")
+        if not self.quiet:
+            _say("Not written" if path is None else f"Written to {path}")
+            if self.video and path is not None:
+                _say(f"Videos of the first trial of each task: {path.with_suffix('')}{os.sep}")
+        if self.wandb and path is not None:
+            from nacre.weights_and_biases import send_evaluation
+
+            send_evaluation(self.run, evaluation, path)
 
 
 @dataclass(frozen=True)
@@ -232,12 +275,27 @@ class Report:
     """Which checkpoint of each run plays the trials, as in nacre evaluate."""
     shift: ShiftFlag = None
     """How the task of a trial changes inside an episode, as in nacre evaluate."""
+    tensorboard: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Also write the figures, and the first of the videos that there are, for TensorBoard into each RUN."""
+    wandb: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Send the page to Weights & Biases, to the first RUN there; needs the extra wandb."""
 
     def __call__(self) -> None:
         from nacre.report import write_report
 
-        page = write_report(self.runs, self.out, checkpoint=self.checkpoint, shift=self.shift, say=_say)
+        if self.wandb:
+            from nacre.weights_and_biases import ready
+
+            ready()
+        page = write_report(
+            self.runs, self.out, checkpoint=self.checkpoint, shift=self.shift, tensorboard=self.tensorboard, say=_say
+        )
         _say(f"Written to {page}")
+        if self.wandb:
+            from nacre.run_folder import runs_in
+            from nacre.weights_and_biases import send_report
+
+            send_report(runs_in(self.runs)[0], page)
 
 
 @dataclass(frozen=True)
@@ -254,12 +312,91 @@ class Compare:
 
     def __call__(self) -> None:
         from nacre.report import parse_groups, write_comparison
+        from nacre.report.comparison import only_group
 
-        _say(f"Written to {write_comparison(parse_groups(self.groups), self.out)}")
+        groups = parse_groups(self.groups)
+        page = write_comparison(groups, self.out)
+        if len(groups) == 1:
+            [(name, runs)] = groups.items()
+            _say(only_group(name, len(runs)))
+        _say(f"Written to {page}")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Train experiments × seeds × values, several runs at once; or go on with what is left of a sweep.
+
+    All of it is checked before anything starts. Runs that are finished are not trained again.
+    """
+
+    specification: Annotated[Positional[Path], arg(metavar="SPEC.toml|SPEC.json")]
+    """What to train: see docs/sweeps.md."""
+    out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="(default: runs/ and the name of SPEC)")] = None
+    """The folder of the sweep. Runs of the sweep may be in it already."""
+    jobs: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: as many as fit)")] = None
+    """Runs at once."""
+    part: Annotated[str, arg(metavar="K/N")] = "1/1"
+    """Train every N-th run only, from the K-th on: N processes, on as many machines, share a sweep."""
+    ray_address: Annotated[str | None, arg(metavar="ADDRESS", help_behavior_hint="")] = None
+    """Train on the nodes of a Ray cluster that share DIR: HOST:PORT of its head, or auto."""
+    wandb: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Send each run to Weights & Biases, project $WANDB_PROJECT or nacre; needs the extra wandb."""
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Only check it all, and print what would be trained, and how much memory each configuration needs."""
+
+    def __call__(self) -> None:
+        from nacre.sweeps.running import WHOLE, parse_part, plan_sweep, run_sweep
+        from nacre.sweeps.specification import read_specification
+
+        part = parse_part(self.part)
+        specification = read_specification(self.specification)
+        if self.dry_run:
+            print(*plan_sweep(specification, self.jobs), sep="\n")
+            return
+        out = self.out or Path("runs", self.specification.stem)
+        flags = {"--jobs": self.jobs, "--part": None if part == WHOLE else part, "--ray-address": self.ray_address}
+        given = [str(word) for flag, value in flags.items() if value is not None for word in (flag, value)]
+        again = command("sweep", self.specification, "--out", out, *given, *(["--wandb"] if self.wandb else []))
+        run_sweep(
+            specification,
+            out,
+            jobs=self.jobs,
+            part=part,
+            ray_address=self.ray_address,
+            wandb=self.wandb,
+            again=again,
+        )
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a trained agent into a file that JAX runs without nacre, as StableHLO."""
+
+    run: Run
+    """The run folder."""
+    out: Annotated[Path, arg(metavar="FILE")]
+    """The file, a zip archive. What was there is replaced."""
+    checkpoint: Annotated[str, arg(metavar="latest|best|LABEL|FILE")] = "latest"
+    """Which checkpoint, as in nacre evaluate."""
+    slots: Annotated[int, arg(metavar="INT")] = 1
+    """Trials that it plays at once."""
+    capacity: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: ten episodes)")] = None
+    """Transitions of a trial that the belief can come from."""
+
+    def __call__(self) -> None:
+        from nacre.exporting import export
+
+        file = export(self.run, self.out, checkpoint=self.checkpoint, slots=self.slots, capacity=self.capacity)
+        _say(f"Written to {file}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line and ends the process if something goes wrong.
+    """Runs the command line, as :func:`ending` does."""
+    ending(lambda: _parse(list(sys.argv[1:] if arguments is None else arguments))())
+
+
+def ending(work: Callable[[], object]) -> None:
+    """Does some work, and ends the process if something goes wrong.
 
     Exit codes: 2 for what the user can mend (one sentence on stderr), 128 + signal if a signal ended it. Control
     characters in names and paths are shown as escapes, as others may have chosen them.
@@ -269,7 +406,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with contextlib.suppress(AttributeError):
             stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
     try:
-        _parse(list(sys.argv[1:] if arguments is None else arguments))()
+        work()
         sys.stdout.flush()
     except NacreError as error:
         _end(f"nacre: error: {error}", 2)
@@ -329,6 +466,15 @@ def _parse_train(arguments: list[str]) -> Train:
     train = _tyro(arguments, read.experiment)
     read.validate(train.experiment)
     return train
+
+
+def _boards(wanted: bool) -> contextlib.AbstractContextManager[OnIteration | None]:
+    """Boards of Weights & Biases, if they are wanted."""
+    if not wanted:
+        return contextlib.nullcontext()
+    from nacre.weights_and_biases import boards
+
+    return boards()
 
 
 def _any_experiment() -> Experiment:
@@ -412,6 +558,8 @@ def _parsed(arguments: list[str], experiment: Experiment) -> Any:
         | Annotated[Evaluate, subcommand("evaluate")]
         | Annotated[Report, subcommand("report")]
         | Annotated[Compare, subcommand("compare")]
+        | Annotated[Sweep, subcommand("sweep")]
+        | Annotated[Export, subcommand("export")]
     )
     return tyro.cli(
         commands,  # pyright: ignore[reportArgumentType]
@@ -562,6 +710,9 @@ def _print_evaluation(evaluation: Evaluation, parameters: tuple[str, ...]) -> No
     table.add_row("mean", *empty, *(f"{value:.2f}" for value in returns.mean(axis=0)), style="bold")
     if successes is not None:
         table.add_row("success", *empty, *(f"{value:.0%}" for value in successes.mean(axis=0)), style="bold")
+    if evaluation.scores_by_episode is not None:
+        scores = evaluation.scores_by_episode.mean(axis=0)
+        table.add_row("score", *empty, *(f"{value:.3f}" for value in scores), style="bold")
     _print_table(table)
 
 

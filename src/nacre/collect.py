@@ -72,15 +72,43 @@ def play_together(plays: Sequence[Play], simulator: Simulator) -> list[Played]:
         SimulationError: a quantity is not finite; `part` is the index of the play that it belongs to, and `slot` is
             counted in that play.
     """
-    first, n = plays[0], len(plays[0].tasks)
-    for play in plays:
-        if _terms(play) != _terms(first):
-            raise ValueError("plays of several seeds differ in their seeds, tasks, parameters and beliefs alone")
+    n = len(plays[0].tasks)
+    check_alike(plays)
     try:
         return _play(plays, simulator)
     except SimulationError as error:
         part, slot = divmod(error.slot, n)
         raise error.moved(slot=slot, part=part) from error
+
+
+def play_in_turns(play: Play, index: int, size: int, simulator: Simulator) -> Played:
+    """Plays what one seed asks for in a simulator of `size` slots, some trials after others. Each becomes what it would
+    become if all were played together.
+
+    Args:
+        index: of the play among those of several seeds, for errors.
+
+    Raises:
+        SimulationError: a quantity is not finite; `part` is `index`, and `slot` is counted in the play.
+    """
+    trials, beliefs, n = [], [], len(play.tasks)
+    for start in range(0, n, size):
+        turn = [min(trial, n - 1) for trial in range(start, start + size)]  # the last is repeated, without effect
+        try:
+            [played] = play_together([play.part(turn)], simulator)
+        except SimulationError as error:
+            raise error.moved(slot=turn[error.slot], part=index) from error
+        kept = min(size, n - start)
+        trials += played.trials[:kept]
+        beliefs.append(jax.tree.map(lambda leaf, kept=kept: leaf[:kept], played.belief))
+    return Played(trials, _join(beliefs))
+
+
+def check_alike(plays: Sequence[Play]) -> None:
+    """Raises ValueError if plays of several seeds differ in more than their seeds, tasks, parameters and beliefs."""
+    for play in plays:
+        if _terms(play) != _terms(plays[0]):
+            raise ValueError("plays of several seeds differ in their seeds, tasks, parameters and beliefs alone")
 
 
 def _terms(play: Play) -> tuple[Any, ...]:

@@ -23,7 +23,7 @@ class SimulationError(NacreError):
     Fields: `quantity` (observation, reward, sparse reward, reward state or action), `slot` (its index), `task` (the
     parameters of the slot's task by name) and `value` (what it is). `place` is a sentence that says where in a run it
     was. If several seeds share the simulator, `part` is the index of the one it belongs to, and `slot` is counted among
-    the slots of that one.
+    the slots of that one. `worker` names the worker process that simulated it; empty: there are no workers.
     """
 
     def __init__(
@@ -34,6 +34,7 @@ class SimulationError(NacreError):
         place: str = "",
         part: int = 0,
         value: float = math.nan,
+        worker: str = "",
     ) -> None:
         self.quantity = quantity
         self.slot = slot
@@ -41,15 +42,24 @@ class SimulationError(NacreError):
         self.place = place
         self.part = part
         self.value = value
+        self.worker = worker
         described = ", ".join(f"{name} = {number:g}" for name, number in task.items())
         fault = f"{value:g}, which is too large to learn from" if math.isfinite(value) else "not finite"
         sentence = f"The {quantity} of simulator slot {slot} is {fault}; its task is {described}."
-        super().__init__(f"{sentence} {place}".strip())
+        simulated = f"It was simulated by {worker}." if worker else ""
+        super().__init__(" ".join(filter(None, (sentence, place, simulated))))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.quantity, self.slot, self.task, self.place, self.part, self.value)
+        return type(self), (self.quantity, self.slot, self.task, self.place, self.part, self.value, self.worker)
 
-    def moved(self, *, slot: int | None = None, place: str | None = None, part: int | None = None) -> SimulationError:
+    def moved(
+        self,
+        *,
+        slot: int | None = None,
+        place: str | None = None,
+        part: int | None = None,
+        worker: str | None = None,
+    ) -> SimulationError:
         """The same error, as one who knows more of its surroundings tells it."""
         return SimulationError(
             self.quantity,
@@ -58,6 +68,7 @@ class SimulationError(NacreError):
             self.place if place is None else place,
             self.part if part is None else part,
             self.value,
+            self.worker if worker is None else worker,
         )
 
 
@@ -65,24 +76,29 @@ class NonFiniteError(NacreError):
     """A number of the learner is no longer finite: training stopped, and the last checkpoint is good."""
 
 
+class WorkersLostError(NacreError):
+    """There is no worker, and none could be had in the time that was allowed for it."""
+
+
 class Interrupted(Exception):
     """SIGINT, SIGTERM or SIGHUP ended a run after everything was saved; or, twice, at once.
 
-    Fields: `run` (the run folder), `signal` (its number) and `is_saved` (off if the run goes on from its latest
-    checkpoint, as after a kill).
+    Fields: `run` (the run folder, or that of a sweep), `signal` (its number), `is_saved` (off if the run goes on from
+    its latest checkpoint, as after a kill) and `again` (how to go on; None: with nacre resume).
     """
 
-    def __init__(self, run: Path, signal: int, is_saved: bool = True) -> None:
+    def __init__(self, run: Path, signal: int, is_saved: bool = True, again: str | None = None) -> None:
         self.run = run
         self.signal = signal
         self.is_saved = is_saved
+        self.again = again
         from nacre.extensions import command  # here, as it imports this module
 
         how = "Stopped and saved." if is_saved else "Stopped at once: what came after the latest checkpoint is lost."
-        super().__init__(f"{how} Continue with: {command('resume', run)}")
+        super().__init__(f"{how} Continue with: {command('resume', run) if again is None else again}")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.run, self.signal, self.is_saved)
+        return type(self), (self.run, self.signal, self.is_saved, self.again)
 
 
 MOST_CHARACTERS = 2000

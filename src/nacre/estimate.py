@@ -17,7 +17,7 @@ import numpy as np
 from nacre.errors import NacreError
 from nacre.experiments import Experiment, family_of, validate
 from nacre.experiments.experiment import bounds_of, field_types
-from nacre.files import memory_of_machine
+from nacre.files import in_words, memory_of_machine
 from nacre.interfaces import Learner, Memory
 from nacre.runtime import learner_for
 from nacre.tasks.family import TaskFamily
@@ -90,16 +90,6 @@ def memory_of_device() -> float:
     return memory_of_machine()
 
 
-def in_words(size: float) -> str:
-    """A number of bytes for people."""
-    if not math.isfinite(size):
-        return "more memory than any machine has"
-    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
-        if size >= scale:
-            return f"{size / scale:,.1f} {unit}"
-    return f"{size / 1e3:.1f} kB"
-
-
 @functools.lru_cache(maxsize=4)
 def _state_shapes(learner: Learner) -> Tree:
     return jax.eval_shape(learner.initial_state, jax.random.key(0))
@@ -115,11 +105,13 @@ def _step_bytes(learner: Learner, memory: Memory, state: Tree, tasks: np.ndarray
     for phase in {phase.name for phase in learner.phases(0) if phase.steps}:
         try:
             derived = learner.derive(phase, state, memory, tasks)
-            batch = jax.tree.leaves(learner.draw(phase, memory.arrays, derived, state.key))
+            batch = learner.draw(phase, memory.arrays, derived, state.key)
+            activations = learner.step_bytes(phase, batch)
         except Exception:  # whatever an algorithm of one's own does with values that are not there
             continue
-        rows = max((math.prod(leaf.shape[:2]) for leaf in batch), default=0)
-        activations = 2 * 4 * rows * sum(leaf.shape[-1] for leaf in weights)
+        if activations is None:
+            rows = max((math.prod(leaf.shape[:2]) for leaf in jax.tree.leaves(batch)), default=0)
+            activations = 2 * 4 * rows * sum(leaf.shape[-1] for leaf in weights)
         largest = max(largest, _bytes(batch) + activations)
     return largest
 

@@ -19,6 +19,7 @@ from nacre.protocol import TEST_RETURN, TEST_SUCCESS, Protocol
 from nacre.recovery import Recovery, TaskChange, changes_in, recovery_of
 from nacre.seeds import child
 from nacre.tasks.family import TaskFamily, TaskSplit
+from nacre.tasks.quantities import measure
 from nacre.tasks.shifts import Shift, shift_to_json
 from nacre.types import Episode, Metrics, Tree
 
@@ -36,14 +37,15 @@ class TrialResult:
     """Whether each episode was a success, as the family defines it; None in families without."""
     changes: tuple[TaskChange, ...] | None = None
     """Where the task changed inside an episode, in order; None in families whose tasks do not change."""
+    scores: tuple[float, ...] | None = None
+    """Minus how far what the family measures was from its target in the last step of each episode; None if that is not
+    known."""
 
     def to_json(self) -> dict[str, Any]:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        if self.changes is None:
-            del values["changes"]
-        else:
+        if self.changes is not None:
             values["changes"] = [change.to_json() for change in self.changes]
-        return values
+        return {name: value for name, value in values.items() if name == "successes" or value is not None}
 
 
 @dataclass(frozen=True, repr=False)
@@ -86,6 +88,15 @@ class Evaluation:
         return np.array([np.mean([trial[:episodes] for trial in trials], axis=0) for trials in successes])
 
     @property
+    def scores_by_episode(self) -> Float64[np.ndarray, "n episodes"] | None:
+        """Per task and episode of a trial: the mean score over trials; cut as the returns are. None: not all are
+        known."""
+        scores, episodes = [[trial.scores for trial in trials] for trials in self.trials], self._common_episodes
+        if any(trial is None for trials in scores for trial in trials):
+            return None
+        return np.array([np.mean([trial[:episodes] for trial in trials if trial], axis=0) for trials in scores])
+
+    @property
     def steps(self) -> int:
         """Environment steps of all trials."""
         return sum(sum(trial.lengths) for trials in self.trials for trial in trials)
@@ -110,7 +121,8 @@ class Evaluation:
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One dictionary for each episode: `task` and `trial` by number, `episode` from 1 on, the parameters of the
-        task as `task_0`, `task_1`, ..., `return`, `length`, and `success` in families that say what it is."""
+        task as `task_0`, `task_1`, ..., `return`, `length`, `success` in families that say what it is, and `score` if
+        it is known."""
         rows = []
         for number, (task, trials) in enumerate(zip(self.tasks, self.trials, strict=True)):
             parameters = {f"task_{index}": float(value) for index, value in enumerate(task)}
@@ -119,7 +131,8 @@ class Evaluation:
                     place = {"task": number, "trial": trial, "episode": episode + 1}
                     row = {**place, **parameters, "return": value, "length": length}
                     success = {} if result.successes is None else {"success": result.successes[episode]}
-                    rows.append({**row, **success})
+                    score = {} if result.scores is None else {"score": result.scores[episode]}
+                    rows.append({**row, **success, **score})
         return rows
 
     def to_frame(self) -> Any:
@@ -135,12 +148,13 @@ class Evaluation:
         return pandas.DataFrame(self.to_rows())
 
     def to_json(self) -> dict[str, Any]:
-        successes = self.successes_by_episode
+        successes, scores = self.successes_by_episode, self.scores_by_episode
         return {
             "protocol": dataclasses.asdict(self.protocol),
             "mean_return_by_episode": self.returns_by_episode.mean(axis=0).tolist(),
             "mean_final_return": float(self.final_returns.mean()),
             **({} if successes is None else {"mean_success_by_episode": successes.mean(axis=0).tolist()}),
+            **({} if scores is None else {"mean_score_by_episode": scores.mean(axis=0).tolist()}),
             "shift": shift_to_json(self.shift),
             **({} if self.recovery is None else {"recovery": self.recovery.to_json()}),
             "tasks": [
@@ -238,16 +252,18 @@ def evaluate_split(
     split: TaskSplit,
     protocol: Protocol,
     seed: np.random.SeedSequence,
+    scores: bool = False,
 ) -> Schedule[SplitEvaluation]:
     """Meta-tests an agent on the test tasks and on as many train tasks: what every algorithm reports. A task that
-    changes inside an episode becomes another one of the same set."""
+    changes inside an episode becomes another one of the same set. `scores`: whether to report them too, if the family
+    has them."""
     train, test = split.train, split.test
     pick = np.random.default_rng(child(seed, 0))
     picked = pick.choice(len(train), size=min(len(train), len(test)), replace=False)
     tasks = np.concatenate([test, train[picked]])
     pools = [test] * len(test) + [train] * len(picked)
     evaluation, _, belief = yield from meta_test(
-        make_agent, params, family, tasks, protocol, child(seed, 1), pools=pools
+        make_agent, params, family, tasks, protocol, child(seed, 1), keeps_all=scores, pools=pools
     )
     final, n = evaluation.final_returns, len(test)
     episodes = protocol.minimum_episodes(family.horizon)
@@ -263,6 +279,9 @@ def evaluate_split(
         columns[TEST_SUCCESS] = float(final_successes[:n].mean())
         by_episode = successes[:n].mean(axis=0)
         columns |= {f"AverageSuccess_test_episode_{i + 1}": float(by_episode[i]) for i in range(episodes)}
+    if evaluation.scores_by_episode is not None:
+        by_episode = evaluation.scores_by_episode[:n].mean(axis=0)
+        columns |= {f"AverageScore_test_episode_{i + 1}": float(by_episode[i]) for i in range(episodes)}
     return SplitEvaluation(columns, evaluation.steps, belief, picked, final)
 
 
@@ -285,4 +304,16 @@ def _result(
         lengths=tuple(len(episode) for episode in trial),
         successes=tuple(successes) if successes else None,
         changes=None if family.shift is None else changes_in(trial, task),
+        scores=_scores(family, trial, task),
     )
+
+
+def _scores(
+    family: TaskFamily, trial: Sequence[Episode], task: Float64[np.ndarray, " parameters"]
+) -> tuple[float, ...] | None:
+    """Of each episode of a trial, if what is measured has a target and episodes carry what it is computed from."""
+    if family.quantity is None or any(episode.reward_states is None for episode in trial):
+        return None
+    found = [measure(family, episode, task) for episode in trial]
+    scores = [-abs(float(each.measured[-1] - each.target[-1])) for each in found]
+    return None if any(map(math.isnan, scores)) else tuple(scores)

@@ -62,12 +62,13 @@ def command(*words: str | int | Path) -> str:
     return shlex.join(["nacre", *imports, *map(str, words)])
 
 
-def check_known(path: Path, content: Any) -> None:
+def check_known(path: Path, content: Any, *, is_family_needed: bool = True) -> None:
     """Checks that the task family and the algorithm of an experiment.json are known here.
 
     Args:
         path: the file, for the message.
         content: its JSON values; what has another form than an experiment.json is passed over.
+        is_family_needed: whether the family has to be known.
 
     Raises:
         NacreError: one is unknown; the message has the command line that imports what the file remembers.
@@ -77,10 +78,9 @@ def check_known(path: Path, content: Any) -> None:
 
     try:
         experiment, remembered = content["experiment"], content.get("imports") or ["MODULE"]
-        asked = {
-            "task family": (experiment["family"], FAMILIES),
-            "algorithm": (experiment["algorithm"]["kind"], ALGORITHMS),
-        }
+        asked = {"algorithm": (experiment["algorithm"]["kind"], ALGORITHMS)}
+        if is_family_needed:
+            asked = {"task family": (experiment["family"], FAMILIES), **asked}
         example = " ".join(f"--import {shlex.quote(str(name))}" for name in remembered)
     except (AttributeError, KeyError, TypeError):
         return

@@ -273,6 +273,16 @@ def memory_of_machine() -> float:
     return float(min(limits))
 
 
+def in_words(size: float) -> str:
+    """A number of bytes for people."""
+    if not math.isfinite(size):
+        return "more memory than any machine has"
+    for unit, scale in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if size >= scale:
+            return f"{size / scale:,.1f} {unit}"
+    return f"{size / 1e3:.1f} kB"
+
+
 def cannot(verb: str, path: Path, error: OSError) -> NacreError:
     """The error to raise if the system refuses a file operation."""
     return NacreError(f"cannot {verb} {path}: {error.strerror or error}")

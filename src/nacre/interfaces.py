@@ -378,6 +378,14 @@ class Learner(abc.ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} has no gradient step in the phase {phase}")
 
+    def step_bytes(self, phase: str, batch: Tree) -> float | None:
+        """What the activations of a gradient step take, roughly, for a batch of which only shapes are known.
+
+        Returns:
+            Bytes; None: as for networks through which every row of the batch goes once.
+        """
+        return None
+
     def ended(self, phase: str, trained: Tree) -> Bool[Array, ""] | bool:
         """Whether the phase needs no further steps: the rest are left out. False: it never stops early."""
         return False

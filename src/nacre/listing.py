@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from nacre.agents import ALGORITHMS, algorithm_of
+from nacre.errors import NacreError, shown
 from nacre.experiments import NamedExperiment, named_experiments
 from nacre.tasks import list_families
 
@@ -17,13 +18,25 @@ _ROOM = 50
 """Columns that a description needs beside the numbers; with fewer it stands below them."""
 
 
-def listing(width: int | None) -> list[str]:
+def listing(width: int | None, words: Sequence[str] = ()) -> list[str]:
     """The lines of the listing.
 
     Args:
         width: columns that there are; None: as many as it takes, with one line for each experiment.
+        words: only experiments whose names or families contain all of these, and families that contain all of those
+            which are no algorithm.
+
+    Raises:
+        NacreError: there are none.
     """
-    entries = list(named_experiments().values())
+    entries = [entry for entry in named_experiments().values() if _has(entry, words)]
+    asked = [word for word in words if word not in ALGORITHMS]
+    families = [family for family in list_families() if asked or not words if all(word in family for word in asked)]
+    if not entries and not families:
+        raise NacreError(
+            f"words are {shown(' '.join(words))}, and no experiment and no task family has all of them in its name; "
+            "allowed: what nacre list shows"
+        )
     rows = [_HEADER, *(_numbers(entry) for entry in entries)]
     sizes = [max(len(row[column]) for row in rows) for column in range(len(_HEADER))]
     layout = _Layout(sizes, width)
@@ -35,14 +48,22 @@ def listing(width: int | None) -> list[str]:
             if algorithm_of(entry.experiment.algorithm) == algorithm
         ]
         heading = f"{algorithm.name}:" if blocks else f"{algorithm.name}: no named experiment"
-        lines += ["", heading, *itertools.chain.from_iterable(blocks)]
+        if blocks or not words:
+            lines += ["", heading, *itertools.chain.from_iterable(blocks)]
     notes = (
         "tasks: for training + for testing. iter.: iterations. steps: millions of environment steps in training. "
         "updates: millions of gradient steps.",
-        f"Task families: {', '.join(list_families())}.",
+        f"Task families: {', '.join(families)}." if families else "",
+        "Fewer of them: nacre list WORD..., such as nacre list cheetah vel." if not words else "",
         "Train one with: nacre train EXPERIMENT. Its flags: nacre train EXPERIMENT --help.",
     )
-    return [*lines, "", *itertools.chain.from_iterable(_wrap(note, width, "", "") for note in notes)]
+    return [*lines, "", *itertools.chain.from_iterable(_wrap(note, width, "", "") for note in notes if note)]
+
+
+def _has(entry: NamedExperiment, words: Sequence[str]) -> bool:
+    """Whether the name or the family of an experiment contains all of the words, or is of an algorithm of that name."""
+    names, algorithm = (entry.experiment.name, entry.experiment.family), algorithm_of(entry.experiment.algorithm).name
+    return all(word == algorithm if word in ALGORITHMS else any(word in name for name in names) for word in words)
 
 
 def _described(entry: NamedExperiment) -> str:

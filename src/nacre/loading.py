@@ -21,7 +21,7 @@ from nacre.experiments.experiment import nearest
 from nacre.identity import check_stamp
 from nacre.interfaces import Agent, Learner, select
 from nacre.protocol import Protocol
-from nacre.run_folder import CHECKPOINTS, read_run, read_stamp
+from nacre.run_folder import CHECKPOINTS, read_run, read_stamp, read_to_act
 from nacre.runtime import learner_for, prepare_jax
 from nacre.tasks.family import TaskFamily, TaskSplit
 from nacre.types import Transition, Tree
@@ -51,6 +51,18 @@ class TrainedRun:
         """How the run meta-tests its agent after each iteration."""
         return self.experiment.algorithm.protocol(self.family.horizon)
 
+    def capacity(self, asked: int | None) -> int:
+        """The transitions of a trial that a belief can come from; see :func:`load`.
+
+        Raises:
+            NacreError: what is asked for is less than 1.
+        """
+        if asked is None:
+            return max(10 * self.family.horizon, self.protocol.capacity(self.family.horizon))
+        if asked < 1:
+            raise NacreError(f"capacity is {asked}; allowed: at least 1")
+        return asked
+
 
 def read_trained(run: Path | str, checkpoint: Path | str = "latest") -> TrainedRun:
     """Reads the experiment of a run and what its agent acts with; see :func:`load` for `checkpoint`.
@@ -59,13 +71,18 @@ def read_trained(run: Path | str, checkpoint: Path | str = "latest") -> TrainedR
         NacreError: the folder is no run, or the checkpoint is missing, damaged or of another experiment.
     """
     experiment, split = read_run(Path(run))
-    family = family_of(experiment)
+    return _read_parameters(Path(run), checkpoint, experiment, split, family_of(experiment))
+
+
+def _read_parameters(
+    run: Path, checkpoint: Path | str, experiment: Experiment, split: TaskSplit, family: TaskFamily
+) -> TrainedRun:
     learner = learner_for(experiment, family)
-    path = find_checkpoint(Path(run), checkpoint)
+    path = find_checkpoint(run, checkpoint)
     shapes = jax.eval_shape(learner.initial_state, jax.random.key(0))
     parameters = load_selected(path, shapes, learner.parameters)
     stamp = read_progress(path).get("run")
-    check_stamp(path, stamp, read_stamp(Path(run), experiment, split))
+    check_stamp(path, stamp, read_stamp(run, experiment, split))
     return TrainedRun(experiment, family, split, path, learner, parameters)
 
 
@@ -77,7 +94,8 @@ def load(
     seed: int = 0,
     capacity: int | None = None,
 ) -> LoadedAgent:
-    """A trained agent for a loop of one's own.
+    """A trained agent for a loop of one's own. It needs no simulator: if the task family is not known here, the run
+    folder tells its sizes.
 
     Args:
         run: the run folder.
@@ -93,13 +111,8 @@ def load(
         NacreError: the folder is no run, or the checkpoint is missing, damaged or of another experiment.
     """
     with prepare_jax(None):
-        trained = read_trained(run, checkpoint)
-    if capacity is None:
-        horizon = trained.family.horizon
-        capacity = max(10 * horizon, trained.protocol.capacity(horizon))
-    if capacity < 1:
-        raise NacreError(f"capacity is {capacity}; allowed: at least 1")
-    return LoadedAgent(trained, capacity, deterministic=deterministic, seed=seed)
+        trained = _read_parameters(Path(run), checkpoint, *read_to_act(Path(run)))
+    return LoadedAgent(trained, trained.capacity(capacity), deterministic=deterministic, seed=seed)
 
 
 class _Acted(NamedTuple):

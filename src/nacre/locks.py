@@ -119,6 +119,11 @@ def lock(folder: Path) -> Iterator[Lock]:
     Raises:
         NacreError: another process has locked it; there is no such folder, or it cannot be opened.
     """
+    if not hasattr(os, "O_DIRECTORY"):
+        raise NacreError(
+            f"{folder} cannot be locked on this system; allowed: runs are written on Linux and macOS, and in Windows' "
+            "Subsystem for Linux"
+        )
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except FileNotFoundError:

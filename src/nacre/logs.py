@@ -322,7 +322,7 @@ class Console:
         """
         self._quiet = quiet
         if console is None:
-            console = rich.console.Console(highlight=False, file=cast(IO[str], _Lasting(sys.stdout)), quiet=quiet)
+            console = rich.console.Console(highlight=False, file=cast(IO[str], Lasting(sys.stdout)), quiet=quiet)
         self._console = console
         self._iterations, self._complete, self._complete_before = iterations, complete, complete
         self._first: tuple[int, float] | None = None  # complete iterations and time at the end of the first one here
@@ -426,7 +426,7 @@ class Console:
         if is_first:
             self._first = self._complete, now
         seconds = (now - then) / max(1, self._complete - complete) * left
-        return f"{'under ' if is_first and left else ''}{_duration(seconds)} left"
+        return f"{'under ' if is_first and left else ''}{duration(seconds)} left"
 
     def _end_phase(self) -> None:
         now = time.monotonic()
@@ -435,7 +435,7 @@ class Console:
         self._phase_start = now
 
 
-class _Lasting:
+class Lasting:
     """A stream whose reader may go away: a closed terminal or pipe takes nothing more, and the run goes on."""
 
     def __init__(self, stream: Any):
@@ -486,7 +486,8 @@ def _test_results(rows: tuple[Metrics, ...]) -> list[str]:
     return parts
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in words."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

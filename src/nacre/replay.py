@@ -301,9 +301,8 @@ class ReplayBuffer:
         def whole_episodes(steps: int) -> int:
             return -(-steps // sizes.horizon) * sizes.horizon
 
-        initial, visit, mean = whole_episodes(initial_steps), sum(map(whole_episodes, visit_steps)), visits / tasks
-        if fullest is None:
-            fullest = min(visits, math.ceil(mean + 5 * math.sqrt(mean) + 5))
+        initial, visit = whole_episodes(initial_steps), sum(map(whole_episodes, visit_steps))
+        fullest = most_visits(visits, tasks) if fullest is None else fullest
         return cls(
             tasks,
             sizes,
@@ -413,7 +412,7 @@ class ReplayBuffer:
             sparse_rewards = [episode.sparse_rewards for episode in episodes if episode.sparse_rewards is not None]
             written["sparse_rewards"] = (places, sparse_rewards)
         for name, (where, parts) in written.items():
-            array = _scatter(getattr(self._arrays, name), where, np.concatenate(parts))
+            array = write_rows(getattr(self._arrays, name), where, np.concatenate(parts))
             self._arrays = self._arrays._replace(**{name: array})
 
     def _grow(self) -> None:
@@ -421,24 +420,35 @@ class ReplayBuffer:
         grown = {}
         if self._frames_used > len(arrays.observations):
             length = self._frames_used * 5 // 4
-            grown |= {name: _extend(getattr(arrays, name), length) for name in ("observations", "episode")}
+            grown |= {name: extend_rows(getattr(arrays, name), length) for name in ("observations", "episode")}
         if self._episodes_used > len(arrays.first_rank):
             length = self._episodes_used * 5 // 4
-            grown |= {name: _extend(getattr(arrays, name), length) for name in ("first_rank", "trial_first_rank")}
+            grown |= {name: extend_rows(getattr(arrays, name), length) for name in ("first_rank", "trial_first_rank")}
         if self._pages_used * PAGE > len(arrays.frame):
             names = ["frame", "actions", "rewards", "terminated"]
             names += ["sparse_rewards"] if arrays.sparse_rewards.size else []
             length = self._pages_used * 5 // 4 * PAGE
-            grown |= {name: _extend(getattr(arrays, name), length) for name in names}
+            grown |= {name: extend_rows(getattr(arrays, name), length) for name in names}
         self._arrays = arrays._replace(**grown)
 
 
-def _extend(array: Array, length: int) -> Array:
+def most_visits(visits: int, tasks: int) -> int:
+    """How many of some visits to tasks that are drawn with replacement one task has at most, nearly always."""
+    mean = visits / tasks
+    return min(visits, math.ceil(mean + 5 * math.sqrt(mean) + 5))
+
+
+def extend_rows(array: Array, length: int) -> Array:
+    """The array with more rows, of zeros."""
     return jnp.pad(array, ((0, length - len(array)), *((0, 0),) * (array.ndim - 1)))
 
 
-def _scatter(array: Array, places: np.ndarray, values: np.ndarray) -> Array:
-    """Writes in blocks of one size, so that nothing is compiled twice; the last is padded with places out of range."""
+def write_rows(array: Array, places: np.ndarray, values: np.ndarray) -> Array:
+    """The array, which is donated, with other rows in some places.
+
+    They are written in blocks of one size, so that nothing is compiled twice; the last is padded with places out of
+    range.
+    """
     row_bytes = max(1, int(np.prod(array.shape[1:])) * array.dtype.itemsize)
     block = max(1, min(BLOCK_ROWS, BLOCK_BYTES // row_bytes))
     for start in range(0, len(places), block):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import json
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,7 +18,7 @@ import numpy as np
 from jaxtyping import Float64
 from numpy.typing import ArrayLike
 
-from nacre.collect import play_together, run_schedules
+from nacre.collect import Player, play_together, run_schedules
 from nacre.errors import NacreError, printable, shown
 from nacre.evaluation import Evaluation, MetaTest, meta_test
 from nacre.experiments import family_of
@@ -24,11 +26,12 @@ from nacre.files import cannot, make_folder, release, reserve, writable, write_a
 from nacre.loading import TrainedRun, read_trained
 from nacre.protocol import Protocol
 from nacre.run_folder import versions
-from nacre.runtime import Stream, prepare_jax, seed_of
+from nacre.runtime import SimulatorPool, Stream, prepare_jax, seed_of
 from nacre.tasks.family import check_tasks
 from nacre.tasks.shifts import Shift, check_shift, read_shift
-from nacre.tasks.simulator import Simulator
 from nacre.video import HEIGHT, WIDTH, RecordingSimulator, write_videos
+from nacre.worker_options import NO_WORKERS, WORKER_TIMEOUT, WorkerOptions
+from nacre.workers import Workers, hired
 
 EVALUATIONS = "evaluations"
 TaskSet = Literal["test", "train", "own"]
@@ -46,6 +49,10 @@ def evaluate(
     video: bool = False,
     out: Path | str | None = None,
     shift: Shift | str | None = None,
+    quiet: bool = False,
+    workers: int = 0,
+    ray_address: str | None = None,
+    worker_timeout: float = WORKER_TIMEOUT,
 ) -> Evaluation:
     """Meta-tests a run and writes the result into its `evaluations` folder, or into a file of your choice.
 
@@ -66,6 +73,10 @@ def evaluate(
         out: the file of the result, which ends in .json and is replaced if it is there; None: a new one in the run.
         shift: how the task changes inside an episode, as a `Shift` or as text such as "time:200"; "none": it does not;
             None: as the experiment says. It changes to other test tasks; if the run's train tasks are played, to those.
+        quiet: prints nothing of how far the drawing of videos is.
+        workers: as in :func:`nacre.train`; 0 if a video is drawn.
+        ray_address: as in :func:`nacre.train`.
+        worker_timeout: as in :func:`nacre.train`.
 
     Raises:
         NacreError: the run or its checkpoint cannot be read, the result cannot be written, an argument is impossible;
@@ -82,6 +93,8 @@ def evaluate(
         video=video,
         out=None if out is None else Path(out),
         shift=shift,
+        quiet=quiet,
+        options=WorkerOptions(workers, ray_address, worker_timeout),
     )
     return evaluation
 
@@ -98,13 +111,21 @@ def evaluate_run(
     video: bool,
     out: Path | None = None,
     shift: Shift | str | None = None,
+    options: WorkerOptions = NO_WORKERS,
     show: Callable[[Evaluation], object] = lambda evaluation: None,
+    quiet: bool = False,
 ) -> tuple[Evaluation, Path | None]:
     """Does what :func:`evaluate` says, and also returns the path of the JSON file; None: none was written.
 
     `show` is called with the result when all is played, before anything is written. The videos are in a
     folder of the file's name without the suffix, and the file names those that are complete.
     """
+    options.check()
+    if video and options.workers:
+        raise NacreError(
+            f"workers is {options.workers} and a video is asked for; allowed with a video: no workers, as it is drawn "
+            "from this process's own simulator"
+        )
     named = trained.checkpoint.stem
     if shift is not None:
         changed = with_shift(trained, read_shift(shift))
@@ -119,15 +140,18 @@ def evaluate_run(
     with contextlib.ExitStack() as stack:
         name = f"{named}-{task_set}-{protocol.name}"
         path = stack.enter_context(_result_file(run / EVALUATIONS, name, out, needed=video))
-        simulator = renderer = None
+        simulator = renderer = play = None
         if video:
             n_slots = len(parameters) * protocol.trials
             simulator = RecordingSimulator(trained.family, n_slots, experiment.threads)
             stack.enter_context(contextlib.closing(simulator))
             renderer = stack.enter_context(contextlib.closing(simulator.make_renderer(WIDTH, HEIGHT)))
+            play = functools.partial(play_together, simulator=simulator)
+        elif options.workers:
+            play = stack.enter_context(_workers(trained, options)).play
         pool = trained.split.train if task_set == "train" else trained.split.test
         evaluation, played, _ = play_trials(
-            trained, parameters, protocol, experiment.seed, simulator, keeps_all=video, pool=pool
+            trained, parameters, protocol, experiment.seed, play, keeps_all=video, pool=pool
         )
         show(evaluation)
         if path is None:
@@ -145,13 +169,14 @@ def evaluate_run(
         _write_json(path, content)
         if simulator is not None and renderer is not None:
             videos = path.with_suffix("")
-            print(printable(f"Written to {path}. Now drawing into {videos}{os.sep}"), flush=True)
+            if not quiet:
+                print(printable(f"Written to {path}. Now drawing into {videos}{os.sep}"), flush=True)
 
             def written(task: int, file: Path) -> None:
                 content["tasks"][task]["video"] = str(file.relative_to(path.parent))
                 _write_json(path, content)
 
-            write_videos(videos, simulator, renderer, evaluation, played, written)
+            write_videos(videos, simulator, renderer, evaluation, played, written, quiet)
     return evaluation, path
 
 
@@ -160,7 +185,7 @@ def play_trials(
     tasks: Float64[np.ndarray, "n parameters"],
     protocol: Protocol,
     seed: int,
-    simulator: Simulator | None = None,
+    play: Player | None = None,
     *,
     keeps_all: bool = False,
     pool: Float64[np.ndarray, "_ parameters"] | None = None,
@@ -169,26 +194,27 @@ def play_trials(
 
     Args:
         seed: of resets, z and actions.
-        simulator: with a slot for each trial; None: one is made and closed.
-        keeps_all: as in :func:`nacre.evaluation.meta_test`. If tasks change and the family measures something, all is
-            kept in any case.
+        play: plays the trials; None: a simulator is made for it, and closed.
+        keeps_all: as in :func:`nacre.evaluation.meta_test`. If the family measures something, all is kept in any case.
         pool: what changes of tasks inside an episode draw from; None: the run's test tasks.
     """
-    shifts = trained.family.shift is not None
-    keeps_all = keeps_all or (shifts and trained.family.quantity is not None)
+    keeps_all = keeps_all or trained.family.quantity is not None
     pools = [trained.split.test if pool is None else pool] * len(tasks)
     experiment = dataclasses.replace(trained.experiment, seed=seed)
-    if simulator is None:
-        made = Simulator(trained.family, len(tasks) * protocol.trials, experiment.threads)
-        closing = contextlib.closing(made)
-    else:
-        closing = contextlib.nullcontext(simulator)
-    with prepare_jax(None), closing as chosen:
+    with prepare_jax(None), contextlib.closing(SimulatorPool(trained.family, experiment.threads)) as simulators:
         source = seed_of(experiment, Stream.COMMAND_EVALUATION)
         schedule = meta_test(
             trained.agent, trained.parameters, trained.family, tasks, protocol, source, keeps_all, pools
         )
-        return run_schedules([schedule], lambda plays: play_together(plays, chosen))[0]
+        return run_schedules([schedule], simulators.play if play is None else play)[0]
+
+
+@contextlib.contextmanager
+def _workers(trained: TrainedRun, options: WorkerOptions) -> Iterator[Workers]:
+    with hired(trained.family, trained.experiment.threads, options) as workers:
+        assert workers is not None
+        workers.say = lambda text: print(printable(text), file=sys.stderr, flush=True)
+        yield workers
 
 
 def with_shift(trained: TrainedRun, shift: Shift | None) -> TrainedRun:

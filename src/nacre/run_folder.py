@@ -17,7 +17,7 @@ import numpy as np
 
 from nacre.errors import NacreError, shown
 from nacre.experiments.experiment import Experiment, family_of, from_json, to_json
-from nacre.experiments.limits import validate
+from nacre.experiments.limits import check_fields, validate
 from nacre.extensions import check_known, command, imported_modules
 from nacre.files import (
     cannot,
@@ -32,7 +32,9 @@ from nacre.files import (
 )
 from nacre.identity import checksum, new_name, stamp_of
 from nacre.locks import SIGNATURE, lock
+from nacre.tasks import list_families
 from nacre.tasks.family import TaskFamily, TaskSplit, check_tasks
+from nacre.tasks.recorded import RecordedFamily, to_record
 
 FORMAT = 2
 """2: random numbers by trial and time. 1: an earlier version, whose runs are read all the same."""
@@ -168,6 +170,31 @@ def read_run(run: Path) -> tuple[Experiment, TaskSplit]:
     return experiment, TaskSplit(train, test)
 
 
+def read_to_act(run: Path) -> tuple[Experiment, TaskSplit, TaskFamily]:
+    """The experiment, the tasks and the task family of a run. A family that is not known here is what the run folder
+    tells of it, which is enough to act.
+
+    Raises:
+        NacreError: as :func:`read_run`.
+    """
+    path, content = run / EXPERIMENT, _read(run)
+    values = content.get("experiment")
+    name = values.get("family") if isinstance(values, dict) else None
+    if name in list_families() or not isinstance(name, str) or "sizes" not in content:
+        experiment, split = read_run(run)
+        return experiment, split, family_of(experiment)
+    check_known(path, content, is_family_needed=False)
+    try:
+        experiment, family = from_json(values), RecordedFamily(name, content["sizes"])
+        check_fields(experiment)
+        train = _tasks(content, "train", family, experiment.train_tasks)
+        test = _tasks(content, "test", family, experiment.test_tasks)
+    except NacreError as error:
+        raise NacreError(f"{path} is damaged: {error}") from None
+    _check_checksum(path, content)
+    return experiment, TaskSplit(train, test), family
+
+
 def read_stamp(run: Path, experiment: Experiment, split: TaskSplit) -> str | None:
     """What the files of a run carry, even while it is being made; None: an earlier version made it, and they carry
     nothing.
@@ -177,6 +204,15 @@ def read_stamp(run: Path, experiment: Experiment, split: TaskSplit) -> str | Non
     """
     name = _read(run, may_be_unfinished=True).get("run")
     return None if name is None else stamp_of(name, experiment, split)
+
+
+def read_name(run: Path) -> str | None:
+    """The name of a run, which no other has; None: an earlier version made it, and it has none.
+
+    Raises:
+        NacreError: as :func:`read_run`.
+    """
+    return _read(run).get("run")
 
 
 def read_versions(run: Path) -> dict[str, str | None]:
@@ -240,11 +276,13 @@ def versions() -> dict[str, str | None]:
 
 def _write_run(run: Path, experiment: Experiment, split: TaskSplit) -> None:
     """What a run folder holds before anything is trained."""
+    family = family_of(experiment)
     content = {
         "format": FORMAT,
         "experiment": to_json(experiment),
+        "sizes": to_record(family),
         "tasks": {
-            "parameters": list(family_of(experiment).task_parameters),
+            "parameters": list(family.task_parameters),
             "train": split.train.tolist(),
             "test": split.test.tolist(),
         },

@@ -6,7 +6,7 @@ import contextlib
 import enum
 import gc
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from nacre.agents import algorithm_of
-from nacre.collect import play_together
+from nacre.collect import play_in_turns, play_together
 from nacre.errors import NacreError
 from nacre.experiments import Experiment
 from nacre.interfaces import Learner, Play, Played
@@ -118,18 +118,37 @@ def maps_allowed() -> int | None:
 class SimulatorPool:
     """Simulators of one family by their number of slots, made when first asked for."""
 
-    def __init__(self, family: TaskFamily, threads: int | None):
-        self._family, self._threads = family, threads
+    def __init__(self, family: TaskFamily, threads: int | None, make: Callable[..., Simulator] = Simulator):
+        """`make(family, n_slots, threads)` makes one."""
+        self._family, self._threads, self._make = family, threads, make
         self._simulators: dict[int, Simulator] = {}
+        self._used: set[int] = set()
 
     def __call__(self, n_slots: int) -> Simulator:
+        self._used.add(n_slots)
         if n_slots not in self._simulators:
-            self._simulators[n_slots] = Simulator(self._family, n_slots, self._threads)
+            self._simulators[n_slots] = self._make(self._family, n_slots, self._threads)
         return self._simulators[n_slots]
 
     def play(self, plays: Sequence[Play]) -> list[Played]:
-        """Plays what several seeds ask for; see :func:`nacre.collect.play_together`."""
-        return play_together(plays, self(sum(len(play.tasks) for play in plays)))
+        """Plays what several seeds ask for, all together, or in turns if the family allows no more slots; see
+        :func:`nacre.collect.play_together`."""
+        n_slots, most = sum(len(play.tasks) for play in plays), self._family.most_slots
+        if most is None or n_slots <= most:
+            return play_together(plays, self(n_slots))
+        sizes = [-(-len(play.tasks) // -(-len(play.tasks) // most)) for play in plays]  # of turns that are equally long
+        return [
+            play_in_turns(play, index, size, self(size))
+            for index, (play, size) in enumerate(zip(plays, sizes, strict=True))
+        ]
+
+    def close_unused(self) -> None:
+        """Closes the simulators that were not used since the last call: an initial collection may have had a slot for
+        every train task. Worlds that remember stay."""
+        if not self._family.remembers:
+            for n_slots in self._simulators.keys() - self._used:
+                self._simulators.pop(n_slots).close()
+        self._used = set()
 
     def state_dict(self) -> dict[str, Any]:
         """What worlds remember across episodes, by number of slots, as JSON values; empty if no world offers any.

@@ -10,15 +10,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import signal
-import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from nacre.collect import run_schedules
-from nacre.errors import Interrupted, NacreError, SimulationError, shown
+from nacre.collect import Player, run_schedules
+from nacre.errors import Interrupted, NacreError, SimulationError, WorkersLostError, shown
 from nacre.estimate import MOST_SEEDS, Estimate, check_memory
 from nacre.experiments import Experiment, family_of, to_json, validate
 from nacre.extensions import command
@@ -37,9 +35,12 @@ from nacre.run_folder import (
     rewrite_experiment,
 )
 from nacre.runtime import SimulatorPool, learner_for, prepare_jax
+from nacre.signals import collecting
 from nacre.tasks.family import TaskSplit, split_tasks
 from nacre.types import Metrics
 from nacre.warm_start import resolve_warm_start
+from nacre.worker_options import NO_WORKERS, WORKER_TIMEOUT, WorkerOptions
+from nacre.workers import Workers, hired
 
 
 def train(
@@ -49,6 +50,9 @@ def train(
     seeds: int | None = None,
     on_iteration: OnIteration | None = None,
     quiet: bool = False,
+    workers: int = 0,
+    ray_address: str | None = None,
+    worker_timeout: float = WORKER_TIMEOUT,
 ) -> Path:
     """Meta-trains an experiment from the beginning, or several seeds of it at once.
 
@@ -61,12 +65,19 @@ def train(
             checkpoint are written. If it returns "stop", or raises an exception, the run is saved first, so that
             :func:`resume` can go on with it; "stop" ends one seed and not the others.
         quiet: prints nothing. What is printed goes to the logger `nacre` of :mod:`logging` in any case, at INFO.
+        workers: how many worker processes play what is collected and evaluated, by Ray; 0: this process does. The run
+            becomes the same with any number, on CPUs of one kind.
+        ray_address: HOST:PORT of the head of the Ray cluster on which the workers are, or "auto"; None: this machine.
+        worker_timeout: seconds without a control step after which another worker takes the place of one, and for which
+            a worker is waited for if there is none.
 
     Returns:
         `out`, or the folder that was made.
 
     Raises:
-        NacreError: the experiment is impossible or does not fit into the memory, or the folder cannot be used.
+        NacreError: the experiment is impossible or does not fit into the memory, the folder cannot be used, or Ray is
+            not installed or cannot be reached.
+        WorkersLostError: there is no worker; everything is saved.
         Interrupted: SIGINT, SIGTERM or SIGHUP arrived; everything is saved, unless a second SIGINT did not
             wait for that.
         NonFiniteError, SimulationError: a loss, parameter, observation or reward is not finite; the last checkpoint
@@ -75,6 +86,8 @@ def train(
     """
     family = family_of(experiment)
     validate(experiment, family)
+    options = WorkerOptions(workers, ray_address, worker_timeout)
+    options.check()
     with prepare_jax(experiment.device):
         check_memory(experiment, 1 if seeds is None else len(_with_seeds(experiment, seeds)))
         experiment = resolve_warm_start(experiment, learner_for(experiment, family))
@@ -83,13 +96,14 @@ def train(
             split_tasks(family, each.train_tasks, each.test_tasks, each.seed, each.task_list) for each in experiments
         ]
         with contextlib.ExitStack() as stack:
+            hands = stack.enter_context(hired(family, experiment.threads, options))
             folder = None if out is None else Path(out)
             if seeds is None:
                 folder = stack.enter_context(new_run(folder, experiment, splits[0]))
                 runs = [folder]
             else:
                 folder, runs = stack.enter_context(new_seeds(folder, experiments, splits))
-            _Group(folder, runs, experiments, splits).to_the_end(on_iteration, quiet)
+            _Group(folder, runs, experiments, splits).to_the_end(on_iteration, quiet, hands)
     return folder
 
 
@@ -110,6 +124,9 @@ def resume(
     *,
     on_iteration: OnIteration | None = None,
     quiet: bool = False,
+    workers: int = 0,
+    ray_address: str | None = None,
+    worker_timeout: float = WORKER_TIMEOUT,
 ) -> Path:
     """Continues a run as if it had not been interrupted, from its latest intact checkpoint; or several seeds at once.
 
@@ -118,6 +135,9 @@ def resume(
         iterations: a new total number of iterations; None: as the experiment says.
         on_iteration: as in :func:`train`. It is called again for iterations that are done again after a kill.
         quiet: as in :func:`train`.
+        workers: as in :func:`train`, whatever the number was before.
+        ray_address: as in :func:`train`.
+        worker_timeout: as in :func:`train`.
 
     Returns:
         the folder.
@@ -128,6 +148,8 @@ def resume(
             :func:`train` raises it for.
     """
     folder = Path(run)
+    options = WorkerOptions(workers, ray_address, worker_timeout)
+    options.check()
     with locked_runs(folder) as runs:
         experiments, splits = map(list, zip(*map(read_run, runs), strict=True))
         for other, experiment in zip(runs, experiments, strict=True):
@@ -143,12 +165,14 @@ def resume(
         with prepare_jax(experiments[0].device):
             check_memory(max(experiments, key=lambda each: each.iterations), len(experiments))
             group = _Group(folder, runs, experiments, splits)  # it reads all that is needed; only then is written
-            for each in group.runs:
-                make_subfolders(each.folder)
-                if iterations is not None:
-                    rewrite_experiment(each.folder, each.experiment)
-                each.drop_the_future()
-            group.to_the_end(on_iteration, quiet)
+            first = group.runs[0]
+            with hired(first.family, first.experiment.threads, options if group.left else NO_WORKERS) as hands:
+                for each in group.runs:
+                    make_subfolders(each.folder)
+                    if iterations is not None:
+                        rewrite_experiment(each.folder, each.experiment)
+                    each.drop_the_future()
+                group.to_the_end(on_iteration, quiet, hands)
     return folder
 
 
@@ -196,11 +220,20 @@ class _Group:
                 )
             first.simulators = self.simulators
             self.simulators.load_state_dict(first.remembered)
+        self.play: Player = self.simulators.play
+        """Plays what is collected and evaluated."""
         self.signals: list[int] = []
 
-    def to_the_end(self, on_iteration: OnIteration | None = None, quiet: bool = False) -> None:
-        """Runs the iterations that are left, or until `on_iteration` ends them."""
-        left = [run for run in self.runs if not run.is_complete]
+    @property
+    def left(self) -> list[Run]:
+        """The runs that are not complete."""
+        return [run for run in self.runs if not run.is_complete]
+
+    def to_the_end(
+        self, on_iteration: OnIteration | None = None, quiet: bool = False, workers: Workers | None = None
+    ) -> None:
+        """Runs the iterations that are left, or until `on_iteration` ends them. `workers` play, if there are any."""
+        left = self.left
         if not left:
             complete = max(run.position.iteration for run in self.runs)
             again = command("resume", self.folder, "--iterations", 2 * complete)
@@ -218,6 +251,10 @@ class _Group:
         ):
             self.boards = {run.folder: boards.enter_context(contextlib.closing(_board(run))) for run in left}
             self._announce(left)
+            if workers is not None:
+                self.console.message(f"collecting and evaluating with {workers}")
+                self.play = workers.play
+                workers.say, workers.is_stopping = self.console.message, lambda: bool(self.signals)
             for run in left:
                 if run.saved is None:
                     run.save()
@@ -278,16 +315,17 @@ class _Group:
                 (self._update if phase.steps else self._collect)(runs, phase)
         with _timed(seconds, EVALUATE):
             evaluations = self._evaluate(runs)
+        self.simulators.close_unused()
         times = _time_columns(seconds, (*self.learner.phases(0), *self.learner.phases(1)))
         for run, evaluation in zip(runs, evaluations, strict=True):
             run.end_iteration(evaluation, times, self.boards[run.folder])
 
     def _collect(self, runs: Sequence[Run], phase: Phase) -> None:
         self.console.phase(phase.name)
-        for run in runs:
-            run.begin_phase(phase)
-        with _locating(runs, phase.name):
-            collected = run_schedules([run.collection(phase) for run in runs], self.simulators.play)
+        with self._saving_without_workers(runs), _locating(runs, phase.name):
+            for run in runs:
+                run.begin_phase(phase)
+            collected = run_schedules([run.collection(phase) for run in runs], self.play)
         for run, visits in zip(runs, collected, strict=True):
             self.console.advance(run.store(visits))
             run.end_phase()
@@ -314,10 +352,24 @@ class _Group:
 
     def _evaluate(self, runs: Sequence[Run]) -> list[Metrics]:
         self.console.phase(EVALUATE)
-        with _locating(runs, EVALUATE):
-            evaluations = run_schedules([run.evaluation() for run in runs], self.simulators.play)
+        with self._saving_without_workers(runs), _locating(runs, EVALUATE):
+            evaluations = run_schedules([run.evaluation() for run in runs], self.play)
         self.console.advance(sum(steps for _, steps in evaluations))
         return [columns for columns, _ in evaluations]
+
+    @contextlib.contextmanager
+    def _saving_without_workers(self, runs: Sequence[Run]) -> Iterator[None]:
+        """Saves all runs as they were if there is no worker, so that they can go on from here with others."""
+        states = [run.state for run in runs]
+        try:
+            yield
+        except WorkersLostError as error:
+            for run, state in zip(runs, states, strict=True):
+                run.state = state
+            self._stop_if_asked()
+            for run in self.runs:
+                run.save_if_new()
+            raise WorkersLostError(f"{error}; all is saved, go on with: {command('resume', self.folder)}") from error
 
     def _stop_if_asked(self) -> None:
         """Saves what is not saved yet and ends the process, if a signal has arrived."""
@@ -369,37 +421,15 @@ def _locating(runs: Sequence[Run], activity: str) -> Iterator[None]:
         raise runs[error.part].locate(error, activity) from error
 
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""Ctrl-C, `kill`, and the end of a terminal or of a connection. Windows has no SIGHUP."""
-
-
 @contextlib.contextmanager
 def _signals(folder: Path, announce: Callable[[], None]) -> Iterator[list[int]]:
-    """Collects signals instead of being ended by them; a second one of a kind acts at once.
-
-    A signal that is ignored stays so: `nohup` wants a process to outlive its terminal.
+    """Collects signals; see :func:`nacre.signals.collecting`.
 
     Raises:
         Interrupted: a second Ctrl-C arrived; nothing is saved since the latest checkpoint.
     """
-    received: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # signals are someone else's business
-        yield received
-        return
-
-    def receive(number: int, frame: Any) -> None:
-        received.append(number)
-        signal.signal(number, previous[number])
-        announce()
-
-    handlers = {number: signal.getsignal(number) or signal.SIG_DFL for number in SIGNALS}
-    previous: dict[int, Any] = {number: handler for number, handler in handlers.items() if handler != signal.SIG_IGN}
     try:
-        for number in previous:
-            signal.signal(number, receive)
-        yield received
+        with collecting(announce) as received:
+            yield received
     except KeyboardInterrupt:
         raise Interrupted(folder, signal.SIGINT, is_saved=False) from None
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -80,6 +80,7 @@ def write_videos(
     evaluation: Evaluation,
     episodes: list[list[list[Episode]]],
     written: Callable[[int, Path], None],
+    quiet: bool = False,
 ) -> None:
     """Draws the first trial of each task into a file of its own, task-00.mp4 and so on, and shows how far it is.
 
@@ -90,6 +91,7 @@ def write_videos(
         evaluation: its results.
         episodes: what was played, by task and trial, as `play_trials` returns it.
         written: is called with the number of a task and the file of its video when that is complete.
+        quiet: shows nothing.
 
     Raises:
         NacreError: a file cannot be written.
@@ -97,7 +99,7 @@ def write_videos(
     make_folder(folder)
     films = [shots_of(simulator, evaluation, task, trials[0]) for task, trials in enumerate(episodes)]
     digits = max(2, len(str(len(films) - 1)))
-    console = rich.console.Console(highlight=False)
+    console = rich.console.Console(highlight=False, quiet=quiet)
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -106,7 +108,7 @@ def write_videos(
         TimeRemainingColumn(),
         TextColumn("left"),
         console=console,
-        disable=not console.is_terminal,
+        disable=quiet or not console.is_terminal,
     )
     with progress:
         bar = progress.add_task("", total=sum(map(len, films)))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nacre.agents.blind.config import BlindConfig
 from nacre.agents.cemrl.config import CemrlConfig
 from nacre.agents.dmrlad.config import DmrladConfig
+from nacre.agents.meld.config import MeldConfig
 from nacre.agents.oracle.config import OracleConfig
 from nacre.agents.pearl.config import PearlConfig
 from nacre.configuration import AlgorithmConfig
@@ -66,6 +67,12 @@ ALGORITHMS: dict[str, Algorithm] = {
             learner="nacre.agents.dmrlad.learner:DmrladLearner",
             experiments="nacre.experiments.dmrlad",
             report="nacre.agents.cemrl.report",
+        ),
+        Algorithm(
+            "meld",
+            MeldConfig,
+            learner="nacre.agents.meld.learner:MeldLearner",
+            experiments="nacre.experiments.meld",
         ),
         Algorithm(
             "oracle",
@@ -134,6 +141,10 @@ def _taken_names() -> set[str]:
         "import",
         "kind",
         "out",
+        "ray_address",
         "seeds",
+        "worker_timeout",
+        "workers",
+        "wandb",
     }
     return flags | {field.name for field in fields(Experiment)}

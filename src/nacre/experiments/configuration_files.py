@@ -130,8 +130,9 @@ def _read_own(path: Path, values: Any, base: Experiment | None, ignore_unknown: 
     algorithm = values.get("algorithm", {})
     if not isinstance(algorithm, Mapping):
         raise NacreError(f"algorithm is {shown(algorithm)}; allowed: an object")
-    if base is None and values.get("name") in (named := named_experiments()):
-        base = named[values["name"]].experiment
+    name = values.get("name")
+    if base is None and isinstance(name, str) and name in (named := named_experiments()):
+        base = named[name].experiment
     kind = algorithm.get("kind", None if base is None else algorithm_of(base.algorithm).name)
     if kind is None:
         raise NacreError(

@@ -209,7 +209,7 @@ def check_type(field: str, value: Any, annotation: Any) -> Any:
         NacreError: it is of another type, or not a finite number.
     """
     value = value.item() if isinstance(value, np.generic) else value
-    for option in _options(annotation):
+    for option in alternatives(annotation):
         if get_origin(option) is Literal:
             if isinstance(value, str) and value in get_args(option):
                 return value
@@ -225,7 +225,7 @@ def check_type(field: str, value: Any, annotation: Any) -> Any:
             return read_shift(value)
         elif isinstance(value, get_origin(option) or option):
             return value
-    raise NacreError(f"{field} is {shown(value)}; allowed: {' or '.join(map(_describe, _options(annotation)))}")
+    raise NacreError(f"{field} is {shown(value)}; allowed: {' or '.join(map(_describe, alternatives(annotation)))}")
 
 
 def bounds_of(annotation: Any) -> Bounds | None:
@@ -285,12 +285,12 @@ def _expect_object(field: str, value: Any) -> Mapping[str, Any]:
     return value
 
 
-def _options(annotation: Any) -> list[Any]:
+def alternatives(annotation: Any) -> list[Any]:
     """The members of a union, or the annotation alone; without bounds."""
     if get_origin(annotation) is Annotated:
-        return _options(get_args(annotation)[0])
+        return alternatives(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
-        return [option for member in get_args(annotation) for option in _options(member)]
+        return [option for member in get_args(annotation) for option in alternatives(member)]
     return [annotation]
 
 

@@ -21,7 +21,7 @@ def validate(experiment: Experiment, family: TaskFamily) -> None:
     Raises:
         NacreError: a value is impossible; the message names the field, what was given and what is allowed.
     """
-    _check_fields(experiment, "")
+    check_fields(experiment)
     algorithm = algorithm_of(experiment.algorithm)
     if not re.fullmatch(r"[a-z0-9-]+/[A-Za-z0-9][A-Za-z0-9._-]*", experiment.name):
         raise NacreError(
@@ -30,8 +30,17 @@ def validate(experiment: Experiment, family: TaskFamily) -> None:
         )
     _check_task_list(experiment, family)
     check_shift(family, experiment.shift)
-    _check_fields(experiment.algorithm, "algorithm.")
     experiment.algorithm.check(family)
+
+
+def check_fields(experiment: Experiment) -> None:
+    """Checks the type of each value by itself, and its bounds.
+
+    Raises:
+        NacreError: as :func:`validate`.
+    """
+    _check_fields(experiment, "")
+    _check_fields(experiment.algorithm, "algorithm.")
 
 
 def _check_fields(config: Any, prefix: str) -> None:

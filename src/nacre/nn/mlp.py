@@ -15,10 +15,20 @@ from nacre.types import Key
 Precision = Literal["float32", "bfloat16"]
 """float32: full float32 products everywhere (no TF32). bfloat16: products of bfloat16 operands summed in float32."""
 
-Activation = Literal["relu", "tanh"]
+Activation = Literal["relu", "tanh", "leaky-relu"]
 """What stands between the layers: a name in :data:`ACTIVATIONS`."""
 
-ACTIVATIONS: Mapping[Activation, Callable[[Array], Array]] = {"relu": jax.nn.relu, "tanh": jnp.tanh}
+
+def leaky_relu(array: Array) -> Array:
+    """x, and 0.2 x below 0."""
+    return jax.nn.leaky_relu(array, 0.2)
+
+
+ACTIVATIONS: Mapping[Activation, Callable[[Array], Array]] = {
+    "relu": jax.nn.relu,
+    "tanh": jnp.tanh,
+    "leaky-relu": leaky_relu,
+}
 
 Initialisation = Literal["fan-out", "fan-in", "glorot"]
 """How a layer starts.

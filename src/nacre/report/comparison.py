@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, PercentFormatter
@@ -34,7 +35,8 @@ from nacre.report.curves import (
     have_success,
     read_runs,
 )
-from nacre.report.figures import draw_references, tidy
+from nacre.report.drawing import Switch
+from nacre.report.figures import MOST_SEED_MARKS, draw_references, seed_lines, tidy
 from nacre.report.html import Picture, Table, number, percent, picture, write_page
 from nacre.report.intervals import FEWEST_RUNS, Interval, difference_interval, interquartile_mean, interval
 from nacre.report.numbers import Numbers, check_data_folder, joined
@@ -213,16 +215,21 @@ def _common_world(groups: Sequence[Group]) -> Experiment | None:
     return known[0] if len({world_of(experiment) for experiment in known}) == 1 else None
 
 
-def compared_curves(axes: Axes, groups: Sequence[Group]) -> None:
+def compared_curves(axes: Axes, groups: Sequence[Group]) -> list[Switch]:
     """Draws the test return of the last episode against environment steps: interquartile mean over the seeds of each
-    group, and 95 % bootstrap intervals if there are enough seeds."""
-    for group, style in zip(groups, _styles(len(groups)), strict=True):
-        _draw(axes, group.steps, group.values(LAST_EPISODE), *style, label=_legend(group))
+    group, and 95 % bootstrap intervals if there are enough seeds. Each seed has a thin line, which the page shows if it
+    is asked to.
+
+    Returns:
+        What a reader can hide and show.
+    """
+    switches = _draw_over_steps(axes, groups, LAST_EPISODE)
     draw_references(axes, _references(groups), max(group.steps[-1] for group in groups))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set(xlabel="environment steps", ylabel="test return of the last episode")
     tidy(axes)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, alignment="left", borderaxespad=0.2)
+    return switches
 
 
 def compared_quartiles(axes: Axes, groups: Sequence[Group]) -> None:
@@ -239,15 +246,15 @@ def compared_quartiles(axes: Axes, groups: Sequence[Group]) -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, alignment="left", borderaxespad=0.2)
 
 
-def compared_successes(axes: Axes, groups: Sequence[Group]) -> None:
+def compared_successes(axes: Axes, groups: Sequence[Group]) -> list[Switch]:
     """Draws the success in the last episode as :func:`compared_curves` draws its return."""
-    for group, style in zip(groups, _styles(len(groups)), strict=True):
-        _draw(axes, group.steps, group.values(LAST_SUCCESS), *style, label=_legend(group))
+    switches = _draw_over_steps(axes, groups, LAST_SUCCESS)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     axes.set(xlabel="environment steps", ylabel="success in the last episode", ylim=(-0.05, 1.05))
     tidy(axes)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False, alignment="left", borderaxespad=0.2)
+    return switches
 
 
 def compared_episodes(axes: Axes, groups: Sequence[Group], first: str = FIRST_EPISODE) -> None:
@@ -269,14 +276,31 @@ def compared_episodes(axes: Axes, groups: Sequence[Group], first: str = FIRST_EP
     tidy(axes)
 
 
+def _draw_over_steps(axes: Axes, groups: Sequence[Group], column: str) -> list[Switch]:
+    """A column of each group over environment steps, and of each seed. The seeds are hidden at first, and with their
+    group."""
+    switches, every = [], []
+    several = [group for group in groups if len(group.curves) > 1]
+    for group, (colour, dash) in zip(groups, _styles(len(groups)), strict=True):
+        artists = _draw(axes, group.steps, group.values(column), colour, dash, label=_legend(group))
+        if group in several:
+            most, words = MOST_SEED_MARKS // len(several), f"{group.name}, seed"
+            lines = seed_lines(axes, group.curves, {column: colour}, max(1, most), words)
+            every += [line for of_seed in lines.values() for line in of_seed]
+            artists += [line for of_seed in lines.values() for line in of_seed]
+        switches.append(Switch(group.name, artists))
+    return [*switches, Switch("each seed", every, is_on=False)] if every else switches
+
+
 def _draw(
     axes: Axes, x: np.ndarray, returns: Float64[np.ndarray, "seeds points"], colour: str, dash: str, **line: Any
-) -> None:
+) -> list[Artist]:
     """The interquartile mean over seeds as a line, and its interval as a band if there is one."""
-    axes.plot(x, interquartile_mean(returns), dash, color=colour, linewidth=2, **line)
+    drawn: list[Artist] = [*axes.plot(x, interquartile_mean(returns), dash, color=colour, linewidth=2, **line)]
     band = interval(returns)
     if band is not None:
-        axes.fill_between(x, *band, color=colour, alpha=0.18, linewidth=0)
+        drawn.append(axes.fill_between(x, *band, color=colour, alpha=0.18, linewidth=0))
+    return drawn
 
 
 def _read_group(name: str, runs: Sequence[Path]) -> Group:
@@ -352,7 +376,7 @@ def _seeds(group: Group) -> str:
 
 def _curve_picture(groups: Sequence[Group]) -> Picture:
     figure = Figure(figsize=(9, 4.4 + 0.22 * len(groups)), layout="constrained")
-    compared_curves(figure.subplots(), groups)
+    switches = compared_curves(figure.subplots(), groups)
     ends = "; ".join(
         f"{group.name} ends at {_middle(group, LAST_EPISODE)} after {number(group.steps[-1], 0)} environment steps"
         for group in groups
@@ -363,6 +387,7 @@ def _curve_picture(groups: Sequence[Group]) -> Picture:
         "Test return of the last episode of a trial against environment steps: interquartile mean over seeds, with "
         f"pointwise 95 % bootstrap intervals if a group has {FEWEST_RUNS} seeds or more.",
         Numbers("learning", joined([_interval_columns(group, LAST_EPISODE, "return") for group in groups])),
+        switches,
     )
 
 
@@ -386,7 +411,7 @@ def _success_pictures(groups: Sequence[Group]) -> list[Picture]:
     if not _have_success(groups):
         return []
     figure = Figure(figsize=(9, 3.2 + 0.22 * len(groups)), layout="constrained")
-    compared_successes(figure.subplots(), groups)
+    switches = compared_successes(figure.subplots(), groups)
     ends = "; ".join(
         f"{group.name} ends at {percent(interquartile_mean(group.final(LAST_SUCCESS)).item())}" for group in groups
     )
@@ -396,6 +421,7 @@ def _success_pictures(groups: Sequence[Group]) -> list[Picture]:
             f"Success in the last episode of a trial of {len(groups)} group(s): {ends}.",
             "Success in the last episode of a trial against environment steps, with the same colours and intervals.",
             Numbers("success", joined([_interval_columns(group, LAST_SUCCESS, "success") for group in groups])),
+            switches,
         )
     ]
 
@@ -556,6 +582,8 @@ def _estimate(value: np.ndarray | np.float64, interval: Interval | None, words: 
 def _notes(groups: Sequence[Group]) -> list[str]:
     """What a reader has to know before comparing."""
     notes = []
+    if len(groups) == 1:
+        notes.append(only_group(groups[0].name, len(groups[0].curves)))
     few = [group.name for group in groups if len(group.curves) < FEWEST_RUNS]
     if few:
         notes.append(
@@ -584,6 +612,12 @@ def _notes(groups: Sequence[Group]) -> list[str]:
         if min(group.lengths) < max(group.lengths)
     ]
     return notes
+
+
+def only_group(name: str, runs: int) -> str:
+    """What to say if there is nothing to compare."""
+    what = "one run" if runs == 1 else f"one group of {runs} runs"
+    return f"This is {what}, {name}: there is nothing to compare it with. A report (nacre report) shows more of it."
 
 
 def _setting(experiment: Experiment) -> str:

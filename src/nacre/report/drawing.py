@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
@@ -22,13 +23,24 @@ MOST_MARKS = 2000
 """In a figure with more marks none of them tells its values: the page would grow too large."""
 
 
-def svg_of(figure: Figure, words: str) -> str:
+class Switch(NamedTuple):
+    """Something in a figure that a reader can hide and show."""
+
+    name: str
+    artists: Sequence[Artist]
+    """Lines, scatters and bands."""
+    is_on: bool = True
+    """Whether it is shown at first."""
+
+
+def svg_of(figure: Figure, words: str, switches: Sequence[Switch] = ()) -> str:
     """The figure as an SVG element for an HTML page, in which it is given a number by :func:`numbered`. The same figure
     gives the same text.
 
     Args:
         figure: it is drawn with a transparent ground.
         words: what it shows, for those who do not see it.
+        switches: the elements of the first have the class `switch-0`, and so on.
     """
     for text in figure.findobj(Text):
         if isinstance(text, Text) and "$" in text.get_text() and "\\math" not in text.get_text():
@@ -41,8 +53,11 @@ def svg_of(figure: Figure, words: str) -> str:
     _strip(root)
     for group in root.iter(f"{_SVG}g"):
         artist = named.get(group.get("id", ""))
-        if artist is not None:
+        if isinstance(artist, Line2D | PathCollection):
             _title(group, artist)
+        classes = [f"switch-{number}" for number, switch in enumerate(switches) if artist in switch.artists]
+        if classes:
+            group.set("class", " ".join(classes))
     _rename(root)
     root.set("role", "img")
     root.set("aria-label", words)
@@ -59,13 +74,12 @@ def numbered(svg: str, number: int) -> str:
 
 
 def _named(figure: Figure) -> Iterator[tuple[str, Artist]]:
-    """Gives each line and each scatter a name that its SVG group will have."""
+    """Gives each line, scatter and band a name that its SVG group will have."""
     artists = [artist for axes in figure.axes for artist in (*axes.get_lines(), *axes.collections)]
     for number, artist in enumerate(artists):
-        if isinstance(artist, Line2D | PathCollection):
-            name = f"{_MARKS}{number}"
-            artist.set_gid(name)
-            yield name, artist
+        name = f"{_MARKS}{number}"
+        artist.set_gid(name)
+        yield name, artist
 
 
 def _title(group: ElementTree.Element, artist: Artist) -> None:
@@ -87,7 +101,8 @@ def _title(group: ElementTree.Element, artist: Artist) -> None:
 def _points(artist: Artist) -> np.ndarray:
     """The points of an artist that are there."""
     if isinstance(artist, Line2D):
-        points = np.asarray(artist.get_xydata(), float)
+        every = artist.get_markevery()
+        points = np.asarray(artist.get_xydata(), float)[:: every if isinstance(every, int) else 1]
     else:
         assert isinstance(artist, PathCollection)
         points = np.ma.filled(np.ma.asarray(artist.get_offsets()).astype(float), np.nan)

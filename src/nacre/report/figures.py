@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float64
 from matplotlib import colormaps
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter
 
@@ -22,7 +23,7 @@ BEFORE, AFTER, GOAL, REFERENCE = "#D55E00", "#0072B2", "#CC2255", "0.35"
 
 def learning_curve(
     axes: Axes, curves: Curves, references: Sequence[Reference] = (), protocol: Protocol | None = None
-) -> None:
+) -> list[Artist]:
     """Draws return on test tasks against environment steps: of the last episode of a trial and, if it has several, of
     episode 1.
 
@@ -34,17 +35,24 @@ def learning_curve(
         curves: of the seeds.
         references: what is drawn beside them.
         protocol: of the evaluations; it names the episodes. None: "last episode" and "episode 1".
+
+    Returns:
+        The lines and bands of the seeds.
     """
     curves = cut_to_shortest(curves)
     steps = np.mean([run[STEPS] for run in curves.values()], axis=0)
     lines = [(LAST_EPISODE, protocol.last_label if protocol else "last episode", AFTER)]
     if len(episode_columns(next(iter(curves.values())))) > 1:
         lines.append((FIRST_EPISODE, protocol.first_label if protocol else "episode 1", BEFORE))
+    drawn: list[Artist] = []
     for column, label, colour in lines:
         returns = np.stack([run[column] for run in curves.values()])
-        axes.plot(steps, returns.mean(axis=0), color=colour, linewidth=2, marker=".", markersize=4, label=label)
+        drawn += axes.plot(
+            steps, returns.mean(axis=0), color=colour, linewidth=2, marker=".", markersize=4, label=label
+        )
         if len(curves) > 1:
-            axes.fill_between(steps, returns.min(axis=0), returns.max(axis=0), color=colour, alpha=0.2, linewidth=0)
+            low, high = returns.min(axis=0), returns.max(axis=0)
+            drawn.append(axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0))
 
     draw_references(axes, references, steps[-1])
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -55,6 +63,38 @@ def learning_curve(
     axes.legend(
         loc="lower left", bbox_to_anchor=(0, 1), frameon=False, title=seeds, alignment="left", borderaxespad=0.2
     )
+    return drawn
+
+
+MOST_SEED_MARKS = 2000
+"""Of all seeds in a figure: if they have more evaluations, some have no mark, and the page stays small."""
+
+
+def seed_lines(
+    axes: Axes, curves: Curves, columns: Mapping[str, str], most_marks: int = MOST_SEED_MARKS, words: str = "seed"
+) -> dict[int, list[Artist]]:
+    """Draws a thin line for each seed, which no legend names.
+
+    Args:
+        axes: what is drawn on.
+        curves: of the seeds.
+        columns: which quantities to draw, each with its colour.
+        most_marks: how many marks there may be, which tell the values to who points at them.
+        words: in front of the number of a seed.
+
+    Returns:
+        The lines of each seed.
+    """
+    points = len(columns) * sum(len(run[STEPS]) for run in curves.values())
+    style = {"linewidth": 0.9, "alpha": 0.75, "marker": ".", "markersize": 3, "markevery": -(-points // most_marks)}
+    return {
+        seed: [
+            line
+            for column, colour in columns.items()
+            for line in axes.plot(run[STEPS], run[column], color=colour, label=f"_{words} {seed}", **style)
+        ]
+        for seed, run in curves.items()
+    }
 
 
 def tidy(axes: Axes) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -16,7 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from nacre.files import write_atomically
-from nacre.report.drawing import numbered, svg_of
+from nacre.report.drawing import Switch, numbered, svg_of
 from nacre.report.numbers import Numbers, data_folder, write_numbers
 
 
@@ -31,6 +32,16 @@ class Picture:
     caption: str
     numbers: Numbers | None = None
     """What it was drawn from."""
+    switches: Sequence[Switch] = ()
+    """What a reader can hide and show."""
+    figure: Figure | None = None
+    """The figure itself, for those who need it in another form."""
+
+    @property
+    def heading(self) -> str:
+        """What stands above it, such as "Returns over tasks"."""
+        name = "" if self.numbers is None else re.sub(r"^(\d+-)?(seed-\d+-)?", "", self.numbers.name)
+        return name.replace("-", " ").capitalize()
 
     def element(self, number: int) -> str:
         """The figure as the page's figure of that number."""
@@ -52,9 +63,12 @@ class Table:
     """Whether the other cells are numbers, which are set to the right."""
 
 
-def picture(figure: Figure, alt: str, caption: str, numbers: Numbers | None = None) -> Picture:
-    """The figure inside the page, with the numbers that it was drawn from. The same figure gives the same text."""
-    return Picture(svg_of(figure, alt), alt, caption, numbers)
+def picture(
+    figure: Figure, alt: str, caption: str, numbers: Numbers | None = None, switches: Sequence[Switch] = ()
+) -> Picture:
+    """The figure inside the page, with the numbers that it was drawn from, and switches for some of what is in it. The
+    same figure gives the same text."""
+    return Picture(svg_of(figure, alt, switches), alt, caption, numbers, switches, figure)
 
 
 def number(value: float | int, decimals: int = 1) -> str:
@@ -99,6 +113,7 @@ def write_page(page: Path, template: str, pictures: Sequence[Picture], **content
         data_folder=data_folder(page).name,
         addresses=write_numbers(page, [picture.numbers for picture in pictures if picture.numbers is not None]),
         next_number=itertools.count(1).__next__,
+        most_switches=max((len(picture.switches) for picture in pictures), default=0),
     )
     text = environment.get_template(template).render(
         version=version("nacre"), written=f"{datetime.now():%Y-%m-%d %H:%M}", pictures=pictures, **content

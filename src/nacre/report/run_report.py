@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -19,6 +19,7 @@ from nacre.experiments import Experiment, named_experiments
 from nacre.files import writable
 from nacre.loading import find_checkpoint
 from nacre.logs import CSV
+from nacre.report.board import write_board
 from nacre.report.curves import (
     EPOCH,
     FIRST_EPISODE,
@@ -37,7 +38,9 @@ from nacre.report.curves import (
     learning_columns,
     read_runs,
 )
-from nacre.report.figures import learning_curve
+from nacre.report.drawing import Switch
+from nacre.report.figures import AFTER, BEFORE, learning_curve, seed_lines
+from nacre.report.films import MOST_INSIDE, Films, films_of, find_videos
 from nacre.report.html import Picture, Table, number, percent, picture, span, write_page
 from nacre.report.numbers import Numbers, check_data_folder, crossed, joined, rows_of
 from nacre.report.recovery_figures import recovery_pictures
@@ -83,6 +86,8 @@ class SeedPart:
     """How the task changes inside an episode; empty: it does not."""
     pictures: Sequence[Picture]
     returns: Table
+    films: Films | None
+    """None: nobody has drawn videos."""
 
 
 @dataclass(frozen=True)
@@ -117,18 +122,21 @@ def write_report(
     *,
     checkpoint: Path | str = "latest",
     shift: Shift | str | None = None,
+    tensorboard: bool = False,
     say: Callable[[str], None] = lambda message: None,
 ) -> Path:
     """Writes one HTML page about runs: how they learnt, and how their agents adapt to the test tasks.
 
     Runs that differ in nothing but the seed are drawn together. The trials are played anew, as `nacre evaluate RUN`
-    plays them.
+    plays them. Videos that `nacre evaluate RUN --video` has drawn are in the page.
 
     Args:
         runs: run folders, which may still be in training, or folders that hold the runs of several seeds.
         out: the page; None: `report.html` in the first of the folders. What was there is replaced.
         checkpoint: of each run, as in :func:`nacre.load`.
         shift: how the task changes inside an episode of the trials, as in :func:`nacre.evaluate`.
+        tensorboard: whether to write the figures and the first of the videos for TensorBoard as well, into the folder
+            `figures` of each run.
         say: called with a sentence before each run is meta-tested.
 
     Returns:
@@ -146,10 +154,17 @@ def write_report(
     page = writable(Path(runs[0]) / REPORT if out is None else Path(out))
     check_data_folder(page)
     names = distinguishing_names([experiments[0] for experiments, _ in learnt])
+    inside = Inside(page, MOST_INSIDE // sum(map(len, groups)))
     sections = [
-        _section(name, experiments, curves, group, [play_test_trials(run, checkpoint, say, shift) for run in group])
+        _section(
+            name, experiments, curves, group, [play_test_trials(run, checkpoint, say, shift) for run in group], inside
+        )
         for name, group, (experiments, curves) in zip(names, groups, learnt, strict=True)
     ]
+    if tensorboard:
+        for section, group, (_, curves) in zip(sections, groups, learnt, strict=True):
+            for seed, run in zip(section.seeds, group, strict=True):
+                say(f"Figures for TensorBoard: {_write_board(section, seed, run, curves)}")
     if len(sections) > 1:
         sections = [section.numbered(number) for number, section in enumerate(sections, start=1)]
     title = names[0] if len(names) == 1 else f"{len(names)} experiments"
@@ -161,6 +176,27 @@ def write_report(
         sections=sections,
     )
     return page
+
+
+class Inside(NamedTuple):
+    """What a page may hold."""
+
+    page: Path
+    room: int
+    """Bytes of videos of each run."""
+
+
+def _write_board(section: Section, seed: SeedPart, run: Path, curves: Curves) -> Path:
+    """The figures of a run, and that of how its seeds learnt; see :func:`nacre.report.board.write_board`."""
+    pictures = [*([] if section.curve is None else [section.curve]), *seed.pictures]
+    figures = {
+        f"report/{picture.numbers.name.removeprefix(f'seed-{seed.seed}-')}": picture.figure
+        for picture in pictures
+        if picture.numbers is not None and picture.figure is not None
+    }
+    iterations = read_progress(find_checkpoint(run, seed.checkpoint))["iterations"]
+    steps = curves[seed.seed][STEPS][:iterations] if curves else np.zeros(0)
+    return write_board(run, int(steps[-1]) if len(steps) else 0, figures, find_videos(run, seed.checkpoint)[:1])
 
 
 def _learnt(runs: Sequence[Path]) -> tuple[list[Experiment], Curves]:
@@ -195,7 +231,12 @@ def curve_in_words(curves: Curves) -> str:
 
 
 def _section(
-    name: str, experiments: Sequence[Experiment], curves: Curves, runs: Sequence[Path], tests: Sequence[RunTest]
+    name: str,
+    experiments: Sequence[Experiment],
+    curves: Curves,
+    runs: Sequence[Path],
+    tests: Sequence[RunTest],
+    inside: Inside,
 ) -> Section:
     references = references_of(experiments[0])
     return Section(
@@ -209,7 +250,7 @@ def _section(
             _configuration(experiments[0]),
         ],
         seeds=[
-            _seed_part(experiment.seed, run, test)
+            _seed_part(experiment.seed, run, test, inside)
             for experiment, run, test in zip(experiments, runs, tests, strict=True)
         ],
     )
@@ -217,13 +258,24 @@ def _section(
 
 def _learning_picture(experiment: Experiment, curves: Curves, references: Sequence[Reference]) -> Picture:
     figure = Figure(figsize=(9, 4.6), layout="constrained")
-    learning_curve(figure.subplots(), curves, references, protocol_of(experiment))
-    bands = " Lines are means over seeds; bands go from the lowest to the highest seed." if len(curves) > 1 else ""
+    axes = figure.subplots()
+    together = learning_curve(axes, curves, references, protocol_of(experiment))
+    bands, switches = "", []
+    if len(curves) > 1:
+        bands = (
+            " Thick lines are means over seeds, bands go from the lowest to the highest seed; thin lines are the seeds."
+        )
+        columns = {LAST_EPISODE: AFTER}
+        if len(episode_columns(next(iter(curves.values())))) > 1:
+            columns[FIRST_EPISODE] = BEFORE
+        each = [Switch(f"seed {seed}", lines) for seed, lines in seed_lines(axes, curves, columns).items()]
+        switches = [Switch("mean and range", together), *each]
     return picture(
         figure,
         curve_in_words(curves),
         f"Return on test tasks after each iteration, against environment steps of collection.{bands}",
         Numbers("learning", learning_columns(curves)),
+        switches,
     )
 
 
@@ -252,7 +304,7 @@ def _highlights(experiment: Experiment, curves: Curves) -> list[tuple[str, str]]
     return [*found, (number(final(STEPS), 0), "environment steps"), (str(len(curves)), seeds)]
 
 
-def _seed_part(seed: int, run: Path, test: RunTest) -> SeedPart:
+def _seed_part(seed: int, run: Path, test: RunTest, inside: Inside) -> SeedPart:
     module = algorithm_of(test.trained.experiment.algorithm).report_module()
     return SeedPart(
         seed=seed,
@@ -261,6 +313,7 @@ def _seed_part(seed: int, run: Path, test: RunTest) -> SeedPart:
         changes="" if test.evaluation.shift is None else test.evaluation.shift.in_words(),
         pictures=[each.prefixed(f"seed-{seed}-") for each in pictures_of(test, module)],
         returns=_returns_table(test),
+        films=films_of(find_videos(run, test.trained.checkpoint.stem), inside.page, inside.room),
     )
 
 

@@ -120,6 +120,9 @@ class TaskFamily(abc.ABC):
     has_sparse_reward: bool = False
     remembers: bool = False
     """Whether worlds remember across episodes, and offer what by `state_dict` (see :class:`RememberingWorld`)."""
+    most_slots: int | None = None
+    """How many slots a simulator of a run has at most, if slots need much memory: more trials than that take turns.
+    None: as many as there are trials."""
     can_relabel: bool = True
     """Whether `reward`, `terminated` and `success` say of what was played in one task what it were in another: not if
     they are an environment's own, nor if tasks differ in their physics."""
@@ -391,6 +394,8 @@ def check_family(family: Any) -> None:
                 raise NacreError(f"{field} of {kind} is {value}; allowed of pictures: (height, width, 3).")
         elif type(value) is not int or value < 1:
             raise NacreError(f"{field} of {kind} is {value!r}; allowed: a whole number of at least 1.")
+    if family.most_slots is not None and (type(family.most_slots) is not int or family.most_slots < 1):
+        raise NacreError(f"most_slots of {kind} is {family.most_slots!r}; allowed: None, or at least 1.")
     if not isinstance(getattr(family, "name", None), str):
         raise NacreError(f"name of {kind} is {getattr(family, 'name', None)!r}; allowed: text.")
     names = getattr(family, "task_parameters", None)

@@ -10,6 +10,7 @@ from nacre.errors import NacreError, shown
 # Options come from files and command lines, so constructors take anything and check it.
 Number = Annotated[Any, "a finite number"]
 Truth = Annotated[Any, "true or false"]
+Pixels = Annotated[Any, "a whole number of pixels"]
 Several = Annotated[Any, "a list of names or numbers"]
 
 
@@ -22,6 +23,21 @@ def positive(family: str, option: str, value: Any) -> float:
     if not _is_number(value) or value <= 0:
         raise NacreError(f"{option} of {family} is {shown(value)}; allowed: a finite number above 0")
     return float(value)
+
+
+MOST_PIXELS = 4096
+"""Along a side of a picture."""
+
+
+def pixels(family: str, option: str, value: Any) -> int:
+    """The value, a whole number of pixels along a side of a picture.
+
+    Raises:
+        NacreError: it is something else.
+    """
+    if not _is_number(value) or value != int(value) or not 1 <= value <= MOST_PIXELS:
+        raise NacreError(f"{option} of {family} is {shown(value)}; allowed: a whole number from 1 to {MOST_PIXELS}")
+    return int(value)
 
 
 def interval(family: str, lowest: Any, highest: Any) -> tuple[float, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -15,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from nacre.errors import NacreError
 from nacre.tasks.checks import call, name_of, numbers, several, shortened
+from nacre.tasks.environment_processes import DistributedWorld, DrawableDistributedWorld, draw_seeds
 from nacre.tasks.family import TaskFamily, World, check_family, check_tasks
 from nacre.tasks.rendering import PictureRenderer, Renderer, reduced
 
@@ -32,7 +34,8 @@ class GymnasiumFamily(TaskFamily):
     and terminations are the environment's own: the reward state is what it returned (reward, whether it terminated,
     whether it was a success), so rewards cannot be recomputed for another task.
 
-    Slots are stepped one after another; each holds an environment of its own.
+    Each slot holds an environment of its own. Slots are stepped one after another, or with `processes=True` in several
+    processes at once.
     """
 
     can_relabel = False
@@ -53,6 +56,8 @@ class GymnasiumFamily(TaskFamily):
         reset_options: Callable[[np.ndarray], dict[str, Any]] | None = None,
         accept_memory: bool = False,
         follows_changes: bool = False,
+        processes: bool = False,
+        most_slots: int | None = None,
     ) -> None:
         """
         Args:
@@ -75,6 +80,11 @@ class GymnasiumFamily(TaskFamily):
             accept_memory: takes an environment that remembers across episodes (NormalizeObservation) as it is.
             follows_changes: whether `set_task` may also be called between two steps of an episode, and changes the task
                 from the next step on: then tasks may change by time (see :class:`nacre.tasks.shifts.Shift`).
+            processes: whether the slots are in as many processes as a simulator has threads, this one among them. Then
+                `make_env`, `set_task` and `reset_options` are sent to the others: they have to be functions of a module
+                that can be imported, or of the main module. Results do not depend on it.
+            most_slots: how many environments a simulator of a run has at most; trials that are more take turns. Results
+                do not depend on it. None: as many as there are trials.
 
         Raises:
             NacreError: the spaces are not of the kinds above; a TimeLimit is shorter than the horizon; the environment
@@ -85,7 +95,7 @@ class GymnasiumFamily(TaskFamily):
         try:
             observation_box = _vector_space(name, "observation", env.observation_space)
             action_box = _vector_space(name, "action", env.action_space)
-            limit, remembers = _time_limit(env), bool(_offering(env))
+            limit, remembers, draws = _time_limit(env), bool(_offering(env)), env.render_mode == "rgb_array"
             if not accept_memory:
                 _check_memory(name, env)
         finally:
@@ -108,10 +118,12 @@ class GymnasiumFamily(TaskFamily):
         self.remembers = remembers
         self.follows_changes = follows_changes
         self.success_at = success_at
+        self.most_slots = most_slots
         self._make_env = make_env
         self._sample_tasks = sample_tasks
         self._told = _Told(set_task, set_task_at == "after reset", reset_options)
         self._success_key = success_key
+        self._processes, self._draws = processes, draws
         check_family(self)
         if tasks is not None:
             self.finite_tasks = tuple(map(tuple, check_tasks(self, tasks).tolist()))
@@ -132,6 +144,21 @@ class GymnasiumFamily(TaskFamily):
         return following[..., 2] > 0
 
     def make_world(self, n_slots: int, threads: int) -> World:
+        parts = min(threads, n_slots) if self._processes else 1
+        if parts == 1:
+            return self.make_slots(n_slots)
+        sent = copy.copy(self)
+        sent._sample_tasks = None  # slots are told their tasks, and it may hold much
+        sizes = [len(part) for part in np.array_split(np.arange(n_slots), parts)]
+        kind = DrawableDistributedWorld if self._draws else DistributedWorld
+        return kind(sent, sizes)
+
+    def make_slots(self, n_slots: int) -> _GymnasiumWorld:
+        """The physics of some slots, all in this process.
+
+        Raises:
+            NacreError: `make_env` raises an error, or returns something else than new environments.
+        """
         envs = [call(self._make_env) for _ in range(n_slots)]
         for env in envs:
             _check_env(self.name, self._make_env, env)
@@ -139,7 +166,7 @@ class GymnasiumFamily(TaskFamily):
             raise NacreError(
                 f"{name_of(self._make_env)} returned the same environment twice; allowed: a new one in each call."
             )
-        kind = _DrawableGymnasiumWorld if envs[0].render_mode == "rgb_array" else _GymnasiumWorld
+        kind = _DrawableGymnasiumWorld if self._draws else _GymnasiumWorld
         return kind(self, envs, self._told, self._success_key)
 
     @property
@@ -175,14 +202,20 @@ class _GymnasiumWorld:
         tasks: Float64[np.ndarray, "n parameters"],
         generators: list[np.random.Generator],
     ) -> tuple[Real[np.ndarray, "n observation"], Float64[np.ndarray, "n 3"]]:
+        return self.begin(slots, tasks, draw_seeds(generators))
+
+    def begin(
+        self, slots: Int[np.ndarray, " n"], tasks: Float64[np.ndarray, "n parameters"], seeds: Sequence[int]
+    ) -> tuple[Real[np.ndarray, "n observation"], Float64[np.ndarray, "n 3"]]:
+        """Starts an episode in each of `slots`, with a seed for each."""
         observations = []
-        for slot, task, generator in zip(slots, tasks, generators, strict=True):
+        for slot, task, seed in zip(slots, tasks, seeds, strict=True):
             env = self._envs[slot]
             if not self._told.after:
                 self._tell_task(env, task)
             source = env.unwrapped.reset
             options = None if self._told.options is None else call(self._told.options, task.copy())
-            reset = functools.partial(env.reset, seed=int(generator.integers(2**31)), options=options)
+            reset = functools.partial(env.reset, seed=seed, options=options)
             observation, _ = several(source, call(reset, named=source), "observation", "info")
             told = self._tell_task(env, task) if self._told.after else None
             if told is not None and self._told.set_task is not None:
@@ -277,9 +310,9 @@ class _DrawableGymnasiumWorld(_GymnasiumWorld):
         self._picture_shape: tuple[int, ...] = ()
         self._has_begun = False
 
-    def reset(self, *arguments: Any) -> Any:
+    def begin(self, *arguments: Any) -> Any:
         self._has_begun = True
-        return super().reset(*arguments)
+        return super().begin(*arguments)
 
     def configurations(self, slots: Int[np.ndarray, " n"]) -> UInt8[np.ndarray, "n configuration"]:
         """The pictures of now."""

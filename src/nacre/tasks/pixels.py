@@ -13,6 +13,7 @@ from nacre.errors import NacreError
 from nacre.tasks.checks import shortened
 from nacre.tasks.cheetah import CheetahVel
 from nacre.tasks.family import ChangingWorld, TaskFamily, World
+from nacre.tasks.options import Pixels, pixels
 from nacre.tasks.point import PointRobot
 from nacre.tasks.rendering import DrawableWorld, Renderer, check_drawable
 
@@ -85,7 +86,11 @@ class PointRobotPixels(PointRobot):
     """The plane from above, from -1.5 to 1.5 along both axes, with the point and without the goal."""
 
     name = "point-robot-pixels"
-    observation_size = PICTURE
+
+    def __init__(self, size: Pixels = PICTURE[0]) -> None:
+        """`size` is the height and width of a picture."""
+        side = pixels(self.name, "size", size)
+        self.observation_size = (side, side, PICTURE[2])
 
     def make_world(self, n_slots: int, threads: int) -> World:
         return seen_by_camera(self, super().make_world(n_slots, threads))

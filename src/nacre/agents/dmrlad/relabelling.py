@@ -24,11 +24,11 @@ from jaxtyping import Array, Bool, Float, Float32, Float64, Int, Int32
 from nacre.agents.cemrl.agent import CemrlAgent, CemrlBelief
 from nacre.agents.cemrl.learner import WindowReplay
 from nacre.agents.cemrl.networks import ActingNetworks, Networks, window_rows
-from nacre.errors import NacreError
 from nacre.replay import Replay
 from nacre.rl import sac
-from nacre.tasks.checks import LARGEST, call, name_of, numbers, truths
+from nacre.tasks.checks import call, numbers, truths
 from nacre.tasks.family import TaskFamily
+from nacre.tasks.hindsight import in_tasks, rewards_in
 from nacre.types import Episode, Key, Transition, Visit
 
 REPETITIONS = 20
@@ -61,18 +61,10 @@ def candidates(family: TaskFamily, episode: Episode, tasks: Float64[np.ndarray, 
         NacreError: a reward is not finite or too large to learn from, or of another shape.
     """
     n, length = len(tasks), len(episode)
-    transition = _in_tasks(episode, tasks)
-    rewards = numbers(family.reward, "rewards", call(family.reward, *transition), n * length).astype(np.float64)
-    good = (rewards <= LARGEST) & (rewards >= -LARGEST)
-    if not good.all():
-        place = int(np.argmin(good))
-        raise NacreError(
-            f"{name_of(family.reward)} returned {rewards[place]:g} for an episode that is relabelled for the task "
-            f"{tasks[place // length].tolist()}; allowed: finite numbers of at most {LARGEST:g}"
-        )
+    rewards, transition = rewards_in(family, episode, tasks), in_tasks(episode, tasks)
     terminated = truths(family.terminated, call(family.terminated, *transition), n * length).reshape(n, length)
     ends = np.where(terminated.any(axis=1), terminated.argmax(axis=1) + 1, length)
-    return Candidates(rewards.reshape(n, length), terminated, ends)
+    return Candidates(rewards, terminated, ends)
 
 
 def copy_of(
@@ -91,7 +83,7 @@ def copy_of(
         tasks=None if episode.tasks is None else np.tile(parameters, (end, 1)),
         reward_states=None if episode.reward_states is None else episode.reward_states[: end + 1],
     )
-    transition = _in_tasks(cut, parameters[None])
+    transition = in_tasks(cut, parameters[None])
     if episode.sparse_rewards is not None:
         sparse = numbers(family.sparse_reward, "sparse rewards", call(family.sparse_reward, *transition), end)
         cut = replace(cut, sparse_rewards=sparse.astype(np.float32))
@@ -304,19 +296,4 @@ def summarise_copies(pairs: Sequence[tuple[tuple[int, Episode], tuple[int, Episo
         float(np.mean([copied.rewards.sum(dtype=np.float64) for (_, copied), _ in pairs])),
         float(np.mean([original.rewards.sum(dtype=np.float64) for _, (_, original) in pairs])),
         float(np.mean([chosen != task for (chosen, _), (task, _) in pairs])),
-    )
-
-
-def _in_tasks(episode: Episode, tasks: Float64[np.ndarray, "tasks parameters"]) -> tuple[np.ndarray, ...]:
-    """(previous, action, following, task) of every transition in every task, a row each, tasks one after another: as
-    they are when they are played."""
-    states = episode.reward_states
-    assert states is not None
-    n = len(tasks)
-    actions = episode.actions.astype(np.float64)
-    return (
-        np.tile(states[:-1], (n, 1)),
-        np.tile(actions, (n, 1)),
-        np.tile(states[1:], (n, 1)),
-        np.repeat(tasks, len(episode), axis=0),
     )

@@ -1,0 +1,186 @@
+"""MELD's learner (spec meld 2.5 to 2.7).
+
+repeat:                                                              phases
+    [first iteration] episodes of an earlier run, if there is one    earlier run
+    [first iteration] random trials in every train task              initial collection
+    [first iteration] repeat: draw trials, step the latent model     model
+    for each round:
+        one trial in one train task                                  collect
+        repeat: draw trials, step the latent model                   model (losses.model_step)
+        repeat: draw trials and transitions of theirs,               policy (losses.policy_step)
+                filter them, step policy, critics and targets
+    play test tasks and train tasks                                  evaluate
+
+What is believed of frames is never stored: each step of the policy filters the trials that it draws.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float64
+
+from nacre.agents.meld.agent import MeldAgent, RandomAgent
+from nacre.agents.meld.config import MeldConfig
+from nacre.agents.meld.losses import (
+    ActingNetworks,
+    Frames,
+    Networks,
+    OptimiserStates,
+    PolicyBatch,
+    Trained,
+    model_step,
+    policy_step,
+)
+from nacre.agents.meld.memory import (
+    TrialArrays,
+    TrialMemory,
+    draw_transitions,
+    draw_trials,
+    empty_memory,
+    find_earlier_run,
+    visits_of,
+)
+from nacre.agents.meld.model import LatentModel
+from nacre.evaluation import evaluate_split
+from nacre.interfaces import Agent, Learner, LearnerState, Phase, Play, Schedule
+from nacre.metrics import StepMetrics
+from nacre.nn.image import activations_of
+from nacre.nn.optimise import adam_state
+from nacre.rl import sac
+from nacre.seeds import child
+from nacre.tasks.family import TaskFamily, TaskSplit
+from nacre.types import Key, Metrics, Visit
+
+INITIAL, EARLIER, COLLECT, MODEL, POLICY = "initial collection", "earlier run", "collect", "model", "policy"
+
+
+@dataclass(frozen=True)
+class MeldLearner(Learner):
+    """MELD on tasks of given sizes."""
+
+    config: MeldConfig
+
+    def phases(self, iteration: int) -> tuple[Phase, ...]:
+        config = self.config
+        first = (
+            *((Phase(EARLIER),) if config.offline_run is not None else ()),  # first, as it may not fit
+            Phase(INITIAL),
+            *_steps(MODEL, config.initial_model_steps),
+        )
+        with_model = config.rounds_with_model(iteration)
+        rounds = (
+            part
+            for number in range(config.rounds)
+            for part in (
+                Phase(COLLECT),
+                *(_steps(MODEL, config.model_steps) if number < with_model else ()),
+                Phase(POLICY, config.policy_steps),
+            )
+        )
+        return (*(first if iteration == 0 else ()), *rounds)
+
+    def initial_state(self, key: Key) -> LearnerState:
+        model_key, control_key, target_key, state_key = jax.random.split(key, 4)
+        model = LatentModel(self.config, self.sizes, key=model_key, precision=self.precision)
+        control = self._initial_control(control_key)
+        targets = self._initial_control(target_key) if self.config.target_critics == "published" else control
+        trained = Trained(
+            Networks(model, control.networks),
+            targets.target_critics,
+            OptimiserStates(adam_state(model), control.optimisers),
+        )
+        return LearnerState(trained, state_key, jnp.zeros((), jnp.int32))
+
+    def parameters(self, state: LearnerState) -> ActingNetworks:
+        return state.trained.networks.acting
+
+    def agent(self, capacity: int) -> MeldAgent:
+        return MeldAgent(self.config, self.sizes)
+
+    def memory(self, family: TaskFamily, tasks: Float64[np.ndarray, "n parameters"], iterations: int) -> TrialMemory:
+        return empty_memory(self, family, tasks, iterations)
+
+    def collect(
+        self,
+        phase: str,
+        state: LearnerState,
+        memory: TrialMemory,
+        family: TaskFamily,
+        tasks: Float64[np.ndarray, "n parameters"],
+        seed: np.random.SeedSequence,
+    ) -> Schedule[list[Visit]]:
+        """Random trials in every train task, what an earlier run collected, or one trial in one of them.
+
+        Episodes carry what rewards are computed from, so that later runs can go on from this one.
+        """
+        config = self.config
+        if phase == EARLIER:
+            return visits_of(find_earlier_run(config, self.sizes, tasks), family, tasks)
+        agent: Agent = self.agent(0)
+        visited = np.random.default_rng(child(seed, 0)).integers(len(tasks), size=1)
+        if phase == INITIAL:
+            agent, visited = RandomAgent(self.sizes.action), np.repeat(np.arange(len(tasks)), config.initial_trials)
+        trials, _ = yield Play(
+            agent,
+            self.parameters(state),
+            tasks[visited],
+            child(seed, 1),
+            deterministic=False,
+            episodes=config.episodes,
+            keeps_reward_states=True,
+        )
+        return [Visit(task, tuple(trial)) for task, trial in zip(visited.tolist(), trials, strict=True)]
+
+    def draw(self, phase: str, arrays: TrialArrays, derived: None, key: Key) -> Frames | PolicyBatch:
+        if phase == MODEL:
+            return draw_trials(arrays, self.config, self.config.model_trials, key)
+        return draw_transitions(arrays, self.config, key)
+
+    def step(self, phase: str, trained: Trained, batch: Frames | PolicyBatch, key: Key) -> tuple[Trained, StepMetrics]:
+        if isinstance(batch, Frames):
+            return model_step(trained, self.config, batch, key)
+        return policy_step(trained, self.config, batch, key)
+
+    def step_bytes(self, phase: str, batch: Frames | PolicyBatch) -> float:
+        """The latent model's: that of the policy's steps is no more, as nothing is kept for a backward pass."""
+        picture = self.sizes.observation
+        assert isinstance(picture, tuple)
+        frames = batch if isinstance(batch, Frames) else batch.frames
+        passes = 4 if phase == MODEL else 1  # encoder and decoder, and their gradients
+        return 4.0 * passes * activations_of(picture, self.config.base_depth) * frames.mask.size
+
+    def evaluate(
+        self,
+        state: LearnerState,
+        memory: TrialMemory,
+        family: TaskFamily,
+        split: TaskSplit,
+        seed: np.random.SeedSequence,
+    ) -> Schedule[tuple[Metrics, int]]:
+        """Meta-tests, with scores."""
+        protocol = self.config.protocol(self.sizes.horizon)
+        found = yield from evaluate_split(
+            self.agent, self.parameters(state), family, split, protocol, seed, scores=True
+        )
+        return found.columns, found.steps
+
+    def _initial_control(self, key: Key) -> sac.Trained:
+        config = self.config
+        return sac.initial(
+            2 * config.latent_size,
+            self.sizes.action,
+            config.sac,
+            key=key,
+            precision=self.precision,
+            initialisation="glorot",
+            output_bounds=(None, None),
+        )
+
+
+def _steps(name: str, steps: int) -> tuple[Phase, ...]:
+    """A phase of gradient steps, unless there are none."""
+    return (Phase(name, steps),) if steps else ()

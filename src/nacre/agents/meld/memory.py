@@ -1,0 +1,314 @@
+"""What MELD remembers: whole trials, and what was rewarded in each frame (spec meld 2.5, 2.7).
+
+A replay (:mod:`nacre.replay`) holds every picture once. Rewards stand beside the frames in a table of their own: those
+of the task that was played, or of every train task if trials are relabelled. To relabel a trial is then to read another
+column. Episodes of an earlier run are in the same replay, as data of tasks K + k beside the train tasks k < K.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float32, Float64, Int32
+
+from nacre.agents.meld.config import MeldConfig
+from nacre.agents.meld.losses import Frames, PolicyBatch
+from nacre.errors import NacreError
+from nacre.experiments import family_of
+from nacre.interfaces import Learner
+from nacre.journal import Owner, find_segments, read_segments
+from nacre.replay import Replay, ReplayBuffer, extend_rows, most_visits, write_rows
+from nacre.run_folder import REPLAY, read_run, read_stamp
+from nacre.tasks.checks import call, truths
+from nacre.tasks.family import Sizes, TaskFamily
+from nacre.tasks.hindsight import in_tasks, rewards_in
+from nacre.types import Episode, Key, Visit
+
+STREAMS = 2
+"""Of rewards: dense and sparse."""
+
+
+class TrialArrays(NamedTuple):
+    """The arrays on the device."""
+
+    replay: Replay
+    rewards: Float32[Array, "frames columns 2"]
+    """Dense and sparse reward with which one arrived in a frame: one column, or one for each train task. 0 after a
+    reset."""
+
+
+class TrialMemory:
+    """Fills a replay and the table of rewards beside it."""
+
+    def __init__(
+        self, replay: ReplayBuffer, family: TaskFamily, tasks: Float64[np.ndarray, "n parameters"], every: bool
+    ):
+        """
+        Args:
+            replay: an empty one.
+            family: of the tasks.
+            tasks: the train tasks.
+            every: whether each frame has the rewards of all of them.
+        """
+        self._replay, self._family, self._tasks, self._every = replay, family, tasks, every
+        self._frames = 0
+        columns = len(tasks) if every else 1
+        self._rewards = jnp.zeros((len(replay.arrays.observations), columns, STREAMS))
+
+    @property
+    def arrays(self) -> TrialArrays:
+        return TrialArrays(self._replay.arrays, self._rewards)
+
+    @property
+    def transitions(self) -> int:
+        """Transitions stored, those of an earlier run among them."""
+        return self._replay.transitions
+
+    def add(self, visits: Iterable[Visit]) -> None:
+        """Takes visits; those that were relabelled are of an earlier run."""
+        visits = list(visits)
+        if not visits:
+            return
+        places = [replace(visit, task=visit.task + len(self._tasks) * visit.relabelled) for visit in visits]
+        self._replay.add(places)
+        table = np.concatenate([self._of_frames(visit.task, episode) for visit in visits for episode in visit.episodes])
+        room = len(self._replay.arrays.observations)
+        if room > len(self._rewards):
+            self._rewards = extend_rows(self._rewards, room)
+        self._rewards = write_rows(self._rewards, self._frames + np.arange(len(table)), table)
+        self._frames += len(table)
+
+    def _of_frames(self, task: int, episode: Episode) -> Float32[np.ndarray, "frames columns 2"]:
+        sparse = episode.rewards if episode.sparse_rewards is None else episode.sparse_rewards
+        own = np.stack([episode.rewards, sparse], axis=-1)
+        table = np.zeros((len(episode) + 1, self._rewards.shape[1], STREAMS), np.float32)
+        if not self._every:
+            table[1:, 0] = own
+            return table
+        dense = rewards_in(self._family, episode, self._tasks)
+        has_sparse = self._family.has_sparse_reward
+        table[1:, :, 0] = dense.T
+        table[1:, :, 1] = rewards_in(self._family, episode, self._tasks, sparse=True).T if has_sparse else dense.T
+        table[1:, task] = own
+        return table
+
+
+def draw_trials(arrays: TrialArrays, config: MeldConfig, n: int, key: Key) -> Frames:
+    """Trials of `n` train tasks, all drawn with replacement."""
+    task_key, choice_key = jax.random.split(key)
+    tasks = arrays.rewards.shape[1] if config.relabelled_share else _train_tasks(arrays, config)
+    chosen = jax.random.randint(task_key, (n,), 0, tasks)
+    sources, episodes = _choose_episodes(arrays.replay, config, tasks, chosen, choice_key)
+    columns = chosen if config.relabelled_share else jnp.zeros_like(chosen)
+    return read_trials(arrays, config, sources, episodes, columns)
+
+
+def draw_transitions(arrays: TrialArrays, config: MeldConfig, key: Key) -> PolicyBatch:
+    """Trials, and transitions of theirs, uniformly and with replacement."""
+    trial_key, pick_key = jax.random.split(key)
+    frames = draw_trials(arrays, config, config.policy_trials, trial_key)
+    through = jnp.cumsum(frames.acts.reshape(-1).astype(jnp.int32))
+    drawn = jax.random.randint(pick_key, (config.policy_batch_size,), 0, through[-1])
+    return PolicyBatch(frames, jnp.searchsorted(through, drawn, side="right").astype(jnp.int32))
+
+
+def read_trials(
+    arrays: TrialArrays,
+    config: MeldConfig,
+    sources: Int32[Array, "n E"],
+    episodes: Int32[Array, "n E"],
+    columns: Int32[Array, " n"],
+) -> Frames:
+    """Trials of those episodes.
+
+    Args:
+        arrays: those of the memory.
+        config: says how many episodes a trial has, and how long they are.
+        sources: the tasks in the replay that the episodes are of.
+        episodes: their numbers among those of their task.
+        columns: of the table of rewards.
+    """
+    replay, horizon = arrays.replay, config.episode_steps
+    n = len(columns)
+    tasks, numbers = sources.reshape(-1), episodes.reshape(-1)
+    starts, count = replay.episode_starts[tasks], replay.counts[tasks]
+    first = jnp.take_along_axis(starts, numbers[:, None], axis=1)[:, 0]
+    following = jnp.take_along_axis(starts, jnp.minimum(numbers + 1, starts.shape[1] - 1)[:, None], axis=1)[:, 0]
+    last_of_all = numbers + 1 >= _episode_counts(replay)[tasks]
+    length = (jnp.where(last_of_all, count, following) - first)[:, None]
+
+    place = jnp.arange(horizon + 1)[None]
+    frames = replay.frame_of(tasks, first[:, None]) + jnp.minimum(place, length)
+    steps = replay.read(tasks, first[:, None] + jnp.minimum(place[:, 1:], length) - 1)  # those that lead to each frame
+    resets = jnp.zeros((len(tasks), 1, steps.action.shape[-1]))
+    rewards = arrays.rewards[frames, jnp.repeat(columns, config.episodes)[:, None]]
+
+    def of_trials(leaf: Array) -> Array:
+        return leaf.reshape(n, config.frames, *leaf.shape[2:])
+
+    ended = jnp.concatenate([jnp.zeros((len(tasks), 1), bool), steps.terminated], axis=1)
+    return Frames(
+        pictures=of_trials(replay.observations[frames]),
+        actions=of_trials(jnp.concatenate([resets, steps.action], axis=1)),
+        rewards=of_trials(rewards[..., 0]),
+        sparse_rewards=of_trials(rewards[..., 1]),
+        terminated=of_trials(ended & (place == length)),
+        mask=of_trials(place <= length),
+        acts=of_trials(place < length),
+    )
+
+
+def _choose_episodes(
+    replay: Replay, config: MeldConfig, tasks: int, chosen: Int32[Array, " n"], key: Key
+) -> tuple[Int32[Array, "n E"], Int32[Array, "n E"]]:
+    """The tasks in the replay, and the numbers of their episodes, for trials of the `chosen` tasks.
+
+    What is consecutive is chosen for a whole trial. Episodes of an earlier run followed other trials, so that any of
+    them are put together.
+    """
+    shape = (len(chosen), config.episodes)
+    number_key, trial_key, other_key, relabel_key, offline_key = jax.random.split(key, 5)
+    consecutive = config.trials == "consecutive"
+
+    def flags(key: Key, share: float) -> Bool[Array, "n E"]:
+        drawn = jax.random.uniform(key, (shape[0], 1 if consecutive else shape[1])) < share
+        return jnp.broadcast_to(drawn, shape)
+
+    sources = jnp.broadcast_to(chosen[:, None], shape)
+    if config.relabelled_share:
+        others = jax.random.randint(other_key, (shape[0], 1 if consecutive else shape[1]), 0, tasks)
+        sources = jnp.where(flags(relabel_key, config.relabelled_share), jnp.broadcast_to(others, shape), sources)
+    counts, offline = _episode_counts(replay), jnp.zeros(shape, bool)
+    if config.offline_run is not None:
+        offline = flags(offline_key, config.offline_share) & (counts[sources + tasks] > 0)
+        sources = jnp.where(offline, sources + tasks, sources)
+    any_episode = jax.random.randint(number_key, shape, 0, counts[sources])
+    if not consecutive:
+        return sources, any_episode
+    trial = jax.random.randint(trial_key, (shape[0], 1), 0, counts[sources[:, :1]] // config.episodes)
+    in_order = trial * config.episodes + jnp.arange(config.episodes)[None]
+    return sources, jnp.where(offline, any_episode, in_order)
+
+
+def _episode_counts(replay: Replay) -> Int32[Array, " tasks"]:
+    """Episodes of each task."""
+    return (replay.episode_starts < replay.counts[:, None]).sum(axis=1, dtype=jnp.int32)
+
+
+def _train_tasks(arrays: TrialArrays, config: MeldConfig) -> int:
+    return len(arrays.replay.counts) // (1 if config.offline_run is None else 2)
+
+
+class EarlierRun(NamedTuple):
+    """A run whose episodes are taken over."""
+
+    folder: Path
+    owner: Owner
+    episodes: int
+    """At most so many are taken of each task."""
+
+
+def find_earlier_run(config: MeldConfig, sizes: Sizes, tasks: Float64[np.ndarray, "n parameters"]) -> EarlierRun:
+    """The run that `offline_run` names. What it has collected is not read yet.
+
+    Raises:
+        NacreError: it is no run, it sees other pictures or acts otherwise, its train tasks are other ones, or its
+            episodes are shorter.
+    """
+    assert config.offline_run is not None
+    folder = Path(config.offline_run)
+    experiment, split = read_run(folder)
+    family = family_of(experiment)
+    found = family.sizes
+    for what, theirs, ours in (
+        ("observations", found.observation, sizes.observation),
+        ("actions", found.action, sizes.action),
+    ):
+        if theirs != ours:
+            raise NacreError(f"algorithm.offline_run is {str(folder)!r}, whose {what} are {theirs}; allowed: {ours}")
+    if not np.array_equal(split.train, tasks):
+        raise NacreError(
+            f"algorithm.offline_run is {str(folder)!r}, a run on other train tasks; allowed: a run on those of this "
+            "one, in the same order (the same numbers of tasks, task_list and, unless that is 'published', seed)"
+        )
+    if found.horizon < sizes.horizon:
+        raise NacreError(
+            f"algorithm.offline_run is {str(folder)!r}, whose episodes have {found.horizon} steps; allowed: at least "
+            f"{sizes.horizon}, to which they are cut"
+        )
+    stamp = read_stamp(folder, experiment, split)
+    return EarlierRun(folder, Owner(found, len(tasks), family.has_sparse_reward, stamp), config.offline_episodes)
+
+
+def visits_of(earlier: EarlierRun, family: TaskFamily, tasks: Float64[np.ndarray, "n parameters"]) -> list[Visit]:
+    """The latest episodes of each train task of an earlier run, with rewards as `family` gives them, cut to its
+    horizon.
+
+    Raises:
+        NacreError: a part of its replay is missing or damaged, or does not say what rewards are computed from.
+    """
+    segments = len(find_segments(earlier.folder / REPLAY))
+    by_task: list[list[Episode]] = [[] for _ in tasks]
+    for visits in read_segments(earlier.folder / REPLAY, segments, earlier.owner):
+        for visit in visits:
+            if visit.relabelled:
+                continue
+            kept = [_anew(earlier, family, episode, tasks[visit.task]) for episode in visit.episodes]
+            by_task[visit.task] = (by_task[visit.task] + kept)[-earlier.episodes :]
+    return [Visit(task, (episode,), relabelled=True) for task, episodes in enumerate(by_task) for episode in episodes]
+
+
+def _anew(
+    earlier: EarlierRun, family: TaskFamily, episode: Episode, task: Float64[np.ndarray, " parameters"]
+) -> Episode:
+    """An episode, cut to the horizon, with the rewards that the family gives."""
+    if episode.reward_states is None:
+        raise NacreError(
+            f"the replay of {earlier.folder} does not say what rewards are computed from; allowed: a run of this "
+            "algorithm"
+        )
+    length = min(len(episode), family.horizon)
+    cut = Episode(  # of copies, or a few episodes would keep all that was read
+        observations=episode.observations[: length + 1].copy(),
+        actions=episode.actions[:length].copy(),
+        rewards=episode.rewards[:length],
+        sparse_rewards=None,
+        terminated=episode.terminated and length == len(episode),
+        reward_states=episode.reward_states[: length + 1].copy(),
+    )
+    own = task[None]
+    sparse, successes = None, None
+    if family.has_sparse_reward:
+        sparse = rewards_in(family, cut, own, sparse=True)[0].astype(np.float32)
+    if family.has_success:
+        successes = truths(family.success, call(family.success, *in_tasks(cut, own)), length)
+    dense = rewards_in(family, cut, own)[0].astype(np.float32)
+    return replace(cut, rewards=dense, sparse_rewards=sparse, successes=successes)
+
+
+def empty_memory(
+    learner: Learner, family: TaskFamily, tasks: Float64[np.ndarray, "n parameters"], iterations: int
+) -> TrialMemory:
+    """A memory with room for what so many iterations collect, and for the episodes of an earlier run."""
+    config: MeldConfig = learner.config
+    trial, visits = config.episodes * config.episode_steps, iterations * config.rounds
+    transitions = config.environment_steps(len(tasks), iterations)
+    fullest = config.initial_trials * trial + most_visits(visits, len(tasks)) * trial
+    rows = len(tasks)
+    if config.offline_run is not None:
+        taken = config.offline_episodes * config.episode_steps
+        transitions, fullest, rows = transitions + len(tasks) * taken, max(fullest, taken), 2 * rows
+    replay = ReplayBuffer(
+        rows,
+        learner.sizes,
+        has_sparse_reward=family.has_sparse_reward,
+        transitions=transitions,
+        fullest_task=fullest,
+    )
+    return TrialMemory(replay, family, tasks, every=bool(config.relabelled_share))

@@ -1,0 +1,57 @@
+"""What an episode would have been in other tasks, of its reward states: rewards as pure functions allow it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from nacre.errors import NacreError
+from nacre.tasks.checks import LARGEST, call, name_of, numbers
+from nacre.tasks.family import TaskFamily
+from nacre.types import Episode
+
+
+def rewards_in(
+    family: TaskFamily, episode: Episode, tasks: Float64[np.ndarray, "tasks parameters"], *, sparse: bool = False
+) -> Float64[np.ndarray, "tasks length"]:
+    """Rewards of an episode in each task. It carries its reward states.
+
+    Args:
+        family: of the tasks.
+        episode: what was played.
+        tasks: any.
+        sparse: whether it is about the sparse reward.
+
+    Raises:
+        NacreError: a reward is not finite or too large to learn from, or of another shape.
+    """
+    n, length = len(tasks), len(episode)
+    function: Callable[..., Any] = family.sparse_reward if sparse else family.reward
+    found = call(function, *in_tasks(episode, tasks))
+    rewards = numbers(function, "sparse rewards" if sparse else "rewards", found, n * length).astype(np.float64)
+    good = (rewards <= LARGEST) & (rewards >= -LARGEST)
+    if not good.all():
+        place = int(np.argmin(good))
+        raise NacreError(
+            f"{name_of(function)} returned {rewards[place]:g} for an episode that is relabelled for the task "
+            f"{tasks[place // length].tolist()}; allowed: finite numbers of at most {LARGEST:g}"
+        )
+    return rewards.reshape(n, length)
+
+
+def in_tasks(episode: Episode, tasks: Float64[np.ndarray, "tasks parameters"]) -> tuple[np.ndarray, ...]:
+    """(previous, action, following, task) of every transition in every task, a row each, tasks one after another: as
+    they are when they are played."""
+    states = episode.reward_states
+    assert states is not None
+    n = len(tasks)
+    actions = episode.actions.astype(np.float64)
+    return (
+        np.tile(states[:-1], (n, 1)),
+        np.tile(actions, (n, 1)),
+        np.tile(states[1:], (n, 1)),
+        np.repeat(tasks, len(episode), axis=0),
+    )

@@ -1,0 +1,78 @@
+"""What MELD learns: a model of a toy that predicts it, and a point robot that adapts.
+
+Tests marked `sabotage` train what must not know its task: `pytest -m sabotage tests/test_meld_learning.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from meld_toy import CONFIG, HORIZON, quickly_compiled_state, toy_visits
+
+from nacre import gradient_steps
+from nacre.agents.meld.config import MeldConfig
+from nacre.agents.meld.learner import MODEL, MeldLearner
+from nacre.agents.meld.losses import Frames, filtered
+from nacre.tasks import make_family
+from nacre.tasks.family import Sizes
+from nacre.types import Visit
+
+
+def predicted_errors(context: Any) -> tuple[float, float]:
+    """Trains a model, and lets it expect the second episodes of new trials after their first frames; mean squared
+    errors of pictures and of rewards, as shares of their variances."""
+    config, tasks = MeldConfig(**CONFIG, context_reward=context), 20
+    learner = MeldLearner(config, Sizes((16, 16, 3), 1, HORIZON, 1))
+    memory = learner.memory(make_family("point-robot"), np.zeros((tasks, 1)), 1)  # only its flag is read
+    memory.add(toy_visits(tasks, 20, seed=0))
+    state = quickly_compiled_state(learner)
+    state, _ = gradient_steps.update(learner, MODEL, state, memory.arrays, None, 1000)
+
+    model = state.trained.networks.model
+    frames = new_frames(toy_visits(100, 1, seed=1))
+    believed = jax.jit(filtered, static_argnums=1)(model, config, frames, jax.random.key(1))
+    known = HORIZON + 1  # the frame after the reset
+    noise = jax.random.normal(jax.random.key(2), (len(frames.mask), HORIZON, config.latent_size))
+    expected = jax.jit(type(model).imagine)(model, believed.latent[:, known], frames.actions[:, known + 1 :], noise)
+    pictures, rewards = jax.jit(type(model).decode)(model, expected.latent.reshape(-1, config.latent_size))
+    true_pictures = np.asarray(frames.pictures[:, known + 1 :].reshape(pictures.shape), float) / 255
+    true_rewards = np.asarray(frames.rewards[:, known + 1 :]).reshape(-1)
+    picture_error = ((np.asarray(pictures) - true_pictures) ** 2).mean() / true_pictures.var(axis=0).mean()
+    return float(picture_error), float(((np.asarray(rewards) - true_rewards) ** 2).mean() / true_rewards.var())
+
+
+def new_frames(visits: list[Visit]) -> Frames:
+    def of(column: str, pad: int) -> jax.Array:
+        parts = [
+            np.concatenate(
+                [
+                    np.pad(array, ((pad, 0), *((0, 0),) * (array.ndim - 1)))
+                    for array in (getattr(episode, column) for episode in visit.episodes)
+                ]
+            )
+            for visit in visits
+        ]
+        return jnp.asarray(np.stack(parts))
+
+    there = jnp.ones((len(visits), 2 * (HORIZON + 1)), bool)
+    rewards = of("rewards", 1)
+    return Frames(of("observations", 0), of("actions", 1), rewards, rewards, ~there, there, there)
+
+
+def test_a_model_of_a_toy_predicts_frames_and_rewards() -> None:
+    """Of an episode of which it has seen the first picture alone: where the bar goes, and what that is worth in a task
+    that only the rewards of the episode before have told."""
+    picture_error, reward_error = predicted_errors("dense")
+    assert picture_error < 0.7
+    assert reward_error < 0.5
+
+
+@pytest.mark.sabotage
+def test_a_model_that_sees_no_rewards_cannot_know_them() -> None:
+    picture_error, reward_error = predicted_errors("none")
+    assert picture_error < 0.7
+    assert reward_error > 0.8

@@ -1,0 +1,302 @@
+"""MELD's latent state model: its sizes, its convolutions, its filter, its ELBO and a gradient step by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from meld_by_hand import convolve, convolve_transposed, elbo_of_trial, loss, parameters_of
+
+from nacre.agents.meld.config import MeldConfig
+from nacre.agents.meld.learner import MeldLearner
+from nacre.agents.meld.losses import Frames, Trained, elbo, filtered, model_step, seen_rewards
+from nacre.agents.meld.model import Gaussian, LatentModel
+from nacre.nn.image import DoublingConvolution, HalvingConvolution, ImageDecoder, ImageEncoder, cameras_of
+from nacre.tasks.family import Sizes
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+ONE, TWO = (64, 64, 3), (128, 64, 3)
+
+PUBLISHED = {
+    # name: picture, dimensions of an action, of z1 and z2, hidden size; then the counts of spec meld 1.5
+    "cheetah": (ONE, 6, 64, 32, 256),
+    "reacher": (TWO, 7, 64, 32, 256),
+    "buttons": (TWO, 7, 64, 32, 512),
+    "peg": (TWO, 7, 128, 64, 512),
+    "shelf": (TWO, 9, 128, 64, 256),
+}
+NETWORKS = (
+    *("encoder", "decoder", "initial_second", "prior", "second"),
+    *("initial_posterior", "posterior", "reward_decoder"),
+)
+COUNTS = {
+    "cheetah": (5_748_864, 2_340_483, 328_768, 348_288, 348_224, 607_360, 626_816, 312_833),
+    "reacher": (11_496_256, 4_680_003, 328_768, 348_800, 348_736, 607_360, 627_328, 312_833),
+    "buttons": (11_496_256, 4_680_003, 328_768, 348_800, 348_736, 607_360, 627_328, 312_833),
+    "peg": (11_496_256, 6_252_867, 394_368, 430_848, 430_720, 673_024, 709_376, 361_985),
+    "shelf": (11_496_256, 6_252_867, 394_368, 431_872, 431_744, 673_024, 710_400, 361_985),
+}
+TOTALS = {
+    # the latent model, the actor, one critic
+    "cheetah": (10_661_636, 118_284, 116_993),
+    "reacher": (18_750_084, 118_798, 117_249),
+    "buttons": (18_750_084, 368_654, 365_569),
+    "peg": (20_749_444, 466_958, 463_873),
+    "shelf": (20_752_516, 168_978, 166_913),
+}
+
+
+def count(tree: Any) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_sizes(name: str) -> None:
+    picture, action, first, second, hidden = PUBLISHED[name]
+    config = MeldConfig(first_latent_size=first, second_latent_size=second, hidden_size=hidden)
+    learner = MeldLearner(config, Sizes(picture, action, 40, 1))
+    networks = jax.eval_shape(learner.initial_state, jax.random.key(0)).trained.networks
+    assert tuple(count(getattr(networks.model, network)) for network in NETWORKS) == COUNTS[name]
+    found = networks.model, networks.control.policy, networks.control.critics[0]
+    assert tuple(map(count, found)) == TOTALS[name]
+
+
+def random_pictures(generator: np.random.Generator, *shape: int) -> np.ndarray:
+    return generator.integers(0, 256, (*shape, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [(5, 5), (3, 3), (10, 5), (6, 3)])
+def test_convolutions(size: tuple[int, int]) -> None:
+    """Both against loops; and the one is the transpose of the other."""
+    generator = np.random.default_rng(0)
+    pictures = generator.normal(size=(2, 16 * size[0] // size[1], 16, 3))
+    halving = HalvingConvolution(3, 4, size, key=jax.random.key(0), precision="float32")
+    kernel = np.asarray(halving.weight, np.float64).reshape(*size, 3, 4)
+    found = halving(jnp.asarray(pictures, jnp.float32))
+    expected = convolve(pictures, kernel)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    published = jax.lax.conv_general_dilated(
+        jnp.asarray(pictures, jnp.float32),
+        jnp.asarray(kernel, jnp.float32),
+        (2, 2),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=jax.lax.Precision.HIGHEST,
+    )
+    np.testing.assert_allclose(found, published, atol=1e-5)
+
+    doubling = DoublingConvolution(4, 3, size, key=jax.random.key(1), precision="float32")
+    kernel = np.asarray(doubling.weight, np.float64).T.reshape(*size, 3, 4)
+    outputs = generator.normal(size=found.shape)
+    raised = doubling(jnp.asarray(outputs, jnp.float32))
+    np.testing.assert_allclose(raised, convolve_transposed(outputs, kernel), atol=1e-5)
+    product = (convolve(pictures, kernel) * outputs).sum()
+    np.testing.assert_allclose((pictures * np.asarray(raised, np.float64)).sum(), product, rtol=1e-4)
+
+
+@pytest.mark.parametrize("picture", [(32, 32, 3), (64, 32, 3)])
+def test_shapes_of_one_and_two_cameras(picture: tuple[int, int, int]) -> None:
+    key, generator = jax.random.key(0), np.random.default_rng(0)
+    encoder = ImageEncoder(picture, 2, key=key, precision="float32")
+    decoder = ImageDecoder(5, picture, 2, key=key, precision="float32")
+    assert encoder.convolutions[0].size == (5 * picture[0] // picture[1], 5)
+    pictures = jnp.asarray(random_pictures(generator, 3, *picture[:2]))
+    assert jax.eval_shape(encoder, pictures).shape == (3, 16)
+    assert jax.eval_shape(decoder, jnp.ones((3, 5))).shape == (3, *picture)
+
+
+def test_which_pictures_can_be_encoded() -> None:
+    shapes = [(64, 64, 3), (128, 64, 3), (16, 16, 3), (192, 64, 3), (64, 128, 3), (40, 40, 3), (64, 48, 3)]
+    assert [cameras_of(shape) for shape in shapes] == [1, 2, 1, None, None, None, None]
+    with pytest.raises(ValueError, match="a multiple of 16"):
+        ImageEncoder((40, 40, 3), 2, key=jax.random.key(0), precision="float32")
+
+
+def test_divergence_of_gaussians() -> None:
+    one = Gaussian(jnp.array([[0.5, -1.0]]), jnp.array([[0.3, 2.0]]))
+    other = Gaussian(jnp.array([[0.0, 1.0]]), jnp.array([[1.0, 0.7]]))
+    by_hand = [
+        np.log(1.0 / 0.3) + (0.3**2 + 0.5**2) / 2 - 0.5,
+        np.log(0.7 / 2.0) + (2.0**2 + 2.0**2) / (2 * 0.7**2) - 0.5,
+    ]
+    np.testing.assert_allclose(one.divergence_from(other), [sum(by_hand)], rtol=1e-5)
+    assert float(one.divergence_from(one)[0]) == 0.0
+
+
+CONFIG = MeldConfig(
+    base_depth=1,
+    first_latent_size=3,
+    second_latent_size=2,
+    reward_repeats=2,
+    reward_weight=10.0,
+    episodes=2,
+    episode_steps=2,
+    model_learning_rate=1e-3,
+    hidden_size=4,
+)
+TINY = Sizes((16, 16, 3), 2, 2, 1)
+MASK = np.array([[1, 1, 1, 1, 1, 1], [1, 1, 0, 1, 1, 1]], bool)
+"""The first episode of the second trial ended early."""
+
+
+def tiny_frames() -> Frames:
+    generator = np.random.default_rng(1)
+    n, length = MASK.shape
+    actions = generator.uniform(-1, 1, (n, length, 2)).astype(np.float32)
+    rewards = generator.normal(size=(n, length)).astype(np.float32)
+    actions[:, ::3] = rewards[:, ::3] = 0  # resets
+    return Frames(
+        pictures=jnp.asarray(random_pictures(generator, n, length, 16, 16)),
+        actions=jnp.asarray(actions),
+        rewards=jnp.asarray(rewards),
+        sparse_rewards=jnp.asarray(rewards > 0, jnp.float32),
+        terminated=jnp.zeros((n, length), bool),
+        mask=jnp.asarray(MASK),
+        acts=jnp.asarray(MASK),
+    )
+
+
+def by_trial(frames: Frames, config: MeldConfig) -> list[dict[str, np.ndarray]]:
+    columns = {
+        "pictures": frames.pictures,
+        "actions": frames.actions,
+        "rewards": frames.rewards,
+        "seen": seen_rewards(config, frames),
+        "mask": frames.mask,
+    }
+    arrays = {
+        name: np.asarray(column, np.uint8 if name == "pictures" else np.float64) for name, column in columns.items()
+    }
+    return [{name: array[trial] for name, array in arrays.items()} for trial in range(len(frames.mask))]
+
+
+@pytest.fixture(scope="module")
+def tiny() -> tuple[MeldLearner, Trained]:
+    """A learner, and what it has trained, with biases that are not 0."""
+    learner = MeldLearner(CONFIG, TINY)
+    trained = jax.jit(learner.initial_state)(jax.random.key(2)).trained
+    leaves, tree = jax.tree.flatten(trained.networks.model)
+    keys = jax.random.split(jax.random.key(3), len(leaves))
+    moved = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    model = jax.tree.unflatten(tree, moved)
+    critics = jax.tree.leaves(trained.networks.control.critics)
+    for followed, target in zip(critics, jax.tree.leaves(trained.target_critics), strict=True):
+        np.testing.assert_array_equal(followed, target)
+    return learner, trained._replace(networks=type(trained.networks)(model, trained.networks.control))
+
+
+@pytest.mark.parametrize("context", ["dense", "sparse", "none"])
+def test_elbo_by_hand(tiny: tuple[MeldLearner, Trained], context: Any) -> None:
+    config = replace(CONFIG, context_reward=context)
+    model, frames, key = tiny[1].networks.model, tiny_frames(), jax.random.key(4)
+    noise = np.asarray(jax.random.normal(key, (*MASK.shape, config.latent_size)), np.float64)
+    found = jax.jit(elbo, static_argnums=1)(model, config, frames, key)
+    trials = by_trial(frames, config)
+    seen = {"dense": frames.rewards, "sparse": frames.sparse_rewards, "none": np.zeros(MASK.shape)}[context]
+    for trial, (parts, drawn) in enumerate(zip(trials, noise, strict=True)):
+        np.testing.assert_array_equal(parts["seen"], seen[trial])
+        expected = elbo_of_trial(parameters_of(model), config, parts, drawn)
+        assert expected["second"] == 0.0
+        np.testing.assert_allclose(found.image[trial], expected["image"], rtol=1e-5)
+        np.testing.assert_allclose(found.reward[trial], expected["reward"], rtol=1e-5)
+        np.testing.assert_allclose(found.divergence[trial], expected["first"], rtol=1e-5)
+    total = float(found.total(config).mean())
+    np.testing.assert_allclose(-total, loss(parameters_of(model), config, trials, noise), rtol=1e-5)
+
+
+def test_a_gradient_step_by_hand(tiny: tuple[MeldLearner, Trained]) -> None:
+    """Against finite differences in float64, some numbers of every array; Adam's first step moves by the sign."""
+    _, trained = tiny
+    frames, key = tiny_frames(), jax.random.key(4)
+    noise = np.asarray(jax.random.normal(key, (*MASK.shape, CONFIG.latent_size)), np.float64)
+    trials = by_trial(frames, CONFIG)
+    stepped, metrics = jax.jit(model_step, static_argnums=1)(trained, CONFIG, frames, key)
+    before, after = parameters_of(trained.networks.model), parameters_of(stepped.networks.model)
+    np.testing.assert_allclose(metrics["Model Loss"], loss(before, CONFIG, trials, noise), rtol=1e-5)
+    optimiser: Any = stepped.optimisers.model
+    gradients = parameters_of(optimiser[0].mu)
+    generator = np.random.default_rng(5)
+    assert before.keys() == gradients.keys()
+    for name, array in before.items():
+        for _ in range(2):
+            place = tuple(generator.integers(length) for length in array.shape)
+            values = []
+            for change in (1e-5, -1e-5):
+                array[place] += change
+                values.append(loss(before, CONFIG, trials, noise))
+                array[place] -= change
+            expected = (values[0] - values[1]) / 2e-5
+            gradient = gradients[name][place] / 0.1  # the first moment is (1 - 0.9) times the gradient
+            np.testing.assert_allclose(gradient, expected, rtol=2e-3, atol=2e-3, err_msg=name)
+            moved = -1e-3 * gradient / (abs(gradient) + 1e-8)
+            np.testing.assert_allclose(after[name][place] - array[place], moved, atol=2e-6, err_msg=name)
+    for untouched in ("control",):
+        for ours, theirs in zip(
+            jax.tree.leaves(getattr(stepped.networks, untouched)),
+            jax.tree.leaves(getattr(trained.networks, untouched)),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.fixture
+def compiled_as_in_a_run() -> Iterator[None]:
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+def test_filtering_in_a_loop_is_filtering_in_a_scan(
+    tiny: tuple[MeldLearner, Trained], compiled_as_in_a_run: None
+) -> None:
+    """Bit for bit, across the reset between two episodes."""
+    model: LatentModel = tiny[1].networks.model
+    frames, n, length = tiny_frames(), *MASK.shape
+    embedded = jax.random.normal(jax.random.key(6), (n, length, 8 * CONFIG.base_depth + CONFIG.reward_repeats))
+    noise = jax.random.normal(jax.random.key(7), (n, length, CONFIG.latent_size))
+    everywhere = jnp.ones((n, length), bool)
+    scanned = jax.jit(LatentModel.filter)(model, embedded, frames.actions, everywhere, noise)
+    begin, advance = jax.jit(LatentModel.begin), jax.jit(LatentModel.advance)
+    believed = begin(model, embedded[:, 0], noise[:, 0])
+    for time in range(length):
+        if time:
+            believed = advance(model, believed.latent, frames.actions[:, time], embedded[:, time], noise[:, time])
+        for ours, theirs in zip(jax.tree.leaves(believed), jax.tree.leaves(scanned), strict=True):
+            np.testing.assert_array_equal(ours, theirs[:, time])
+        assert believed.features.shape == (n, 2 * CONFIG.latent_size)
+
+
+def test_frames_that_are_not_there_change_nothing(tiny: tuple[MeldLearner, Trained]) -> None:
+    model, frames, key = tiny[1].networks.model, tiny_frames(), jax.random.key(4)
+    spoilt = frames._replace(
+        pictures=jnp.where(frames.mask[..., None, None, None], frames.pictures, 255 - frames.pictures),
+        rewards=jnp.where(frames.mask, frames.rewards, 1e6),
+        actions=jnp.where(frames.mask[..., None], frames.actions, 1e6),
+    )
+    believed = jax.jit(filtered, static_argnums=1)
+    one, other = believed(model, CONFIG, frames, key), believed(model, CONFIG, spoilt, key)
+    np.testing.assert_array_equal(one.features, other.features)
+    np.testing.assert_array_equal(one.features[1, 2], one.features[1, 1])
+    parts = jax.jit(elbo, static_argnums=1)
+    for ours, theirs in zip(parts(model, CONFIG, frames, key), parts(model, CONFIG, spoilt, key), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_what_is_imagined_is_the_prior(tiny: tuple[MeldLearner, Trained]) -> None:
+    model: LatentModel = tiny[1].networks.model
+    n, length = MASK.shape
+    actions, noise = tiny_frames().actions, jax.random.normal(jax.random.key(8), (n, length, CONFIG.latent_size))
+    start = model.begin(None, noise[:, 0])
+    np.testing.assert_array_equal(start.first.mean, np.zeros((n, 3)))
+    np.testing.assert_array_equal(start.latent[:, :3], noise[:, 0, :3])
+    expected = jax.jit(LatentModel.imagine)(model, start.latent, actions[:, 1:], noise[:, 1:])
+    latents = jnp.concatenate([start.latent[:, None], expected.latent], axis=1)
+    priors = model.priors(latents, actions)
+    np.testing.assert_allclose(expected.first.mean, priors.mean[:, 1:], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(expected.first.deviation, priors.deviation[:, 1:], rtol=1e-5, atol=1e-6)
