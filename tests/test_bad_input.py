@@ -281,7 +281,7 @@ def test_evaluating_a_run_that_is_read_only(run_copy, tmp_path, monkeypatch, cap
     )
     if has_folder:
         (run_copy / "evaluations").mkdir()
-        patched = "nacre.files.open", refuse(code)
+        patched = "nacre.files.claim", refuse(code)
     else:
         patched = "nacre.files.Path.mkdir", refuse(code)
     with monkeypatch.context() as patch:
