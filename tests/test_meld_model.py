@@ -191,7 +191,7 @@ def tiny() -> tuple[MeldLearner, Trained]:
     return learner, trained._replace(networks=type(trained.networks)(model, trained.networks.control))
 
 
-@pytest.mark.parametrize("context", ["dense", "sparse", "none"])
+@pytest.mark.parametrize("context", ["sparse", "none"])
 def test_elbo_by_hand(tiny: tuple[MeldLearner, Trained], context: Any) -> None:
     config = replace(CONFIG, context_reward=context)
     model, frames, key = tiny[1].networks.model, tiny_frames(), jax.random.key(4)

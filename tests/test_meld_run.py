@@ -222,7 +222,7 @@ def test_memory_is_estimated() -> None:
     """A picture is counted once, and what a step needs grows with the pictures that it sees."""
     large = {"family_options": options(size=64)}
     sizes = estimate(make_experiment("meld/point-robot-quick", **large))
-    pictures = (40 * 3 + 6 * 50) * 42 * 64 * 64 * 3
+    pictures = (40 * 3 + 12 * 50) * 42 * 64 * 64 * 3
     assert pictures < sizes.replay < 1.05 * pictures
     assert estimate(make_experiment("meld/point-robot-quick", **large, model_trials=80)).batch > 5 * sizes.batch
     # Outputs of the first convolution, before and after the activation, at 8 trials of 42 frames.

@@ -5,7 +5,7 @@
 Trains the experiment three times: without workers; with workers, of which one that plays is sent SIGKILL again and
 again, and then others SIGSTOP; and on a cluster of two raylets on this machine, of which one is stopped. Every
 checkpoint and every segment of the journal has to be the same to the bit. Then the process that learns is killed, and
-nothing of it may be left after a minute. It prints a line for each, and ends with 1 if anything was otherwise. Other
+nothing of it may be left after two minutes. It prints a line for each, and ends with 1 if anything was otherwise. Other
 flags are fields of the configuration.
 """
 
@@ -128,7 +128,7 @@ def lose_a_node(experiment: Any, run: Path, workers: int) -> str:
 
 
 def kill_the_learner(name: str, fields: dict[str, str], run: Path, workers: int) -> list[str]:
-    """What is left a minute after SIGKILL."""
+    """What is left two minutes after SIGKILL."""
     mark = f"nacre-reliability-{os.getpid()}"
     flags = [f"--{field}={value}" for field, value in fields.items()]
     process = subprocess.Popen(
@@ -140,7 +140,7 @@ def kill_the_learner(name: str, fields: dict[str, str], run: Path, workers: int)
         time.sleep(0.05)
     process.kill()
     process.wait()
-    until = time.monotonic() + 60
+    until = time.monotonic() + 120
     while processes_of(mark) and time.monotonic() < until:
         time.sleep(0.2)
     return processes_of(mark)

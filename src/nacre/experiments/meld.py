@@ -14,8 +14,8 @@ _POINT = Experiment(
     train_tasks=40,
     test_tasks=20,
     task_list="seeded",
-    iterations=6,
-    update_chunk=50,
+    iterations=12,
+    update_chunk=10,
     algorithm=MeldConfig(
         base_depth=8,
         first_latent_size=16,
@@ -45,9 +45,7 @@ _POINT = Experiment(
 
 EXPERIMENTS: tuple[NamedExperiment, ...] = (
     # For the demo: small pictures, networks and batches. Not a published configuration.
-    NamedExperiment(
-        _POINT, "a point that sees pictures of itself walks to a goal that only rewards betray, in minutes"
-    ),
+    NamedExperiment(_POINT, "a point that sees pictures of itself walks to a goal that only rewards betray"),
     NamedExperiment(
         replace(
             _POINT,
