@@ -36,7 +36,8 @@ def tables() -> str:
         [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob(pattern))]
         for pattern in ("attack*.json", "soak*.json")
     )
-    return "\n".join(["", *_attack_lines(attacks), *(line for soak in soaks for line in _soak_lines(soak)), ""])
+    soak_lines = [line for soak in soaks for line in _soak_lines(soak)] or ["", "No soak has come to its end yet."]
+    return "\n".join(["", *_attack_lines(attacks), *soak_lines, ""])
 
 
 def _attack_lines(attacks: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -57,13 +58,18 @@ def _attack_lines(attacks: Sequence[dict[str, Any]]) -> Iterator[str]:
         yield f"| {f'`{what}`' if is_command else what} | {often} | {ended} |"
     kills = sum(counts["kills"] for counts in figures.values())
     inputs = sum(sum(counts.values()) for what, counts in figures.items() if "kills" not in counts)
+    configurations = sum(figures.get("configurations", Counter()).values())
     killed = {name for attack in attacks for name, number in attack["experiments"].items() if number}
     yield ""
     more = f"{_number(inputs)} inputs and configurations"
     yield f"Together {_number(kills)} kills in {len(killed)} experiments, and {more}:"
     yield ""
     for attack in attacks:
-        yield f"- {attack['minutes']} minutes in {attack['workers']} processes, {_machine(attack)}"
+        workers = attack["workers"]
+        yield f"- {attack['minutes']} minutes in {workers} process{'es' * (workers != 1)}, {_machine(attack)}"
+    if kills < 1000 or inputs - configurations < 10_000 or configurations < 10_000:
+        yield ""
+        yield "The aim is 1 000 kills, 10 000 inputs and 10 000 configurations. That has not been reached yet."
 
 
 def _soak_lines(soak: dict[str, Any]) -> Iterator[str]:
