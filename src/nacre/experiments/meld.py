@@ -10,7 +10,7 @@ from nacre.experiments.experiment import Experiment, NamedExperiment, options
 _POINT = Experiment(
     name="meld/point-robot-quick",
     family="point-robot-pixels",
-    family_options=options(size=16),
+    family_options=options(size=32),
     train_tasks=40,
     test_tasks=20,
     task_list="seeded",
@@ -21,7 +21,7 @@ _POINT = Experiment(
         first_latent_size=16,
         second_latent_size=8,
         reward_repeats=16,
-        image_deviation=0.1,
+        image_deviation=0.05,
         reward_weight=10.0,
         episodes=2,
         episode_steps=20,
