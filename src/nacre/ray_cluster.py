@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from nacre.errors import NacreError, shown
+from nacre.signals import SIGNALS
 
 OBJECT_STORE = 256 * 2**20
 """Bytes of the shared memory of a Ray of our own: what is sent and not fetched yet. If it is full, files take more."""
@@ -162,9 +163,6 @@ def _stop(cluster: Cluster) -> None:
         shutil.rmtree(cluster.folder, ignore_errors=True)
 
 
-_HANDLED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-
-
 @contextlib.contextmanager
 def _signals_as_they_are() -> Iterator[None]:
     """Gives signals the handlers back that they had before.
@@ -175,9 +173,9 @@ def _signals_as_they_are() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handlers = {number: signal.getsignal(number) for number in _HANDLED}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
     blocks = hasattr(signal, "pthread_sigmask")
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, set(_HANDLED) - {signal.SIGTERM}) if blocks else set()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, set(SIGNALS) - {signal.SIGTERM}) if blocks else set()
     try:
         yield
     finally:
