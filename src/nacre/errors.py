@@ -119,6 +119,11 @@ def without_middle(text: str, most: int) -> str:
     return text if len(text) <= most else f"{text[: most * 2 // 3]}[...]{text[len(text) - most // 3 :]}"
 
 
+def in_one_line(error: BaseException) -> str:
+    """What an error of other people's code says, for a sentence of ours."""
+    return without_middle(" ".join(str(error).split()), 300)
+
+
 def printable(text: str) -> str:
     """A text that a terminal shows and does not obey: names in files of other people may hold control characters.
 

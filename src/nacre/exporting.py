@@ -29,7 +29,7 @@ from jaxtyping import Array, Bool, Float32, Int32, Real, UInt32
 
 from nacre import acting
 from nacre.acting import trial_keys
-from nacre.errors import NacreError, shown, without_middle
+from nacre.errors import NacreError, in_one_line, shown
 from nacre.experiments import to_json
 from nacre.files import writable, write_atomically
 from nacre.interfaces import Agent
@@ -225,8 +225,9 @@ def _content(trained: TrainedRun, slots: int, capacity: int) -> dict[str, bytes]
     except NacreError:
         raise
     except Exception as error:  # whatever an algorithm of one's own computes
-        said = without_middle(" ".join(str(error).split()), 300)
-        raise NacreError(f"the agent of {name} cannot be exported: {type(error).__name__}: {said}") from error
+        raise NacreError(
+            f"the agent of {name} cannot be exported: {type(error).__name__}: {in_one_line(error)}"
+        ) from error
     description = _description(trained, programs, slots, capacity)
     description["calling_convention_version"] = exported["act"].calling_convention_version
     return {

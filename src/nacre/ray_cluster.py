@@ -125,7 +125,7 @@ def _start(ray: Any, cpus: int) -> Cluster:
     except Exception as error:  # of whatever kind: Ray has many
         cluster.keeps_folder = True
         _stop(cluster)
-        raise NacreError(f"Ray cannot be started on this machine: {_first_line(error)}; its logs: {folder}") from error
+        raise NacreError(f"Ray cannot be started on this machine: {lines_of(error)[0]}; its logs: {folder}") from error
     except BaseException:
         _stop(cluster)
         raise
@@ -140,7 +140,7 @@ def _join(ray: Any, address: str) -> Cluster:
     except Exception as error:
         _stop(cluster)
         raise NacreError(
-            f"cannot join the Ray cluster at {address}: {_first_line(error)}; all machines need the same version of "
+            f"cannot join the Ray cluster at {address}: {lines_of(error)[0]}; all machines need the same version of "
             "Ray, and the same RAY_AUTH_MODE and RAY_AUTH_TOKEN_PATH"
         ) from error
     except BaseException:
@@ -227,6 +227,6 @@ def _check_answers(address: str) -> None:
         raise NacreError(f"no Ray cluster answers at {address}: {reason}; is its head running?") from error
 
 
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+def lines_of(error: BaseException) -> list[str]:
+    """What an error of Ray says, without empty lines; the name of its class if it says nothing."""
+    return [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]

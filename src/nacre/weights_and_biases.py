@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nacre.errors import NacreError, without_middle
+from nacre.errors import NacreError, in_one_line
 from nacre.experiments import to_json
 from nacre.iteration import Iteration
 from nacre.logs import tensorboard_tag
@@ -180,5 +180,6 @@ def _learning_curve(wandb: Any, run: Path) -> Any:
 
 
 def _refused(error: Exception) -> NacreError:
-    said = without_middle(" ".join(str(error).split()), 300)
-    return NacreError(f"Weights & Biases cannot be used ({said}); wandb login, or WANDB_MODE=offline, may help")
+    return NacreError(
+        f"Weights & Biases cannot be used ({in_one_line(error)}); wandb login, or WANDB_MODE=offline, may help"
+    )

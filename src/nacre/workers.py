@@ -24,7 +24,7 @@ import numpy as np
 from nacre.collect import check_alike
 from nacre.errors import NacreError, SimulationError, WorkersLostError
 from nacre.interfaces import MOST_ROWS, Play, Played
-from nacre.ray_cluster import Cluster, connected
+from nacre.ray_cluster import Cluster, connected, lines_of
 from nacre.tasks.family import TaskFamily
 from nacre.worker import Begun, Failure, Progress, Worker, answer_of, begun_with, pack_params, pack_part
 from nacre.worker_options import WorkerOptions
@@ -373,5 +373,5 @@ def _raised(failure: Failure, seat: _Seat, part: _Part | None) -> Exception:
 
 def _in_words(error: BaseException) -> str:
     """The first line of an error of Ray; the last one if the worker could not be made, as that says why."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    lines = lines_of(error)
     return lines[-1 if "creation task" in lines[0] else 0].rstrip(".")
