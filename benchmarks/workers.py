@@ -29,8 +29,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from nacre.collect import Player
 from nacre.experiments import Experiment, family_of, make_experiment
-from nacre.interfaces import Play, Played
+from nacre.interfaces import Play
 from nacre.ray_cluster import connected
 from nacre.run_folder import versions
 from nacre.runtime import SimulatorPool, learner_for, prepare_jax
@@ -44,8 +45,6 @@ from nacre.workers import Workers, hired
 NAMES = ("pearl/point-robot", "pearl/cheetah-vel", "pearl/humanoid-dir")
 COSTS = (0, 10, 30, 100, 300, 1000)
 """Microseconds that a step of a point robot takes longer."""
-
-Player = Callable[[Sequence[Play]], list[Played]]
 
 
 def burn(rounds: int) -> float:

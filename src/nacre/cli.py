@@ -28,7 +28,7 @@ from nacre.errors import Interrupted, NacreError, printable, shown
 from nacre.experiments import Experiment, make_experiment, named_experiments, options
 from nacre.experiments.experiment import FamilyOptions, option_words
 from nacre.extensions import command, import_modules, load_plugins
-from nacre.files import cannot, parse_json, read_text
+from nacre.files import cannot, in_words, parse_json, read_text
 from nacre.tasks.shifts import Shift, parse_shift
 from nacre.worker_options import NO_WORKERS, WorkerOptions
 
@@ -678,7 +678,7 @@ def _parse_tasks(text: str) -> Any:
 
 
 def _print_plan(experiment: Experiment, seeds: int, needed: Estimate) -> None:
-    from nacre.estimate import in_words, memory_of_device
+    from nacre.estimate import memory_of_device
 
     each = " for each seed" if seeds > 1 else ""
     print(f"{experiment.name}: {experiment.iterations} iterations{each}")

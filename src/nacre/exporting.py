@@ -16,7 +16,7 @@ import dataclasses
 import io
 import json
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +31,7 @@ from nacre import acting
 from nacre.acting import trial_keys
 from nacre.errors import NacreError, in_one_line, shown
 from nacre.experiments import to_json
-from nacre.files import writable, write_atomically
+from nacre.files import npz, writable, write_atomically
 from nacre.interfaces import Agent
 from nacre.loading import TrainedRun, read_trained
 from nacre.run_folder import versions
@@ -232,7 +232,7 @@ def _content(trained: TrainedRun, slots: int, capacity: int) -> dict[str, bytes]
     description["calling_convention_version"] = exported["act"].calling_convention_version
     return {
         DESCRIPTION: (json.dumps(description, indent=2, allow_nan=False) + "\n").encode(),
-        PARAMETERS: _npz(programs.parameters),
+        PARAMETERS: bytes(npz({str(number): np.asarray(leaf) for number, leaf in enumerate(programs.parameters)})),
         **serialised,
     }
 
@@ -278,10 +278,3 @@ def _argument(name: str, value: Any) -> dict[str, Any]:
 
 def _described(leaf: Any) -> dict[str, Any]:
     return {"shape": list(leaf.shape), "dtype": str(leaf.dtype)}
-
-
-def _npz(leaves: Sequence[Array]) -> bytes:
-    arrays: Mapping[str, np.ndarray] = {str(number): np.asarray(leaf) for number, leaf in enumerate(leaves)}
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **arrays)
-    return buffer.getvalue()

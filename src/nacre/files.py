@@ -229,10 +229,15 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray], *, compress: bool = 
     Raises:
         NacreError: as :func:`write_atomically`.
     """
+    write_atomically(path, npz(arrays, compress=compress))
+
+
+def npz(arrays: Mapping[str, np.ndarray], *, compress: bool = False) -> memoryview:
+    """What :func:`write_npz` writes."""
     buffer = io.BytesIO()
     save = np.savez_compressed if compress else np.savez
     save(buffer, allow_pickle=False, **arrays)
-    write_atomically(path, buffer.getbuffer())
+    return buffer.getbuffer()
 
 
 def read_npz(path: Path, only: str | None = None) -> dict[str, np.ndarray]:
