@@ -240,7 +240,7 @@ def test_how_many_at_once() -> None:
     assert most_at_once(machine, 1, [1e9] * 100, True) == 8
 
 
-class FakeWorker:
+class FakeJob:
     """A run that ends when it is told to."""
 
     def __init__(self, progress: dict[str, Any], folder: Path):
@@ -270,16 +270,16 @@ class FakeWorkplace:
 
     def __init__(self, plans: dict[int, list[str]]):
         self.plans, self.begun, self.places = plans, [], 2
-        self.workers: list[FakeWorker] = []
+        self.jobs: list[FakeJob] = []
 
     def room(self) -> int:
-        return self.places - sum(worker.how is None for worker in self.workers)
+        return self.places - sum(job.how is None for job in self.jobs)
 
-    def begin(self, run: Planned, folder: Path, log: Path) -> FakeWorker:
+    def begin(self, run: Planned, folder: Path, log: Path) -> FakeJob:
         self.begun.append(run.experiment.seed)
-        self.workers.append(FakeWorker({"plan": self.plans[run.experiment.seed][:1]}, folder))
+        self.jobs.append(FakeJob({"plan": self.plans[run.experiment.seed][:1]}, folder))
         self.plans[run.experiment.seed] = self.plans[run.experiment.seed][1:]
-        return self.workers[-1]
+        return self.jobs[-1]
 
     def close(self) -> None:
         pass
@@ -320,7 +320,7 @@ def test_a_signal_stops_all_and_begins_nothing(no_waiting: None, tmp_path: Path)
     signals: list[int] = []
     begin = workplace.begin
 
-    def begin_and_signal(*arguments: Any) -> FakeWorker:
+    def begin_and_signal(*arguments: Any) -> FakeJob:
         if len(workplace.begun) == 1:
             signals.append(signal.SIGTERM)
         return begin(*arguments)
@@ -329,7 +329,7 @@ def test_a_signal_stops_all_and_begins_nothing(no_waiting: None, tmp_path: Path)
     loop.to_the_end(signals)
     loop.stop()
     assert workplace.begun == [0, 1]
-    assert [worker.calls for worker in workplace.workers] == [["stop"], ["stop"]]
+    assert [job.calls for job in workplace.jobs] == [["stop"], ["stop"]]
     assert [run.state for run in found] == [State.SAVED, State.SAVED, State.WAITING, State.WAITING]
 
 
@@ -373,13 +373,13 @@ def test_runs_that_are_behind_end_and_stay_so(
         ended = all(other.state is State.BEHIND for other in (found[1], found[3]))
         return ended and progress in (found[0], found[2])
 
-    poll = FakeWorker.poll
-    monkeypatch.setattr(FakeWorker, "poll", lambda worker: "ended" if end_of(worker) else poll(worker))
+    poll = FakeJob.poll
+    monkeypatch.setattr(FakeJob, "poll", lambda job: "ended" if end_of(job) else poll(job))
     monkeypatch.setattr(running, "_look", look)
     monkeypatch.setattr(running, "_is_finished", end)
 
-    def end_of(worker: FakeWorker) -> bool:
-        return any(end(run) and run.folder == worker.folder for run in found)
+    def end_of(job: FakeJob) -> bool:
+        return any(end(run) and run.folder == job.folder for run in found)
 
     loop.to_the_end([])
     assert [run.state for run in found] == [State.FINISHED, State.BEHIND, State.FINISHED, State.BEHIND]

@@ -17,7 +17,7 @@ from test_sweeps import rows, runs_of, wait_until, write_spec
 
 from nacre import cli
 from nacre.errors import NacreError
-from nacre.sweeps.cluster import Cluster, on_cluster
+from nacre.sweeps.cluster import Nodes, on_cluster
 
 pytestmark = NEEDS_RAY
 
@@ -104,10 +104,10 @@ def test_a_cluster_without_room(ray: Any) -> None:
         on_cluster("auto", 64, 1e9, None, False),
     ):
         pass
-    with contextlib.closing(Cluster(ray, "it", 64, 1e9, 3, False)) as cluster:
-        assert cluster.room() == 3
-    with contextlib.closing(Cluster(ray, "it", 1, 1e9, None, False)) as cluster:
-        assert cluster.room() == 2
+    with contextlib.closing(Nodes(ray, "it", 64, 1e9, 3, False)) as nodes:
+        assert nodes.room() == 3
+    with contextlib.closing(Nodes(ray, "it", 1, 1e9, None, False)) as nodes:
+        assert nodes.room() == 2
 
 
 @pytest.mark.usefixtures("own_registrations")

@@ -16,25 +16,25 @@ from typing import Any
 from nacre.errors import NacreError
 from nacre.files import in_words
 from nacre.ray_cluster import connected
-from nacre.sweeps.processes import Process, Worker, request_of
+from nacre.sweeps.processes import Job, Process, request_of
 from nacre.sweeps.specification import Planned
 
 
 @contextlib.contextmanager
-def on_cluster(address: str, cores: int, memory: float, jobs: int | None, wandb: bool) -> Iterator[Cluster]:
-    """Joins a cluster; see :class:`Cluster`.
+def on_cluster(address: str, cores: int, memory: float, jobs: int | None, wandb: bool) -> Iterator[Nodes]:
+    """Joins a cluster; see :class:`Nodes`.
 
     Raises:
         NacreError: Ray is not installed, no cluster answers, or none of its nodes has room for a run.
     """
     with (
         connected(address) as found,
-        contextlib.closing(Cluster(found.ray, str(found), cores, memory, jobs, wandb)) as place,
+        contextlib.closing(Nodes(found.ray, str(found), cores, memory, jobs, wandb)) as place,
     ):
         yield place
 
 
-class Cluster:
+class Nodes:
     """The nodes of a Ray cluster. Each run is an actor with the cores and the memory that it needs."""
 
     def __init__(self, ray: Any, name: str, cores: int, memory: float, jobs: int | None, wandb: bool):
@@ -53,7 +53,7 @@ class Cluster:
         """
         self._ray, self._wandb = ray, wandb
         self._cores, self._memory = cores, memory
-        self._workers: list[_Remote] = []
+        self._begun: list[_Remote] = []
         places = sum(self._places(node) for node in self._ray.nodes())
         if not places and jobs is None:
             raise NacreError(
@@ -63,20 +63,20 @@ class Cluster:
         self._jobs = places if jobs is None else jobs
 
     def room(self) -> int:
-        self._workers = [worker for worker in self._workers if worker.poll() is None]
-        return self._jobs - len(self._workers)
+        self._begun = [job for job in self._begun if job.poll() is None]
+        return self._jobs - len(self._begun)
 
-    def begin(self, run: Planned, folder: Path, log: Path) -> Worker:
+    def begin(self, run: Planned, folder: Path, log: Path) -> Job:
         gpus = 0 if run.experiment.device == "cpu" else int(self._ray.cluster_resources().get("GPU", 0) > 0)
         actor = self._ray.remote(_OnNode).options(num_cpus=self._cores, num_gpus=gpus, memory=int(self._memory))
         request = request_of(run, folder.absolute(), None, self._cores, self._wandb)
-        worker = _Remote(self._ray, actor.remote(request, str(log.absolute()), sys.path))
-        self._workers.append(worker)
-        return worker
+        job = _Remote(self._ray, actor.remote(request, str(log.absolute()), sys.path))
+        self._begun.append(job)
+        return job
 
     def close(self) -> None:
-        for worker in self._workers:
-            worker.kill()
+        for job in self._begun:
+            job.kill()
 
     def _places(self, node: dict[str, Any]) -> int:
         resources = node["Resources"]
@@ -86,7 +86,7 @@ class Cluster:
 
 
 class _OnNode:
-    """The actor. Its methods return at once."""
+    """The actor. `poll` and `stop` return at once."""
 
     def __init__(self, request: bytes, log: str, path: list[str]):
         """`path`: where the driver finds modules, so that a run finds those that the command line named."""

@@ -21,7 +21,7 @@ from nacre.sweeps.specification import Planned
 
 
 @runtime_checkable
-class Worker(Protocol):
+class Job(Protocol):
     """A run that is being trained somewhere."""
 
     def poll(self) -> str | None:
@@ -45,7 +45,7 @@ class Workplace(Protocol):
         """How many more runs can be begun now."""
         ...
 
-    def begin(self, run: Planned, folder: Path, log: Path) -> Worker:
+    def begin(self, run: Planned, folder: Path, log: Path) -> Job:
         """Begins to train a run, or goes on with it.
 
         Args:
@@ -56,7 +56,7 @@ class Workplace(Protocol):
         ...
 
     def close(self) -> None:
-        """Frees what it holds. No worker is left."""
+        """Ends what is still trained, and frees what it holds."""
         ...
 
 
@@ -96,29 +96,29 @@ class ThisMachine:
         self._cores, self._gpus, self._jobs = available.cores, available.gpus, jobs
         self._shares = jobs * cores > len(available.cores)
         self._cores_each = cores
-        self._workers: dict[int, Process] = {}  # by place
+        self._processes: dict[int, Process] = {}  # by place
 
     def room(self) -> int:
         return self._jobs - len(self._busy())
 
-    def begin(self, run: Planned, folder: Path, log: Path) -> Worker:
+    def begin(self, run: Planned, folder: Path, log: Path) -> Job:
         place = next(number for number in range(self._jobs) if number not in self._busy())
         first = place * self._cores_each
         cores = None if self._shares else list(self._cores[first : first + self._cores_each])
         environment = {}
         if self._gpus:
             environment["CUDA_VISIBLE_DEVICES"] = self._gpus[place % len(self._gpus)]
-        worker = Process(request_of(run, folder, cores, self._cores_each, self._wandb), log, environment)
-        self._workers[place] = worker
-        return worker
+        process = Process(request_of(run, folder, cores, self._cores_each, self._wandb), log, environment)
+        self._processes[place] = process
+        return process
 
     def close(self) -> None:
-        for worker in self._workers.values():
-            worker.kill()
-            worker.wait()
+        for process in self._processes.values():
+            process.kill()
+            process.wait()
 
     def _busy(self) -> set[int]:
-        return {place for place, worker in self._workers.items() if worker.poll() is None}
+        return {place for place, process in self._processes.items() if process.poll() is None}
 
 
 class Process:

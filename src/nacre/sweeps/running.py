@@ -30,7 +30,7 @@ from nacre.run_folder import CHECKPOINTS, read_run
 from nacre.signals import collecting
 from nacre.sweeps.board import Board, Progress, State
 from nacre.sweeps.job import has_begun
-from nacre.sweeps.processes import ThisMachine, Worker, Workplace
+from nacre.sweeps.processes import Job, ThisMachine, Workplace
 from nacre.sweeps.resources import estimates, most_at_once, of_machine
 from nacre.sweeps.specification import Planned, Specification, specify
 
@@ -357,7 +357,7 @@ class _Loop:
         self._found, self._workplace, self._board, self._out = found, workplace, board, out
         self._retries, self._halving = specification.retries, specification.halving
         self._waiting = deque(run for run in found if run.state is State.WAITING)
-        self._running: list[tuple[Progress, Worker]] = []
+        self._running: list[tuple[Progress, Job]] = []
 
     def to_the_end(self, signals: Sequence[int]) -> None:
         """Until all runs have ended, or a signal has arrived."""
@@ -370,15 +370,15 @@ class _Loop:
 
     def stop(self) -> None:
         """Has all runs save and end, and waits for that."""
-        for _, worker in self._running:
-            worker.stop()
+        for _, job in self._running:
+            job.stop()
         while self._running:
             self._watch(self._stopped)
             time.sleep(_POLL_SECONDS)
 
     def kill(self) -> None:
-        for _, worker in self._running:
-            worker.kill()
+        for _, job in self._running:
+            job.kill()
 
     def _begin(self, run: Progress) -> None:
         run.begun, run.state = (time.monotonic(), run.complete), State.RUNNING
@@ -387,18 +387,18 @@ class _Loop:
         self._board.message(f"{run.run.name}: {'goes on' if run.complete else 'begins'}")
 
     def _watch(self, ended: Callable[[Progress, str], None]) -> None:
-        still: list[tuple[Progress, Worker]] = []
-        for run, worker in self._running:
-            how = worker.poll()
+        still: list[tuple[Progress, Job]] = []
+        for run, job in self._running:
+            how = job.poll()
             _look(run)
             if how is None:
-                still.append((run, worker))
-                self._compare(run, worker)
+                still.append((run, job))
+                self._compare(run, job)
             else:
                 ended(run, how)
         self._running = still
 
-    def _compare(self, run: Progress, worker: Worker) -> None:
+    def _compare(self, run: Progress, job: Job) -> None:
         """Has a run save and end if others are ahead of it."""
         rung = 0 if self._halving is None else self._halving.rung(min(run.complete, len(run.returns)))
         if self._halving is None or rung <= run.compared or run.is_behind:
@@ -409,7 +409,7 @@ class _Loop:
             run.is_behind = True
             names = sorted(other.run.name for other in self._found if other.is_behind)
             write_atomically(self._out / ENDED_EARLY, json.dumps(names, indent=2).encode() + b"\n")
-            worker.stop()
+            job.stop()
 
     def _stopped(self, run: Progress, how: str) -> None:
         run.state = State.FINISHED if _is_finished(run) else State.BEHIND if run.is_behind else State.SAVED
