@@ -80,7 +80,8 @@ def evaluate(
 
     Raises:
         NacreError: the run or its checkpoint cannot be read, the result cannot be written, an argument is impossible;
-            the family, or this machine, cannot draw.
+            the family, or this machine, cannot draw; or Ray is not installed or cannot be reached.
+        WorkersLostError: there is no worker.
     """
     evaluation, _ = evaluate_run(
         read_trained(run, checkpoint),

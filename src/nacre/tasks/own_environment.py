@@ -81,8 +81,8 @@ class GymnasiumFamily(TaskFamily):
             follows_changes: whether `set_task` may also be called between two steps of an episode, and changes the task
                 from the next step on: then tasks may change by time (see :class:`nacre.tasks.shifts.Shift`).
             processes: whether the slots are in as many processes as a simulator has threads, this one among them. Then
-                `make_env`, `set_task` and `reset_options` are sent to the others: they have to be functions of a module
-                that can be imported, or of the main module. Results do not depend on it.
+                `make_env`, `set_task` and `reset_options` are sent to the others: they may be lambdas, functions of the
+                main module, or functions of a module that can be imported there. Results do not depend on it.
             most_slots: how many environments a simulator of a run has at most; trials that are more take turns. Results
                 do not depend on it. None: as many as there are trials.
 
