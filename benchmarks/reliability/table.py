@@ -36,7 +36,8 @@ def tables() -> str:
         [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob(pattern))]
         for pattern in ("attack*.json", "soak*.json")
     )
-    soak_lines = [line for soak in soaks for line in _soak_lines(soak)] or ["", "No soak has come to its end yet."]
+    judged = [soak for soak in soaks if soak["quantities"]]  # others were too short
+    soak_lines = [line for soak in judged for line in _soak_lines(soak)] or ["", "No soak has come to its end yet."]
     return "\n".join(["", *_attack_lines(attacks), *soak_lines, ""])
 
 
