@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from probes import contents
-from test_logs import read_events
+from written import read_events
 
 import nacre
 from nacre.experiments import Experiment

@@ -19,6 +19,7 @@ import pytest
 import rich.console
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
+from written import read_events
 
 import nacre.run_folder
 from nacre.agents.pearl.config import PearlConfig

@@ -182,7 +182,7 @@ def test_rows_of_an_evaluation(run: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert len(rows) == 3 * 2 * 3
     place = {"task": 1, "trial": 1, "episode": 3, "task_0": -1.0, "task_1": 0.2, "length": 20}
     result = evaluation.trials[1][1]
-    assert rows[11] == {**place, "return": result.returns[2], "success": result.successes[2]}
+    assert rows[11] == {**place, "return": result.returns[2], "success": result.successes[2], "score": result.scores[2]}
     first = evaluation.returns_by_episode.mean(axis=0)[0]
     start = "<evaluation custom: 3 task(s), 2 trial(s) each, return by episode "
     assert repr(evaluation).startswith(f"{start}{first:.6g}, ")

@@ -117,12 +117,13 @@ def test_each_seed_is_what_it_would_be_alone(
     """To the bit, with no program that a seed alone does not need, and in simulators that hold the slots of all."""
     slots: list[int] = []
 
-    class Counted(Simulator):
-        def __init__(self, family: Any, n_slots: int, threads: int | None = None) -> None:
-            slots.append(n_slots)
-            super().__init__(family, n_slots, threads)
+    made = Simulator.__init__
 
-    monkeypatch.setattr(runtime, "Simulator", Counted)
+    def counted(self: Simulator, family: Any, n_slots: int, threads: int | None = None) -> None:
+        slots.append(n_slots)
+        made(self, family, n_slots, threads)
+
+    monkeypatch.setattr(Simulator, "__init__", counted)
     with compilations() as compiled:
         parent = train(experiment, tmp_path / "seeds", seeds=3)
     assert_all_same(parent, alone)

@@ -133,7 +133,7 @@ def test_a_node_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: 
 
         loser = threading.Thread(target=lose)
         loser.start()
-        path = write_spec(tmp_path, iterations=300)
+        path = write_spec(tmp_path, iterations=1000)
         flags = ["--out", str(out), "--ray-address", cluster.address]
         cli.main(["--import", "random_learner", "sweep", str(path), *flags])
         loser.join()
@@ -142,5 +142,5 @@ def test_a_node_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: 
     output = capfd.readouterr().out
     assert "its Ray worker or node was lost (" in output
     assert "2 finished" in output
-    assert [rows(run) for run in runs_of(out)] == [300, 300]
+    assert [rows(run) for run in runs_of(out)] == [1000, 1000]
     assert not jobs()

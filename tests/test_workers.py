@@ -456,7 +456,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[fake_ray.Fault], FakeRay]
 def test_a_run_without_workers_any_more_is_saved(
     fake: Callable[..., FakeRay],
     tiny: dict[str, int],
-    tiny_run: Path,
+    alone: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -477,7 +477,7 @@ def test_a_run_without_workers_any_more_is_saved(
         nacre.train(make_experiment("pearl/point-robot", **tiny), run, workers=1)
     assert "collecting and evaluating with 1 worker(s) on this machine" in capsys.readouterr().out
     nacre.resume(run)
-    assert_same_run(run, tiny_run)
+    assert_same_run(run, alone)
 
 
 def test_an_evaluation_is_the_same(fake: Callable[..., FakeRay], run_copy: Path) -> None:
@@ -490,7 +490,7 @@ def test_an_evaluation_is_the_same(fake: Callable[..., FakeRay], run_copy: Path)
 
 
 def test_the_number_of_workers_is_no_part_of_a_run(
-    fake: Callable[..., FakeRay], tiny: dict[str, int], tiny_run: Path, tmp_path: Path
+    fake: Callable[..., FakeRay], tiny: dict[str, int], alone: Path, tmp_path: Path
 ) -> None:
     fake()
     run = tmp_path / "run"
@@ -498,4 +498,4 @@ def test_the_number_of_workers_is_no_part_of_a_run(
     nacre.train(experiment, run, workers=2, on_iteration=lambda iteration: "stop")
     assert not [word for word in ("worker", "ray") if word in (run / "experiment.json").read_text().lower()]
     nacre.resume(run, workers=3)
-    assert_same_run(run, tiny_run)
+    assert_same_run(run, alone)
