@@ -292,7 +292,7 @@ def test_a_second_ctrl_c_is_told(tmp_path: Path) -> None:
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(Interrupted, match="Stopped at once"):
+    with pytest.raises(Interrupted, match="Stopped without saving"):
         interrupted_twice()
 
 

@@ -28,7 +28,7 @@ from nacre.experiments import make_experiment
 from nacre.logs import read_progress_csv
 from nacre.sweeps import running
 from nacre.sweeps.board import WIDTH, Board, Progress, State
-from nacre.sweeps.processes import Process, ThisMachine, request_of
+from nacre.sweeps.processes import SAVED, Process, ThisMachine, request_of
 from nacre.sweeps.resources import Resources, most_at_once
 from nacre.sweeps.running import Part, _Loop, parse_part
 from nacre.sweeps.search import Halving
@@ -259,7 +259,7 @@ class FakeJob:
 
     def stop(self) -> None:
         self.calls.append("stop")
-        self.how = "stopped"
+        self.how = SAVED
 
     def kill(self) -> None:
         self.calls.append("kill")
@@ -331,6 +331,27 @@ def test_a_signal_stops_all_and_begins_nothing(no_waiting: None, tmp_path: Path)
     assert workplace.begun == [0, 1]
     assert [job.calls for job in workplace.jobs] == [["stop"], ["stop"]]
     assert [run.state for run in found] == [State.SAVED, State.SAVED, State.WAITING, State.WAITING]
+
+
+def test_a_run_that_cannot_save_is_not_told_as_saved(
+    no_waiting: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, workplace, found, said = loop_of({0: [], 1: []}, tmp_path)
+
+    def to_the_end(signals: list[int]) -> None:
+        for run in found:
+            loop._begin(run)
+        workplace.jobs[1].stop = lambda: setattr(workplace.jobs[1], "how", "ended with status 2: the disk is full")
+        signals.append(signal.SIGTERM)
+
+    monkeypatch.setattr(loop, "to_the_end", to_the_end)
+    monkeypatch.setattr(running, "_Loop", lambda *_: loop)
+    specification = Specification({}, (), cores=1, retries=2, halving=None)
+    with pytest.raises(Interrupted, match=r"^Stopped without saving: .* Continue with: again$") as stopped:
+        running._train(found, workplace, specification, tmp_path, True, "again")
+    assert not stopped.value.is_saved
+    assert [run.state for run in found] == [State.SAVED, State.FAILED]
+    assert "cell/seed-1: failed while it was to save: ended with status 2: the disk is full" in said.getvalue()
 
 
 def test_a_search_draws_what_the_ranges_say() -> None:
@@ -600,6 +621,19 @@ def test_a_job_that_fails_at_once(tmp_path: Path) -> None:
     wait_until(lambda: job.poll() is not None)
     assert str(job.poll()).startswith("ended with status 2: there is no module 'no_such_module' to import")
     job.wait()
+
+
+def test_a_job_is_stopped_once(tmp_path: Path) -> None:
+    """A second signal would end it before it has saved."""
+    job = Process(request_of(Planned("cell", make_experiment(POINT)), tmp_path / "run", None, 1), tmp_path / "log", {})
+    send, sent = job._process.send_signal, []
+    job._process.send_signal = sent.append
+    job.stop()
+    job.stop()
+    assert sent == [signal.SIGTERM]
+    send(signal.SIGTERM)  # it has not begun
+    job.wait()
+    assert job.poll() == SAVED
 
 
 def test_interruptions_say_how_to_go_on() -> None:

@@ -30,7 +30,7 @@ from nacre.run_folder import CHECKPOINTS, read_run
 from nacre.signals import collecting
 from nacre.sweeps.board import Board, Progress, State
 from nacre.sweeps.job import has_begun
-from nacre.sweeps.processes import Job, ThisMachine, Workplace
+from nacre.sweeps.processes import SAVED, Job, ThisMachine, Workplace
 from nacre.sweeps.resources import estimates, most_at_once, of_machine
 from nacre.sweeps.specification import Planned, Specification, specify
 
@@ -335,8 +335,7 @@ def _train(
         board.message(f"{out}: {board.summary()}")
         try:
             loop.to_the_end(signals)
-            if signals:
-                loop.stop()
+            is_saved = not signals or loop.stop()
         except KeyboardInterrupt:
             loop.kill()
             raise Interrupted(out, signal.SIGINT, is_saved=False, again=again) from None
@@ -345,7 +344,7 @@ def _train(
             raise
         board.message(board.summary())
         if signals:
-            raise Interrupted(out, signals[0], again=again)
+            raise Interrupted(out, signals[0], is_saved=is_saved, again=again)
 
 
 class _Loop:
@@ -368,13 +367,15 @@ class _Loop:
             self._board.tick()
             time.sleep(_POLL_SECONDS)
 
-    def stop(self) -> None:
-        """Has all runs save and end, and waits for that."""
+    def stop(self) -> bool:
+        """Has all runs save and end, and waits for that; returns whether they did."""
+        stopped = [run for run, _ in self._running]
         for _, job in self._running:
             job.stop()
         while self._running:
             self._watch(self._stopped)
             time.sleep(_POLL_SECONDS)
+        return all(run.state is not State.FAILED for run in stopped)
 
     def kill(self) -> None:
         for _, job in self._running:
@@ -412,7 +413,13 @@ class _Loop:
             job.stop()
 
     def _stopped(self, run: Progress, how: str) -> None:
-        run.state = State.FINISHED if _is_finished(run) else State.BEHIND if run.is_behind else State.SAVED
+        if _is_finished(run):
+            run.state = State.FINISHED
+        elif how == SAVED:
+            run.state = State.BEHIND if run.is_behind else State.SAVED
+        else:
+            run.state, run.why = State.FAILED, how
+            self._board.message(f"{run.run.name}: failed while it was to save: {how}")
 
     def _ended(self, run: Progress, how: str) -> None:
         if _is_finished(run):
