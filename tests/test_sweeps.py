@@ -594,6 +594,37 @@ def test_what_cannot_be_trained_is_told_first(tmp_path: Path, monkeypatch: pytes
     assert "2 runs: 2 configurations × 1 seeds, 1 at once" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("flags", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
+    ("content", "words", "sentence"),
+    [
+        ({}, ["--jobs", "0"], "jobs is 0; allowed: at least 1"),
+        ({"cores": 1024}, [], "cores is 1024; allowed: at most 4, as this machine has"),
+        ({"halving": {"after": 2}}, ["--part", "1/2"], "part is 1/2; allowed with halving: the whole"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_sweep_refuses(
+    content: Any, words: list[str], sentence: str, flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "estimates", lambda cells: dict.fromkeys(cells, 1e9))
+    monkeypatch.setattr(running, "of_machine", lambda: Resources(cores=(0, 1, 2, 3), memory=10e9))
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "it.json"
+    path.write_text(json.dumps({"experiments": [POINT], **content}))
+    said = io.StringIO()
+    with pytest.raises(SystemExit) as end, contextlib.redirect_stderr(said):
+        cli.main(["sweep", str(path), *words, *flags])
+    assert end.value.code == 2
+    assert sentence in said.getvalue()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_for_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "estimates", lambda cells: dict.fromkeys(cells, 1e9))
+    *_, runs, _ = running.plan_sweep(spec(cores=1024), ray_address="auto")
+    assert runs == "1 runs: 1 configurations × 1 seeds, as many as the cluster has room for at once"
+
+
 def test_the_block_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (HERE.parent / "docs" / "sweeps.md").read_text(encoding="utf-8")
     found: list[tuple[Specification, Path]] = []

@@ -351,7 +351,8 @@ class Sweep:
         part = parse_part(self.part)
         specification = read_specification(self.specification)
         if self.dry_run:
-            print(*plan_sweep(specification, self.jobs), sep="\n")
+            plan = plan_sweep(specification, jobs=self.jobs, part=part, ray_address=self.ray_address)
+            print(*plan, sep="\n")
             return
         out = self.out or Path("runs", self.specification.stem)
         flags = {"--jobs": self.jobs, "--part": None if part == WHOLE else part, "--ray-address": self.ray_address}

@@ -153,10 +153,7 @@ def run_sweep(
         quiet: as in :func:`sweep`.
         again: how to start the sweep again, for messages.
     """
-    if jobs is not None and jobs < 1:
-        raise NacreError(f"jobs is {jobs}; allowed: at least 1")
-    if specification.halving is not None and part != WHOLE:
-        raise NacreError(f"part is {part}; allowed with halving: the whole, as it compares all runs")
+    _check(specification, jobs, part, ray_address)
     if wandb:
         from nacre.weights_and_biases import ready
 
@@ -183,24 +180,39 @@ def run_sweep(
     return out
 
 
-def plan_sweep(specification: Specification, jobs: int | None = None) -> list[str]:
-    """What a sweep would train, in lines, after all checks.
+def plan_sweep(
+    specification: Specification, *, jobs: int | None = None, part: Part = WHOLE, ray_address: str | None = None
+) -> list[str]:
+    """What a sweep would train, in lines, after all checks; see :func:`run_sweep`. No cluster is asked.
 
     Raises:
         NacreError: it is impossible.
     """
+    _check(specification, jobs, part, ray_address)
     needed = _check_memory(specification)
     runs = specification.runs
-    most = most_at_once(of_machine(), specification.cores, [needed[run.cell] for run in runs], _use_gpus(runs))
+    fit = most_at_once(of_machine(), specification.cores, [needed[run.cell] for run in runs], _use_gpus(runs))
+    as_asked = "as many as the cluster has room for" if ray_address is not None else str(min(fit, len(runs)))
     lines = [f"{name}: {in_words(needed[name])}" for name in specification.cells]
     steps = sum(run.experiment.environment_steps for run in runs)
     updates = sum(run.experiment.gradient_steps for run in runs)
     return [
         *lines,
         f"{len(runs)} runs: {len(specification.cells)} configurations × {len(specification.seeds)} seeds, "
-        f"{min(most, len(runs)) if jobs is None else jobs} at once",
+        f"{as_asked if jobs is None else jobs} at once",
         f"steps of all: {steps:,} of environments, {updates:,} of gradients",
     ]
+
+
+def _check(specification: Specification, jobs: int | None, part: Part, ray_address: str | None) -> None:
+    """Raises NacreError if runs are not to be trained like this, here."""
+    if jobs is not None and jobs < 1:
+        raise NacreError(f"jobs is {jobs}; allowed: at least 1")
+    if specification.halving is not None and part != WHOLE:
+        raise NacreError(f"part is {part}; allowed with halving: the whole, as it compares all runs")
+    cores, has = specification.cores, len(of_machine().cores)
+    if ray_address is None and cores > has:
+        raise NacreError(f"cores is {cores}; allowed: at most {has}, as this machine has")
 
 
 def _check_memory(specification: Specification) -> dict[str, float]:
@@ -230,8 +242,6 @@ def _workplace(
 
         return on_cluster(ray_address, specification.cores, max(needed.values()), jobs, wandb)
     machine = of_machine()
-    if specification.cores > len(machine.cores):
-        raise NacreError(f"cores is {specification.cores}; allowed: at most {len(machine.cores)}, as this machine has")
     planned = specification.runs
     uses_gpu = _use_gpus(planned)
     most = most_at_once(machine, specification.cores, [needed[run.cell] for run in planned], uses_gpu)
