@@ -40,7 +40,7 @@ from nacre.tasks import Simulator, list_families, make_family
 from nacre.tasks.family import TaskFamily
 from nacre.worker import Failure, Worker, answer_of, begun_with, on_device, on_host, pack_params, unpack_params
 from nacre.worker_options import WorkerOptions
-from nacre.workers import Workers, WorkerTraceback, hired
+from nacre.workers import Workers, WorkerTraceback, check_workers, hired
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -426,6 +426,7 @@ def test_worlds_that_remember_need_this_process() -> None:
     family.remembers = True
     with pytest.raises(NacreError, match="workers is 2; allowed for clock: 0, as its environments remember"):
         hired(family, None, WorkerOptions(2)).__enter__()
+    check_workers(family, WorkerOptions(0))
 
 
 def test_videos_need_this_process(tiny_run: Path) -> None:

@@ -92,7 +92,7 @@ class Train:
         from nacre.training import plan, train
 
         if self.dry_run:
-            _print_plan(self.experiment, self.seeds or 1, plan(self.experiment, self.seeds))
+            _print_plan(self.experiment, self.seeds or 1, plan(self.experiment, self.seeds, self.options))
             return
         workers = dataclasses.asdict(self.options)
         with _boards(self.wandb) as boards:

@@ -52,21 +52,26 @@ def hired(family: TaskFamily, threads: int | None, options: WorkerOptions) -> It
         NacreError: an option is impossible; Ray is not installed or the cluster does not answer; the worlds of the
             family remember across episodes, or it cannot be sent.
     """
-    options.check()
+    check_workers(family, options)
     if not options.workers:
         yield None
         return
-    if family.remembers:
-        raise NacreError(
-            f"workers is {options.workers}; allowed for {family.name}: 0, as its environments remember across "
-            "episodes, and each worker would remember something else"
-        )
     with connected(options.ray_address) as cluster:
         workers = Workers(cluster, begun_with(family, threads or 1), options)
         try:
             yield workers
         finally:
             workers.close()
+
+
+def check_workers(family: TaskFamily, options: WorkerOptions) -> None:
+    """Raises NacreError if there can be no such workers for a family."""
+    options.check()
+    if options.workers and family.remembers:
+        raise NacreError(
+            f"workers is {options.workers}; allowed for {family.name}: 0, as its environments remember across "
+            "episodes, and each worker would remember something else"
+        )
 
 
 @dataclass
