@@ -625,6 +625,20 @@ def test_a_dry_run_for_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     assert runs == "1 runs: 1 configurations × 1 seeds, as many as the cluster has room for at once"
 
 
+def test_the_folder_of_a_sweep_is_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, moved = tmp_path / "out", tmp_path / "moved"
+
+    def move_and_write(*_: Any) -> None:
+        out.rename(moved)
+        running.write_atomically(out / running.ENDED_EARLY, b"[]")
+
+    monkeypatch.setattr(running, "estimates", lambda cells: dict.fromkeys(cells, 1e9))
+    monkeypatch.setattr(running, "_train", move_and_write)
+    sentence = f"was moved to {moved} while .*: the sweep has stopped, .* continue with: the same sweep, with the new"
+    with pytest.raises(NacreError, match=sentence):
+        running.run_sweep(spec(), out, again="")
+
+
 def test_the_block_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (HERE.parent / "docs" / "sweeps.md").read_text(encoding="utf-8")
     found: list[tuple[Specification, Path]] = []

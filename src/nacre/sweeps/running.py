@@ -160,7 +160,7 @@ def run_sweep(
         ready()
     needed = _check_memory(specification)
     make_folder(out)
-    with contextlib.nullcontext() if part.of > 1 else lock(out):
+    with contextlib.nullcontext() if part.of > 1 else lock(out, "sweep"):
         if part.number == 1:  # parts may begin at the same moment
             _write_record(out, specification)
         found = [_found(out, run) for run in specification.runs[part.number - 1 :: part.of]]
