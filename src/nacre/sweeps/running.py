@@ -157,7 +157,8 @@ def run_sweep(
     if wandb:
         from nacre.weights_and_biases import ready
 
-        ready()
+        there = [_found(out, run) for run in specification.runs[part.number - 1 :: part.of]]
+        ready(*(each.folder for each in there if each.state is State.WAITING and has_begun(each.folder)))
     needed = _check_memory(specification)
     make_folder(out)
     with contextlib.nullcontext() if part.of > 1 else lock(out, "sweep"):
