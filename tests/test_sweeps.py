@@ -20,13 +20,14 @@ from typing import Any
 import numpy as np
 import pytest
 import rich.console
+from fake_ray import FakeRay
 from probes import contents
 
 from nacre import cli
 from nacre.errors import Interrupted, NacreError
 from nacre.experiments import make_experiment
 from nacre.logs import read_progress_csv
-from nacre.sweeps import running
+from nacre.sweeps import cluster, running
 from nacre.sweeps.board import WIDTH, Board, Progress, State
 from nacre.sweeps.processes import SAVED, Process, ThisMachine, request_of
 from nacre.sweeps.resources import Resources, most_at_once
@@ -352,6 +353,64 @@ def test_a_run_that_cannot_save_is_not_told_as_saved(
     assert not stopped.value.is_saved
     assert [run.state for run in found] == [State.SAVED, State.FAILED]
     assert "cell/seed-1: failed while it was to save: ended with status 2: the disk is full" in said.getvalue()
+
+
+class FakeOnNode:
+    """An actor whose run goes on for ever."""
+
+    def __init__(self, *given: Any):
+        pass
+
+    def poll(self) -> None:
+        return None
+
+    def kill(self) -> None:
+        return None
+
+
+def nodes_of(ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[cluster.Nodes, list[Any]]:
+    """Four runs have begun; those whose actors answer are known to have."""
+    monkeypatch.setattr(cluster, "_OnNode", FakeOnNode)
+    nodes = cluster.Nodes(ray, "it", 1, 1e9, 4, False)
+    run = Planned("cell", make_experiment(POINT))
+    jobs = [nodes.begin(run, tmp_path / str(number), tmp_path / "log") for number in range(4)]
+    assert [job.poll() for job in jobs] == [None] * 4
+    return nodes, jobs
+
+
+def test_runs_that_wait_for_room_on_a_cluster_are_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = FakeRay(lambda actor, method, call: "hangs" if actor > 1 else None)
+    _, jobs = nodes_of(ray, tmp_path, monkeypatch)
+    for job in jobs:
+        job.stop()
+    assert [job.poll() for job in jobs] == [None, None, SAVED, SAVED]
+    assert ray.killed == [2, 3]
+    assert [actor for actor, method in ray.calls if method == "stop"] == [0, 1]
+
+
+def test_runs_on_a_cluster_are_killed_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two actors do not answer any more, and one has not begun."""
+    ray = FakeRay(lambda actor, method, call: "hangs" if actor == 3 or (method == "kill" and actor) else None)
+    nodes, jobs = nodes_of(ray, tmp_path, monkeypatch)
+    monkeypatch.setattr(cluster, "SECONDS_TO_KILL", 0.01)
+    monkeypatch.setattr(ray, "get", lambda *_, **__: pytest.fail("an answer was waited for"))
+    waits: list[tuple[int, float]] = []
+    wait = ray.wait
+
+    def counted(references: Any, *, num_returns: int = 1, timeout: float) -> Any:
+        waits.append((len(references), timeout))
+        return wait(references, num_returns=num_returns, timeout=timeout)
+
+    monkeypatch.setattr(ray, "wait", counted)
+    for job in jobs:
+        job.kill()
+    assert (ray.killed, waits) == ([3], [])
+    nodes.close()
+    assert waits == [(3, 0.01)]
+    assert {*ray.killed} == {0, 1, 2, 3}
+    assert [actor for actor, method in ray.calls if method == "kill"] == [0, 1, 2]
 
 
 def test_a_search_draws_what_the_ranges_say() -> None:
