@@ -151,6 +151,33 @@ def test_a_worker_that_hangs_is_replaced() -> None:
     assert workers._ray.killed == [0]
 
 
+def never_begins(actor: int, method: str, call: int, *, which: Callable[[int], bool]) -> str | None:
+    return "hangs" if method == "begin" and which(actor) else None
+
+
+def test_workers_that_wait_for_a_processor_are_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster has room for one of three."""
+    monkeypatch.setattr(workers_module, "TO_BEGIN", 0.0)
+    workers = crew(3, functools.partial(never_begins, which=lambda actor: actor > 0), timeout=1e-9)
+    workers.say = lambda text: pytest.fail(text)
+    plays = [counting(7, seed) for seed in range(4)]
+    assert_equal(workers.play(plays), alone(plays))
+    assert workers._ray.killed == []
+    assert workers._failed_starts == 0
+
+
+def test_a_worker_that_hangs_before_it_begins_is_replaced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On a Ray of our own, on which no worker has to wait."""
+    monkeypatch.setattr(workers_module, "TO_BEGIN", 0.0)
+    ray = FakeRay(functools.partial(never_begins, which=lambda actor: actor == 0))
+    workers = Workers(Cluster(ray, None, tmp_path), begun_with(CLOCK, 1), WorkerOptions(2, worker_timeout=1e-9))
+    said: list[str] = []
+    workers.say = said.append
+    play = counting(7)
+    assert_equal(workers.play([play]), alone([play]))
+    assert said == ["worker 1 is lost: it did not begin within 1e-09 s; another takes its place"]
+
+
 def test_a_slow_worker_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is asked how far it is: as long as that changes, it may take its time."""
     workers = crew(1, timeout=0.2)

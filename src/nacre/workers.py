@@ -268,11 +268,15 @@ class Workers:
             work.results[index] = answer
 
     def _look_after(self, work: _Work) -> None:
-        """Asks those that play how far they are, and replaces those that have made no step for too long."""
+        """Asks those that play how far they are, and replaces those that have made no step for too long.
+
+        On a cluster, one that has not begun may wait for a processor, for as long as others play.
+        """
         now = time.monotonic()
         for seat in self._seats:
             if seat.part is None:
-                if seat.answer is not None and now - seat.since > self._seconds_to_begin:
+                begins = seat.answer is not None and self._cluster.is_own
+                if begins and now - seat.since > self._seconds_to_begin:
                     self._lose(seat, f"it did not begin within {self._seconds_to_begin:g} s", work)
                 continue
             if now - seat.since > min(self.timeout / 4, 5.0):
