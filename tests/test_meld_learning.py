@@ -1,4 +1,4 @@
-"""What MELD learns: a model of a toy that predicts it, and a point robot that adapts.
+"""What MELD's latent state model learns of a toy. Of the agent there is no test of learning yet.
 
 Tests marked `sabotage` train what must not know its task: `pytest -m sabotage tests/test_meld_learning.py`.
 """

@@ -155,6 +155,18 @@ def test_phases() -> None:
     assert MeldConfig().environment_steps(20, 0) == 20_000
 
 
+def test_the_model_is_trained_no_more(tmp_path: Path) -> None:
+    """Its columns stay, without numbers, also in a run that goes on from a checkpoint."""
+    run = train(tiny(model_rounds=1, iterations=1), tmp_path / "run")
+    resume(run, iterations=2)
+    first, second = rows(run)
+    for name in ("Model Loss", "model_loss", "ELBO", "KL of z1"):
+        assert np.isfinite(float(first[name]))
+        assert np.isnan(float(second[name]))
+    assert np.isfinite(float(second["QF Loss"]))
+    assert float(second["Number of train steps total"]) == 5 + 1 * 2 + 4 * 3
+
+
 def test_an_earlier_run_is_mixed_in(tmp_path: Path, reference: Path) -> None:
     """Its episodes are cut, and get the rewards of this family; after the copy it is not needed any more, and nothing
     that it was played with counts as played here."""

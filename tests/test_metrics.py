@@ -11,7 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from nacre.metrics import NonFinite, PerTask, StepMetrics, Summary, accumulate, columns, find_non_finite, summarise
+from nacre.metrics import (
+    NonFinite,
+    PerTask,
+    StepMetrics,
+    Summary,
+    accumulate,
+    columns,
+    find_non_finite,
+    summarise,
+    without_steps,
+)
 
 STEPS, ROWS, TASKS = 7, 11, 3
 
@@ -79,9 +89,18 @@ def test_no_steps_add_nothing_but_the_names() -> None:
         row = columns(totals)
         assert list(row) == list(alone)
         assert row == pytest.approx(alone)
-    without_steps = columns(accumulate(None, nothing))
-    assert list(without_steps) == list(alone)
-    assert np.isnan(list(without_steps.values())).all()
+    empty = columns(accumulate(None, nothing))
+    assert list(empty) == list(alone)
+    assert np.isnan(list(empty.values())).all()
+
+
+def test_columns_stay_when_there_are_no_more_steps() -> None:
+    """In a later iteration, which may go on from a checkpoint."""
+    first = accumulate(None, metrics_of(raw()))
+    totals = json.loads(json.dumps(without_steps(first), allow_nan=False))
+    assert list(columns(totals)) == list(columns(first))
+    assert np.isnan(list(columns(totals).values())).all()
+    assert columns(accumulate(totals, metrics_of(raw()))) == columns(first)
 
 
 def test_a_constant_has_no_spread() -> None:

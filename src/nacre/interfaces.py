@@ -293,7 +293,11 @@ class Learner(abc.ABC):
 
     @abc.abstractmethod
     def phases(self, iteration: int) -> tuple[Phase, ...]:
-        """The phases of an iteration, in order. A name may occur several times; iterations are counted from 0."""
+        """The phases of an iteration, in order. A name may occur several times; iterations are counted from 0.
+
+        What the gradient steps of the first iteration report are the columns of progress.csv. They are NaN in a later
+        iteration that has no such steps.
+        """
 
     @abc.abstractmethod
     def collect(

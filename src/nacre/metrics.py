@@ -95,6 +95,12 @@ def accumulate(totals: Totals | None, metrics: StepMetrics) -> Totals:
     return totals
 
 
+def without_steps(totals: Totals) -> Totals:
+    """Totals of no steps, in which the same columns are known: a later iteration may have no steps of a phase."""
+    kept = ("steps", "sum", "squares")
+    return {name: dict.fromkeys((part for part in kept if part in entry), 0.0) for name, entry in totals.items()}
+
+
 def columns(totals: Totals) -> Metrics:
     """The columns of an iteration: plain means first, and then the summaries. NaN: there were no steps."""
     row: dict[str, float] = {}

@@ -198,7 +198,8 @@ class Run:
         self._log.append(self.row)
         board.write(self._steps, self.row)
         self.position = Position(self.position.iteration + 1, 0, 0)
-        self._visits, self._totals, self._complete_steps = [], None, self._steps
+        self._visits, self._complete_steps = [], self._steps
+        self._totals = None if self._totals is None else metrics.without_steps(self._totals)
         if self.position.iteration % self.experiment.checkpoint_every == 0 or self.is_complete:
             save_best(self.save({TEST_RETURN: self.row[TEST_RETURN]}), TEST_RETURN)
 

@@ -1,4 +1,8 @@
-"""From pictures to features: the convolutional trunk that stands before the networks of agents that see pixels."""
+"""From pictures to features: the convolutional trunk that stands before the networks of agents that see pixels.
+
+It is small, and is trained by critics. The encoder of a latent state model, which also draws pictures, is another one:
+:mod:`nacre.nn.image`.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +39,20 @@ def smallest_picture(layers: Layers) -> int:
 SMALLEST_PICTURE = smallest_picture(LAYERS)
 
 
+def patches_of(
+    pictures: Float32[Array, "n height width channels"], size: tuple[int, int], stride: int
+) -> Float32[Array, "n rows columns patch"]:
+    """What a kernel of `size` sees wherever it fits in: its rows, columns and channels, in this order."""
+    rows, columns = (positions(length, each, stride) for length, each in zip(pictures.shape[1:3], size, strict=True))
+    return jnp.concatenate(
+        [
+            pictures[:, down : down + stride * rows : stride, right : right + stride * columns : stride]
+            for down, right in itertools.product(*map(range, size))
+        ],
+        axis=-1,
+    )
+
+
 class Convolution(eqx.Module):
     """A convolution as one matrix product, of the patches of its input with its filters.
 
@@ -54,16 +72,7 @@ class Convolution(eqx.Module):
         self.size, self.stride, self.precision = size, stride, precision
 
     def __call__(self, pictures: Float32[Array, "n height width channels"]) -> Float32[Array, "n rows columns filters"]:
-        rows, columns = (positions(length, self.size, self.stride) for length in pictures.shape[1:3])
-        patches = jnp.concatenate(
-            [
-                pictures[
-                    :, top : top + self.stride * rows : self.stride, left : left + self.stride * columns : self.stride
-                ]
-                for top, left in itertools.product(range(self.size), repeat=2)
-            ],
-            axis=-1,
-        )
+        patches = patches_of(pictures, (self.size, self.size), self.stride)
         outputs = matmul(patches.reshape(-1, patches.shape[-1]), self.weight, self.precision) + self.bias[None]
         return outputs.reshape(*patches.shape[:3], -1)
 

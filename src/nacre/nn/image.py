@@ -1,8 +1,10 @@
 """From pictures to features and back: five convolutions, and their mirror image (SLAC; spec meld 1.2, 1.3).
 
 Pictures of one camera are square. Those of two cameras stand one above the other, and all kernels are then twice as
-high. Convolutions are matrix products of patches, but for those that see or make pictures: on a CPU that is faster to
-differentiate than XLA's own, and its precision is that of :func:`nacre.nn.mlp.matmul`.
+high. Convolutions are matrix products of patches, but for narrow ones such as those that see or make pictures: on a CPU
+that is faster to differentiate than XLA's own, and its precision is that of :func:`nacre.nn.mlp.matmul`.
+
+What agents without a model see pictures with is :mod:`nacre.nn.convolution`: it does not pad, and has no way back.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, UInt8
 
+from nacre.nn.convolution import patches_of
 from nacre.nn.mlp import Precision, leaky_relu, matmul
 from nacre.types import Key
 
@@ -54,20 +57,13 @@ class HalvingConvolution(eqx.Module):
         self.size, self.precision = size, precision
 
     def __call__(self, pictures: Float32[Array, "n height width channels"]) -> Float32[Array, "n rows columns filters"]:
-        n, height, width, channels = pictures.shape
+        channels = pictures.shape[3]
         if channels < NARROW:
             return _convolve(pictures, self.weight.reshape(*self.size, channels, -1)) + self.bias[None, None, None]
-        top, left = (same_padding(length, size) for length, size in zip((height, width), self.size, strict=True))
-        padded = jnp.pad(pictures, ((0, 0), top, left, (0, 0)))
-        patches = jnp.concatenate(
-            [
-                padded[:, down : down + height : STRIDE, right : right + width : STRIDE]
-                for down, right in itertools.product(*map(range, self.size))
-            ],
-            axis=-1,
-        )
+        ends = (same_padding(length, size) for length, size in zip(pictures.shape[1:3], self.size, strict=True))
+        patches = patches_of(jnp.pad(pictures, ((0, 0), *ends, (0, 0))), self.size, STRIDE)
         outputs = matmul(patches.reshape(-1, patches.shape[-1]), self.weight, self.precision) + self.bias[None]
-        return outputs.reshape(n, height // STRIDE, width // STRIDE, -1)
+        return outputs.reshape(*patches.shape[:3], -1)
 
 
 class DoublingConvolution(eqx.Module):
@@ -258,7 +254,8 @@ class ImageDecoder(eqx.Module):
     precision: Precision = eqx.field(static=True)
 
     def __init__(self, latent_size: int, shape: tuple[int, int, int], depth: int, *, key: Key, precision: Precision):
-        """Arguments are those of :class:`ImageEncoder`; `latent_size` is the width of a row that is decoded."""
+        """Arguments are those of :class:`ImageEncoder`, but that `precision` leaves out the last convolution;
+        `latent_size` is the width of a row that is decoded."""
         tall = _checked_cameras(shape)
         first_key, *keys = jax.random.split(key, HALVINGS + 1)
         self.smallest, self.precision = _smallest(shape), precision

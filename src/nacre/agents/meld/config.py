@@ -19,7 +19,7 @@ Share = Annotated[float, Bounds(0, 1)]
 @dataclass(frozen=True)
 class MeldConfig(AlgorithmConfig):
     """Hyperparameters of MELD. The defaults are those of the published half-cheetah-velocity experiment, without the
-    defects of the public code."""
+    defects of the public code, and with a latent model that is trained to the end."""
 
     tensorboard_groups: ClassVar[Mapping[str, str]] = {
         r"Model .*|ELBO|KL .*|Image .*|Reward (Error|Log Likelihood)": "model"
@@ -56,7 +56,7 @@ class MeldConfig(AlgorithmConfig):
     model_steps: Steps = 40
     """Gradient steps of the latent model in a round."""
     model_rounds: Steps | None = None
-    """Rounds of the run in which the latent model is trained; None: all."""
+    """Rounds of the run in which the latent model is trained, the first ones; None: all."""
     policy_steps: Count = 40
     """Gradient steps of policy and critics in a round."""
 
@@ -71,7 +71,7 @@ class MeldConfig(AlgorithmConfig):
     any episodes of one task (published)."""
 
     relabelled_share: Share = 0.0
-    """How often a trial in a batch is one that was played in another train task, with the rewards of its own. With
+    """How often a trial in a batch is one that was played in any train task, with the rewards of its own. With
     reassembled trials: how often an episode is."""
     offline_run: str | None = None
     """The folder of an earlier run with the same train tasks, whose episodes batches take some of. They are cut to

@@ -65,11 +65,6 @@ class TrialMemory:
     def arrays(self) -> TrialArrays:
         return TrialArrays(self._replay.arrays, self._rewards)
 
-    @property
-    def transitions(self) -> int:
-        """Transitions stored, those of an earlier run among them."""
-        return self._replay.transitions
-
     def add(self, visits: Iterable[Visit]) -> None:
         """Takes visits; those that were relabelled are of an earlier run."""
         visits = list(visits)
@@ -102,7 +97,7 @@ class TrialMemory:
 def draw_trials(arrays: TrialArrays, config: MeldConfig, n: int, key: Key) -> Frames:
     """Trials of `n` train tasks, all drawn with replacement."""
     task_key, choice_key = jax.random.split(key)
-    tasks = arrays.rewards.shape[1] if config.relabelled_share else _train_tasks(arrays, config)
+    tasks = len(arrays.replay.counts) // (1 if config.offline_run is None else 2)
     chosen = jax.random.randint(task_key, (n,), 0, tasks)
     sources, episodes = _choose_episodes(arrays.replay, config, tasks, chosen, choice_key)
     columns = chosen if config.relabelled_share else jnp.zeros_like(chosen)
@@ -199,10 +194,6 @@ def _choose_episodes(
 def _episode_counts(replay: Replay) -> Int32[Array, " tasks"]:
     """Episodes of each task."""
     return (replay.episode_starts < replay.counts[:, None]).sum(axis=1, dtype=jnp.int32)
-
-
-def _train_tasks(arrays: TrialArrays, config: MeldConfig) -> int:
-    return len(arrays.replay.counts) // (1 if config.offline_run is None else 2)
 
 
 class EarlierRun(NamedTuple):

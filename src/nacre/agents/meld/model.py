@@ -69,9 +69,9 @@ class LatentModel(eqx.Module):
 
     encoder: ImageEncoder
     initial_posterior: MLP
-    """q(z1) of the first frame of a trial."""
+    """q(z1 | frame) of the first frame of a trial."""
     posterior: MLP
-    """q(z1 | z2 before, action before) of another."""
+    """q(z1 | frame, z2 before, action before) of another."""
     initial_second: MLP
     """p(z2 | z1) of the first frame of a trial."""
     second: MLP
@@ -114,7 +114,7 @@ class LatentModel(eqx.Module):
         self.reward_decoder = network(first + second, 1)
 
     def embed(self, pictures: UInt8[Array, "n height width 3"], rewards: Float[Array, " n"]) -> Float[Array, "n frame"]:
-        """What is inferred from of frames: features of the picture, and the reward a number of times."""
+        """Frames as posteriors read them: features of the picture, and the reward a number of times."""
         repeated = jnp.broadcast_to(rewards[:, None], (len(rewards), self.reward_repeats))
         return jnp.concatenate([self.encoder(pictures), repeated], axis=-1)
 
