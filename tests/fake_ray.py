@@ -1,4 +1,5 @@
-"""As much of Ray as :mod:`nacre.workers` uses, in one process and without Ray: actors answer when they are waited for.
+"""As much of Ray as :mod:`nacre.workers` and :mod:`nacre.sweeps.cluster` use, in one process and without Ray: actors
+answer when they are waited for.
 
 `fault(actor, method, call)` decides the fate of a call: None: it is answered; "dies": the actor dies of it; "hangs": it
 never answers. Actors and their calls of a method are counted from 0.
@@ -77,8 +78,11 @@ class FakeRay:
         self.puts: list[Any] = []
         self._numbers = itertools.count()
 
-    def remote(self, **options: Any) -> Any:
-        return lambda made: SimpleNamespace(remote=lambda *given: _Actor(self, made(*given), next(self._numbers)))
+    def remote(self, made: Any = None, **options: Any) -> Any:
+        def actor_of(made: Any) -> Any:
+            return SimpleNamespace(remote=lambda *given: _Actor(self, made(*given), next(self._numbers)))
+
+        return actor_of if made is None else SimpleNamespace(options=lambda **options: actor_of(made))
 
     def put(self, value: Any) -> Reference:
         self.puts.append(value)
@@ -90,12 +94,15 @@ class FakeRay:
             time.sleep(timeout)
         return ready, [reference for reference in references if reference not in ready]
 
-    def get(self, reference: Reference, *, timeout: float) -> Any:
+    def get(self, reference: Reference, *, timeout: float | None = None) -> Any:
         return reference.value()
 
     def kill(self, actor: _Actor) -> None:
         actor.is_dead = True
         self.killed.append(actor.number)
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "Resources": {"CPU": 3.0, "memory": 1e12}}]
 
     def cluster_resources(self) -> dict[str, float]:
         return {"CPU": 3.0}

@@ -220,6 +220,10 @@ def test_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str], says: Calla
     main(["train", "pearl/point-robot", "--dry-run", "--out", str(out)])
     assert "memory, about: " in capsys.readouterr().out
     assert "seeds is 100000000; allowed: 1 to 10000" in says("train", "pearl/point-robot", "--seeds", "100000000")
+    dry = ("train", "pearl/point-robot", "--dry-run")
+    assert "workers is 99999999; allowed: 0 to 10000" in says(*dry, "--workers", "99999999")
+    assert "ray_address is 'here:1' without workers" in says(*dry, "--ray-address", "here:1")
+    assert "worker_timeout is 0.0; allowed" in says(*dry, "--workers", "1", "--worker-timeout", "0")
     assert not out.exists()
 
 
@@ -292,7 +296,7 @@ def test_a_second_ctrl_c_is_told(tmp_path: Path) -> None:
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)
 
-    with pytest.raises(Interrupted, match="Stopped at once"):
+    with pytest.raises(Interrupted, match="Stopped without saving"):
         interrupted_twice()
 
 

@@ -245,7 +245,7 @@ def test_second_interrupt_acts_at_once(new_run: Path, reference: Path) -> None:
     with (
         signalling(gradient_steps, "update", signal.SIGINT, 0),
         signalling(metrics, "accumulate", signal.SIGINT, 0),
-        pytest.raises(Interrupted, match=r"^Stopped at once: what came after the latest checkpoint is lost"),
+        pytest.raises(Interrupted, match=r"^Stopped without saving: what came after the latest checkpoint is lost"),
     ):
         resume(new_run)
     resume(new_run)

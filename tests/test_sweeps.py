@@ -20,15 +20,16 @@ from typing import Any
 import numpy as np
 import pytest
 import rich.console
+from fake_ray import FakeRay
 from probes import contents
 
 from nacre import cli
 from nacre.errors import Interrupted, NacreError
 from nacre.experiments import make_experiment
 from nacre.logs import read_progress_csv
-from nacre.sweeps import running
+from nacre.sweeps import cluster, running
 from nacre.sweeps.board import WIDTH, Board, Progress, State
-from nacre.sweeps.processes import Process, ThisMachine, request_of
+from nacre.sweeps.processes import SAVED, Process, ThisMachine, request_of
 from nacre.sweeps.resources import Resources, most_at_once
 from nacre.sweeps.running import Part, _Loop, parse_part
 from nacre.sweeps.search import Halving
@@ -259,7 +260,7 @@ class FakeJob:
 
     def stop(self) -> None:
         self.calls.append("stop")
-        self.how = "stopped"
+        self.how = SAVED
 
     def kill(self) -> None:
         self.calls.append("kill")
@@ -331,6 +332,85 @@ def test_a_signal_stops_all_and_begins_nothing(no_waiting: None, tmp_path: Path)
     assert workplace.begun == [0, 1]
     assert [job.calls for job in workplace.jobs] == [["stop"], ["stop"]]
     assert [run.state for run in found] == [State.SAVED, State.SAVED, State.WAITING, State.WAITING]
+
+
+def test_a_run_that_cannot_save_is_not_told_as_saved(
+    no_waiting: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, workplace, found, said = loop_of({0: [], 1: []}, tmp_path)
+
+    def to_the_end(signals: list[int]) -> None:
+        for run in found:
+            loop._begin(run)
+        workplace.jobs[1].stop = lambda: setattr(workplace.jobs[1], "how", "ended with status 2: the disk is full")
+        signals.append(signal.SIGTERM)
+
+    monkeypatch.setattr(loop, "to_the_end", to_the_end)
+    monkeypatch.setattr(running, "_Loop", lambda *_: loop)
+    specification = Specification({}, (), cores=1, retries=2, halving=None)
+    with pytest.raises(Interrupted, match=r"^Stopped without saving: .* Continue with: again$") as stopped:
+        running._train(found, workplace, specification, tmp_path, True, "again")
+    assert not stopped.value.is_saved
+    assert [run.state for run in found] == [State.SAVED, State.FAILED]
+    assert "cell/seed-1: failed while it was to save: ended with status 2: the disk is full" in said.getvalue()
+
+
+class FakeOnNode:
+    """An actor whose run goes on for ever."""
+
+    def __init__(self, *given: Any):
+        pass
+
+    def poll(self) -> None:
+        return None
+
+    def kill(self) -> None:
+        return None
+
+
+def nodes_of(ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[cluster.Nodes, list[Any]]:
+    """Four runs have begun; those whose actors answer are known to have."""
+    monkeypatch.setattr(cluster, "_OnNode", FakeOnNode)
+    nodes = cluster.Nodes(ray, "it", 1, 1e9, 4, False)
+    run = Planned("cell", make_experiment(POINT))
+    jobs = [nodes.begin(run, tmp_path / str(number), tmp_path / "log") for number in range(4)]
+    assert [job.poll() for job in jobs] == [None] * 4
+    return nodes, jobs
+
+
+def test_runs_that_wait_for_room_on_a_cluster_are_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = FakeRay(lambda actor, method, call: "hangs" if actor > 1 else None)
+    _, jobs = nodes_of(ray, tmp_path, monkeypatch)
+    for job in jobs:
+        job.stop()
+    assert [job.poll() for job in jobs] == [None, None, SAVED, SAVED]
+    assert ray.killed == [2, 3]
+    assert [actor for actor, method in ray.calls if method == "stop"] == [0, 1]
+
+
+def test_runs_on_a_cluster_are_killed_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two actors do not answer any more, and one has not begun."""
+    ray = FakeRay(lambda actor, method, call: "hangs" if actor == 3 or (method == "kill" and actor) else None)
+    nodes, jobs = nodes_of(ray, tmp_path, monkeypatch)
+    monkeypatch.setattr(cluster, "SECONDS_TO_KILL", 0.01)
+    monkeypatch.setattr(ray, "get", lambda *_, **__: pytest.fail("an answer was waited for"))
+    waits: list[tuple[int, float]] = []
+    wait = ray.wait
+
+    def counted(references: Any, *, num_returns: int = 1, timeout: float) -> Any:
+        waits.append((len(references), timeout))
+        return wait(references, num_returns=num_returns, timeout=timeout)
+
+    monkeypatch.setattr(ray, "wait", counted)
+    for job in jobs:
+        job.kill()
+    assert (ray.killed, waits) == ([3], [])
+    nodes.close()
+    assert waits == [(3, 0.01)]
+    assert {*ray.killed} == {0, 1, 2, 3}
+    assert [actor for actor, method in ray.calls if method == "kill"] == [0, 1, 2]
 
 
 def test_a_search_draws_what_the_ranges_say() -> None:
@@ -573,6 +653,51 @@ def test_what_cannot_be_trained_is_told_first(tmp_path: Path, monkeypatch: pytes
     assert "2 runs: 2 configurations × 1 seeds, 1 at once" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("flags", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
+    ("content", "words", "sentence"),
+    [
+        ({}, ["--jobs", "0"], "jobs is 0; allowed: at least 1"),
+        ({"cores": 1024}, [], "cores is 1024; allowed: at most 4, as this machine has"),
+        ({"halving": {"after": 2}}, ["--part", "1/2"], "part is 1/2; allowed with halving: the whole"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_sweep_refuses(
+    content: Any, words: list[str], sentence: str, flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running, "estimates", lambda cells: dict.fromkeys(cells, 1e9))
+    monkeypatch.setattr(running, "of_machine", lambda: Resources(cores=(0, 1, 2, 3), memory=10e9))
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "it.json"
+    path.write_text(json.dumps({"experiments": [POINT], **content}))
+    said = io.StringIO()
+    with pytest.raises(SystemExit) as end, contextlib.redirect_stderr(said):
+        cli.main(["sweep", str(path), *words, *flags])
+    assert end.value.code == 2
+    assert sentence in said.getvalue()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_for_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "estimates", lambda cells: dict.fromkeys(cells, 1e9))
+    *_, runs, _ = running.plan_sweep(spec(cores=1024), ray_address="auto")
+    assert runs == "1 runs: 1 configurations × 1 seeds, as many as the cluster has room for at once"
+
+
+def test_the_folder_of_a_sweep_is_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out, moved = tmp_path / "out", tmp_path / "moved"
+
+    def move_and_write(*_: Any) -> None:
+        out.rename(moved)
+        running.write_atomically(out / running.ENDED_EARLY, b"[]")
+
+    monkeypatch.setattr(running, "estimates", lambda cells: dict.fromkeys(cells, 1e9))
+    monkeypatch.setattr(running, "_train", move_and_write)
+    sentence = f"was moved to {moved} while .*: the sweep has stopped, .* continue with: the same sweep, with the new"
+    with pytest.raises(NacreError, match=sentence):
+        running.run_sweep(spec(), out, again="")
+
+
 def test_the_block_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = (HERE.parent / "docs" / "sweeps.md").read_text(encoding="utf-8")
     found: list[tuple[Specification, Path]] = []
@@ -600,6 +725,19 @@ def test_a_job_that_fails_at_once(tmp_path: Path) -> None:
     wait_until(lambda: job.poll() is not None)
     assert str(job.poll()).startswith("ended with status 2: there is no module 'no_such_module' to import")
     job.wait()
+
+
+def test_a_job_is_stopped_once(tmp_path: Path) -> None:
+    """A second signal would end it before it has saved."""
+    job = Process(request_of(Planned("cell", make_experiment(POINT)), tmp_path / "run", None, 1), tmp_path / "log", {})
+    send, sent = job._process.send_signal, []
+    job._process.send_signal = sent.append
+    job.stop()
+    job.stop()
+    assert sent == [signal.SIGTERM]
+    send(signal.SIGTERM)  # it has not begun
+    job.wait()
+    assert job.poll() == SAVED
 
 
 def test_interruptions_say_how_to_go_on() -> None:

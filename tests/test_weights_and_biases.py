@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,9 +32,29 @@ def test_without_the_package(
     with pytest.raises(SystemExit) as end:
         cli.main([*arguments, "--wandb"])
     assert end.value.code == 2
-    said = "nacre: error: --wandb needs the package wandb: pip install '.[wandb]' in a clone\n"
+    said = "nacre: error: Weights & Biases needs the package wandb: pip install '.[wandb]' in a clone\n"
     assert capsys.readouterr().err == said
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [["resume", "--iterations", "3"], ["evaluate"], ["report"]])
+def test_a_run_without_a_name_is_refused_first(
+    arguments: list[str], run_copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Nothing is played or written. An earlier version made it."""
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace())  # it is not asked
+    path = run_copy / "experiment.json"
+    content = json.loads(path.read_text())
+    for key in ("run", "checksum"):
+        content.pop(key, None)
+    path.write_text(json.dumps(content))
+    before = sorted(run_copy.rglob("*"))
+    command, *flags = arguments
+    with pytest.raises(SystemExit) as end:
+        cli.main([command, str(run_copy), *flags, "--wandb"])
+    assert end.value.code == 2
+    assert f"{run_copy} was made by an earlier version of nacre, which gave runs no name" in capsys.readouterr().err
+    assert sorted(run_copy.rglob("*")) == before
 
 
 def records(file: Path) -> Iterator[Any]:

@@ -40,7 +40,7 @@ from nacre.tasks import Simulator, list_families, make_family
 from nacre.tasks.family import TaskFamily
 from nacre.worker import Failure, Worker, answer_of, begun_with, on_device, on_host, pack_params, unpack_params
 from nacre.worker_options import WorkerOptions
-from nacre.workers import Workers, WorkerTraceback, hired
+from nacre.workers import Workers, WorkerTraceback, check_workers, hired
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -149,6 +149,33 @@ def test_a_worker_that_hangs_is_replaced() -> None:
     play = counting(7)
     assert_equal(workers.play([play]), alone([play]))
     assert workers._ray.killed == [0]
+
+
+def never_begins(actor: int, method: str, call: int, *, which: Callable[[int], bool]) -> str | None:
+    return "hangs" if method == "begin" and which(actor) else None
+
+
+def test_workers_that_wait_for_a_processor_are_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster has room for one of three."""
+    monkeypatch.setattr(workers_module, "TO_BEGIN", 0.0)
+    workers = crew(3, functools.partial(never_begins, which=lambda actor: actor > 0), timeout=1e-9)
+    workers.say = lambda text: pytest.fail(text)
+    plays = [counting(7, seed) for seed in range(4)]
+    assert_equal(workers.play(plays), alone(plays))
+    assert workers._ray.killed == []
+    assert workers._failed_starts == 0
+
+
+def test_a_worker_that_hangs_before_it_begins_is_replaced(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On a Ray of our own, on which no worker has to wait."""
+    monkeypatch.setattr(workers_module, "TO_BEGIN", 0.0)
+    ray = FakeRay(functools.partial(never_begins, which=lambda actor: actor == 0))
+    workers = Workers(Cluster(ray, None, tmp_path), begun_with(CLOCK, 1), WorkerOptions(2, worker_timeout=1e-9))
+    said: list[str] = []
+    workers.say = said.append
+    play = counting(7)
+    assert_equal(workers.play([play]), alone([play]))
+    assert said == ["worker 1 is lost: it did not begin within 1e-09 s; another takes its place"]
 
 
 def test_a_slow_worker_is_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -426,6 +453,7 @@ def test_worlds_that_remember_need_this_process() -> None:
     family.remembers = True
     with pytest.raises(NacreError, match="workers is 2; allowed for clock: 0, as its environments remember"):
         hired(family, None, WorkerOptions(2)).__enter__()
+    check_workers(family, WorkerOptions(0))
 
 
 def test_videos_need_this_process(tiny_run: Path) -> None:

@@ -92,7 +92,7 @@ class Train:
         from nacre.training import plan, train
 
         if self.dry_run:
-            _print_plan(self.experiment, self.seeds or 1, plan(self.experiment, self.seeds))
+            _print_plan(self.experiment, self.seeds or 1, plan(self.experiment, self.seeds, self.options))
             return
         workers = dataclasses.asdict(self.options)
         with _boards(self.wandb) as boards:
@@ -119,7 +119,7 @@ class Resume:
         from nacre.training import resume
 
         workers = dataclasses.asdict(self.options)
-        with _boards(self.wandb) as boards:
+        with _boards(self.wandb, self.run) as boards:
             run = resume(self.run, self.iterations, on_iteration=boards, quiet=self.quiet, **workers)
         if not self.quiet:
             _say_how_to_go_on(run)
@@ -214,7 +214,7 @@ class Evaluate:
         if self.wandb:
             from nacre.weights_and_biases import ready
 
-            ready()
+            ready(self.run)
         trained = read_trained(self.run, self.checkpoint)
 
         def show(evaluation: Evaluation) -> None:
@@ -284,9 +284,10 @@ class Report:
         from nacre.report import write_report
 
         if self.wandb:
+            from nacre.run_folder import runs_in
             from nacre.weights_and_biases import ready
 
-            ready()
+            ready(*runs_in(self.runs)[:1])
         page = write_report(
             self.runs, self.out, checkpoint=self.checkpoint, shift=self.shift, tensorboard=self.tensorboard, say=_say
         )
@@ -351,7 +352,8 @@ class Sweep:
         part = parse_part(self.part)
         specification = read_specification(self.specification)
         if self.dry_run:
-            print(*plan_sweep(specification, self.jobs), sep="\n")
+            plan = plan_sweep(specification, jobs=self.jobs, part=part, ray_address=self.ray_address)
+            print(*plan, sep="\n")
             return
         out = self.out or Path("runs", self.specification.stem)
         flags = {"--jobs": self.jobs, "--part": None if part == WHOLE else part, "--ray-address": self.ray_address}
@@ -468,13 +470,13 @@ def _parse_train(arguments: list[str]) -> Train:
     return train
 
 
-def _boards(wanted: bool) -> contextlib.AbstractContextManager[OnIteration | None]:
-    """Boards of Weights & Biases, if they are wanted."""
+def _boards(wanted: bool, *runs: Path) -> contextlib.AbstractContextManager[OnIteration | None]:
+    """Boards of Weights & Biases, if they are wanted; `runs` are those that are there already."""
     if not wanted:
         return contextlib.nullcontext()
     from nacre.weights_and_biases import boards
 
-    return boards()
+    return boards(*runs)
 
 
 def _any_experiment() -> Experiment:

@@ -83,8 +83,8 @@ class WorkersLostError(NacreError):
 class Interrupted(Exception):
     """SIGINT, SIGTERM or SIGHUP ended a run after everything was saved; or, twice, at once.
 
-    Fields: `run` (the run folder, or that of a sweep), `signal` (its number), `is_saved` (off if the run goes on from
-    its latest checkpoint, as after a kill) and `again` (how to go on; None: with nacre resume).
+    Fields: `run` (the run folder, or that of a sweep), `signal` (its number), `is_saved` (off if the run, or one of
+    the sweep, goes on from its latest checkpoint, as after a kill) and `again` (how to go on; None: with nacre resume).
     """
 
     def __init__(self, run: Path, signal: int, is_saved: bool = True, again: str | None = None) -> None:
@@ -94,7 +94,11 @@ class Interrupted(Exception):
         self.again = again
         from nacre.extensions import command  # here, as it imports this module
 
-        how = "Stopped and saved." if is_saved else "Stopped at once: what came after the latest checkpoint is lost."
+        how = (
+            "Stopped and saved."
+            if is_saved
+            else "Stopped without saving: what came after the latest checkpoint is lost."
+        )
         super().__init__(f"{how} Continue with: {command('resume', run) if again is None else again}")
 
     def __reduce__(self) -> tuple[Any, ...]:

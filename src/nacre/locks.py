@@ -26,13 +26,14 @@ SIGNATURE = ".nacre-lock"
 class Lock:
     """A folder that this process alone may write.
 
-    Fields: `folder` (as the user named it), `descriptor` (the open folder, wherever it is moved) and `is_sure` (off
-    if the file system has no locks).
+    Fields: `folder` (as the user named it), `descriptor` (the open folder, wherever it is moved), `is_sure` (off
+    if the file system has no locks) and `what` is written there, for messages: a run or a sweep.
     """
 
     folder: Path
     descriptor: int
     is_sure: bool
+    what: str = "run"
 
     def check(self) -> None:
         """Raises NacreError if the path does not lead to this folder any more; the message says where it is."""
@@ -41,18 +42,19 @@ class Lock:
         except (FileNotFoundError, NotADirectoryError):
             there = None
         except OSError as error:
-            raise NacreError(f"cannot reach {self.folder}: {error.strerror}; the run has stopped") from error
+            raise NacreError(f"cannot reach {self.folder}: {error.strerror}; the {self.what} has stopped") from error
         if there is not None and os.path.samestat(there, os.fstat(self.descriptor)):
             return
         place = _place(self.descriptor)
         if place is None:
             raise NacreError(
-                f"{self.folder} was removed while this process wrote in it: the run has stopped, and what it had "
-                "written is gone"
+                f"{self.folder} was removed while this process wrote in it: the {self.what} has stopped, and what it "
+                "had written is gone"
             )
+        again = command("resume", place) if self.what == "run" else f"the same {self.what}, with the new folder"
         raise NacreError(
-            f"{self.folder} was moved to {place} while this process wrote in it: the run has stopped, and what it had "
-            f"written is there; continue with: {command('resume', place)}"
+            f"{self.folder} was moved to {place} while this process wrote in it: the {self.what} has stopped, and what "
+            f"it had written is there; continue with: {again}"
         )
 
     def sign(self, *, is_new: bool = False) -> None:
@@ -111,10 +113,10 @@ _held: list[Lock] = []
 
 
 @contextlib.contextmanager
-def lock(folder: Path) -> Iterator[Lock]:
+def lock(folder: Path, what: str = "run") -> Iterator[Lock]:
     """Keeps other processes from locking a folder, and has every write in it checked. Nothing is written.
 
-    A killed process keeps nobody out.
+    A killed process keeps nobody out. `what` is as in :class:`Lock`.
 
     Raises:
         NacreError: another process has locked it; there is no such folder, or it cannot be opened.
@@ -133,7 +135,7 @@ def lock(folder: Path) -> Iterator[Lock]:
     except OSError as error:
         raise NacreError(f"cannot open {folder}: {error.strerror}") from error
     try:
-        held = Lock(folder, descriptor, _lock(folder, descriptor))
+        held = Lock(folder, descriptor, _lock(folder, descriptor), what)
         held.check()  # it may have been removed between the two
         _held.append(held)
         try:

@@ -40,7 +40,7 @@ from nacre.tasks.family import TaskSplit, split_tasks
 from nacre.types import Metrics
 from nacre.warm_start import resolve_warm_start
 from nacre.worker_options import NO_WORKERS, WORKER_TIMEOUT, WorkerOptions
-from nacre.workers import Workers, hired
+from nacre.workers import Workers, check_workers, hired
 
 
 def train(
@@ -87,7 +87,7 @@ def train(
     family = family_of(experiment)
     validate(experiment, family)
     options = WorkerOptions(workers, ray_address, worker_timeout)
-    options.check()
+    check_workers(family, options)
     with prepare_jax(experiment.device):
         check_memory(experiment, 1 if seeds is None else len(_with_seeds(experiment, seeds)))
         experiment = resolve_warm_start(experiment, learner_for(experiment, family))
@@ -107,13 +107,15 @@ def train(
     return folder
 
 
-def plan(experiment: Experiment, seeds: int | None = None) -> Estimate:
-    """What :func:`train` would need of the memory. Nothing is made.
+def plan(experiment: Experiment, seeds: int | None = None, options: WorkerOptions = NO_WORKERS) -> Estimate:
+    """What :func:`train` would need of the memory. Nothing is made, and Ray is not asked.
 
     Raises:
-        NacreError: the experiment is impossible, or does not fit into the memory.
+        NacreError: the experiment or an option is impossible, or the experiment does not fit into the memory.
     """
-    validate(experiment, family_of(experiment))
+    family = family_of(experiment)
+    validate(experiment, family)
+    check_workers(family, options)
     with prepare_jax(experiment.device):
         return check_memory(experiment, 1 if seeds is None else len(_with_seeds(experiment, seeds)))
 

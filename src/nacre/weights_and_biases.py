@@ -20,7 +20,7 @@ from nacre.iteration import Iteration
 from nacre.logs import tensorboard_tag
 from nacre.protocol import TEST_RETURN
 from nacre.report.curves import STEPS
-from nacre.run_folder import read_name, read_run
+from nacre.run_folder import read_name, read_run, runs_in
 
 if TYPE_CHECKING:
     from nacre.evaluation import Evaluation
@@ -55,13 +55,16 @@ class Boards:
 
 
 @contextlib.contextmanager
-def boards() -> Iterator[Boards]:
+def boards(*runs: Path) -> Iterator[Boards]:
     """Boards for the runs that :func:`nacre.train` or :func:`nacre.resume` train: give it to them as `on_iteration`.
 
+    Args:
+        runs: the folders of those that are there already.
+
     Raises:
-        NacreError: wandb is not installed, or nobody is logged in.
+        NacreError: wandb is not installed, nobody is logged in, or one of the runs can have no board.
     """
-    found = Boards(ready())
+    found = Boards(ready(*runs))
     try:
         yield found
     except BaseException:
@@ -81,7 +84,7 @@ def send_evaluation(run: Path, evaluation: Evaluation, result: Path) -> None:
     Raises:
         NacreError: wandb is not installed, nobody is logged in, or the run is of a version that gave runs no name.
     """
-    wandb = ready()
+    wandb = ready(run)
     with _board(wandb, run) as board:
         returns = evaluation.returns_by_episode
         columns = [f"episode {episode}" for episode in range(1, 1 + returns.shape[1])]
@@ -103,13 +106,16 @@ def send_report(run: Path, page: Path) -> None:
     Raises:
         NacreError: as :func:`send_evaluation`.
     """
-    wandb = ready()
+    wandb = ready(run)
     with _board(wandb, run) as board:
         board.log({"report": wandb.Html(str(page), inject=False)})
 
 
-def ready() -> Any:
-    """The package wandb, if it can be used: to be called before the work whose results it is to have.
+def ready(*runs: Path) -> Any:
+    """The package wandb, if it can be used for some runs: to be called before the work whose results it is to have.
+
+    Args:
+        runs: their folders, or those of several seeds.
 
     Raises:
         NacreError: it cannot.
@@ -117,7 +123,9 @@ def ready() -> Any:
     try:
         import wandb  # pyright: ignore[reportMissingImports]
     except ImportError:
-        raise NacreError("--wandb needs the package wandb: pip install '.[wandb]' in a clone") from None
+        raise NacreError("Weights & Biases needs the package wandb: pip install '.[wandb]' in a clone") from None
+    for run in runs_in(runs):
+        _name(run)
     if wandb.setup().settings.mode in ("online", "shared"):
         try:
             wandb.login()
@@ -133,13 +141,10 @@ def _open_board(wandb: Any, run: Path) -> Any:
         NacreError: wandb refuses it, or the run has no name.
     """
     experiment, _ = read_run(run)
-    name = read_name(run)
-    if name is None:
-        raise NacreError(f"{run} was made by an earlier version of nacre, which gave runs no name: it has no board")
     try:
         board = wandb.init(
             project=os.environ.get("WANDB_PROJECT") or PROJECT,
-            id=name,
+            id=_name(run),
             name=f"{experiment.name}, seed {experiment.seed}",
             group=os.environ.get("WANDB_RUN_GROUP") or experiment.name,
             config=to_json(experiment),
@@ -154,6 +159,16 @@ def _open_board(wandb: Any, run: Path) -> Any:
     board.define_metric("*", step_metric=steps)
     board.define_metric(tensorboard_tag(TEST_RETURN), summary="last")
     return board
+
+
+def _name(run: Path) -> str:
+    """Raises NacreError if a run has none."""
+    name = read_name(run)
+    if name is None:
+        raise NacreError(
+            f"{run} was made by an earlier version of nacre, which gave runs no name: Weights & Biases cannot have it"
+        )
+    return name
 
 
 @contextlib.contextmanager

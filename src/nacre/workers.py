@@ -52,21 +52,26 @@ def hired(family: TaskFamily, threads: int | None, options: WorkerOptions) -> It
         NacreError: an option is impossible; Ray is not installed or the cluster does not answer; the worlds of the
             family remember across episodes, or it cannot be sent.
     """
-    options.check()
+    check_workers(family, options)
     if not options.workers:
         yield None
         return
-    if family.remembers:
-        raise NacreError(
-            f"workers is {options.workers}; allowed for {family.name}: 0, as its environments remember across "
-            "episodes, and each worker would remember something else"
-        )
     with connected(options.ray_address) as cluster:
         workers = Workers(cluster, begun_with(family, threads or 1), options)
         try:
             yield workers
         finally:
             workers.close()
+
+
+def check_workers(family: TaskFamily, options: WorkerOptions) -> None:
+    """Raises NacreError if there can be no such workers for a family."""
+    options.check()
+    if options.workers and family.remembers:
+        raise NacreError(
+            f"workers is {options.workers}; allowed for {family.name}: 0, as its environments remember across "
+            "episodes, and each worker would remember something else"
+        )
 
 
 @dataclass
@@ -263,11 +268,15 @@ class Workers:
             work.results[index] = answer
 
     def _look_after(self, work: _Work) -> None:
-        """Asks those that play how far they are, and replaces those that have made no step for too long."""
+        """Asks those that play how far they are, and replaces those that have made no step for too long.
+
+        On a cluster, one that has not begun may wait for a processor, for as long as others play.
+        """
         now = time.monotonic()
         for seat in self._seats:
             if seat.part is None:
-                if seat.answer is not None and now - seat.since > self._seconds_to_begin:
+                begins = seat.answer is not None and self._cluster.is_own
+                if begins and now - seat.since > self._seconds_to_begin:
                     self._lose(seat, f"it did not begin within {self._seconds_to_begin:g} s", work)
                 continue
             if now - seat.since > min(self.timeout / 4, 5.0):

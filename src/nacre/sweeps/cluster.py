@@ -16,8 +16,11 @@ from typing import Any
 from nacre.errors import NacreError
 from nacre.files import in_words
 from nacre.ray_cluster import connected
-from nacre.sweeps.processes import Job, Process, request_of
+from nacre.sweeps.processes import SAVED, Job, Process, request_of
 from nacre.sweeps.specification import Planned
+
+SECONDS_TO_KILL = 10.0
+"""In which the actors have to end their processes, all of them together."""
 
 
 @contextlib.contextmanager
@@ -77,6 +80,12 @@ class Nodes:
     def close(self) -> None:
         for job in self._begun:
             job.kill()
+        asked = [job.killed for job in self._begun if job.killed is not None]
+        if asked:
+            with contextlib.suppress(self._ray.exceptions.RayError):
+                self._ray.wait(asked, num_returns=len(asked), timeout=SECONDS_TO_KILL)
+        for job in self._begun:
+            job.forget()
 
     def _places(self, node: dict[str, Any]) -> int:
         resources = node["Resources"]
@@ -86,7 +95,7 @@ class Nodes:
 
 
 class _OnNode:
-    """The actor. `poll` and `stop` return at once."""
+    """The actor. `poll` and `stop` return at once. If it is killed, its process saves and ends."""
 
     def __init__(self, request: bytes, log: str, path: list[str]):
         """`path`: where the driver finds modules, so that a run finds those that the command line named."""
@@ -110,7 +119,11 @@ class _Remote:
     def __init__(self, ray: Any, actor: Any):
         self._ray, self._actor = ray, actor
         self._asked: Any = None
+        self._has_begun = False
+        """Whether it has answered: until then it may wait for a node with room."""
         self._ended: str | None = None
+        self.killed: Any = None
+        """The reference to the answer that its process is killed."""
 
     def poll(self) -> str | None:
         """It never waits: the answer to the question of before is read, if it is there."""
@@ -125,18 +138,34 @@ class _Remote:
             self._ended = self._ray.get(self._asked)
         except self._ray.exceptions.RayError as error:
             self._ended = f"its Ray worker or node was lost ({type(error).__name__})"
-        self._asked = None
+        self._asked, self._has_begun = None, True
         if self._ended is not None:
-            self._ray.kill(self._actor)
+            self.forget()
         return self._ended
 
     def stop(self) -> None:
+        """An actor that has not begun would hear it when there is room. It is ended, as there is nothing to save; if it
+        has begun just now, its process saves and ends by itself."""
+        if self.poll() is not None:
+            return
+        if not self._has_begun:
+            self._ended = SAVED
+            self.forget()
+            return
         with contextlib.suppress(self._ray.exceptions.RayError):
             self._actor.stop.remote()
 
     def kill(self) -> None:
+        """It waits for nothing; :meth:`Nodes.close` does, for all together."""
         if self._ended is None:
-            with contextlib.suppress(self._ray.exceptions.RayError):
-                self._ray.get(self._actor.kill.remote(), timeout=10)
-            self._ray.kill(self._actor)
             self._ended = "killed"
+            if not self._has_begun:
+                self.forget()
+                return
+            with contextlib.suppress(self._ray.exceptions.RayError):
+                self.killed = self._actor.kill.remote()
+
+    def forget(self) -> None:
+        """Ends the actor."""
+        with contextlib.suppress(self._ray.exceptions.RayError):
+            self._ray.kill(self._actor)

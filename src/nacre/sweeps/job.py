@@ -53,7 +53,7 @@ def _run(request: dict[str, Any]) -> None:
     from nacre.run_folder import read_run
     from nacre.training import resume, train
 
-    with _boards(request["wandb"]) as board:
+    with _boards(request["wandb"], *([folder] if has_begun(folder) else [])) as board:
         if has_begun(folder):
             has_all = read_run(folder)[0].iterations == experiment.iterations
             resume(folder, None if has_all else experiment.iterations, on_iteration=board)
@@ -61,14 +61,14 @@ def _run(request: dict[str, Any]) -> None:
             train(experiment, folder, on_iteration=board)
 
 
-def _boards(group: str | None) -> contextlib.AbstractContextManager[Any]:
-    """Boards of Weights & Biases, if there is a group for them."""
+def _boards(group: str | None, *runs: Path) -> contextlib.AbstractContextManager[Any]:
+    """Boards of Weights & Biases, if there is a group for them; `runs` are those that are there already."""
     if group is None:
         return contextlib.nullcontext()
     os.environ.setdefault("WANDB_RUN_GROUP", group)
     from nacre.weights_and_biases import boards
 
-    return boards()
+    return boards(*runs)
 
 
 def _first_line() -> bytes:

@@ -19,13 +19,16 @@ from nacre.files import cannot, make_folder
 from nacre.sweeps.resources import Resources
 from nacre.sweeps.specification import Planned
 
+SAVED = "stopped and saved"
+"""How a run ended that was asked for that, or that had nothing to save yet."""
+
 
 @runtime_checkable
 class Job(Protocol):
     """A run that is being trained somewhere."""
 
     def poll(self) -> str | None:
-        """How it ended, in words; None: it goes on."""
+        """How it ended, in words, such as :data:`SAVED`; None: it goes on."""
         ...
 
     def stop(self) -> None:
@@ -134,7 +137,7 @@ class Process:
         Raises:
             NacreError: it cannot be started.
         """
-        self._log = log
+        self._log, self._is_stopping = log, False
         make_folder(log.parent)
         try:
             with open(log, "ab") as output:
@@ -155,6 +158,9 @@ class Process:
 
     def poll(self) -> str | None:
         status = self._process.poll()
+        has_not_begun = self._is_stopping and status == -signal.SIGTERM  # else it would have saved
+        if status == 128 + signal.SIGTERM or has_not_begun:
+            return SAVED
         return None if status is None else _in_words(status, self._log)
 
     def wait(self) -> int:
@@ -164,7 +170,9 @@ class Process:
         return self._process.wait()
 
     def stop(self) -> None:
-        self._process.send_signal(signal.SIGTERM)
+        if not self._is_stopping:  # a second signal would end it at once
+            self._is_stopping = True
+            self._process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         self._process.kill()

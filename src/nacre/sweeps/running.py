@@ -30,7 +30,7 @@ from nacre.run_folder import CHECKPOINTS, read_run
 from nacre.signals import collecting
 from nacre.sweeps.board import Board, Progress, State
 from nacre.sweeps.job import has_begun
-from nacre.sweeps.processes import Job, ThisMachine, Workplace
+from nacre.sweeps.processes import SAVED, Job, ThisMachine, Workplace
 from nacre.sweeps.resources import estimates, most_at_once, of_machine
 from nacre.sweeps.specification import Planned, Specification, specify
 
@@ -153,17 +153,15 @@ def run_sweep(
         quiet: as in :func:`sweep`.
         again: how to start the sweep again, for messages.
     """
-    if jobs is not None and jobs < 1:
-        raise NacreError(f"jobs is {jobs}; allowed: at least 1")
-    if specification.halving is not None and part != WHOLE:
-        raise NacreError(f"part is {part}; allowed with halving: the whole, as it compares all runs")
+    _check(specification, jobs, part, ray_address)
     if wandb:
         from nacre.weights_and_biases import ready
 
-        ready()
+        there = [_found(out, run) for run in specification.runs[part.number - 1 :: part.of]]
+        ready(*(each.folder for each in there if each.state is State.WAITING and has_begun(each.folder)))
     needed = _check_memory(specification)
     make_folder(out)
-    with contextlib.nullcontext() if part.of > 1 else lock(out):
+    with contextlib.nullcontext() if part.of > 1 else lock(out, "sweep"):
         if part.number == 1:  # parts may begin at the same moment
             _write_record(out, specification)
         found = [_found(out, run) for run in specification.runs[part.number - 1 :: part.of]]
@@ -183,24 +181,39 @@ def run_sweep(
     return out
 
 
-def plan_sweep(specification: Specification, jobs: int | None = None) -> list[str]:
-    """What a sweep would train, in lines, after all checks.
+def plan_sweep(
+    specification: Specification, *, jobs: int | None = None, part: Part = WHOLE, ray_address: str | None = None
+) -> list[str]:
+    """What a sweep would train, in lines, after all checks; see :func:`run_sweep`. No cluster is asked.
 
     Raises:
         NacreError: it is impossible.
     """
+    _check(specification, jobs, part, ray_address)
     needed = _check_memory(specification)
     runs = specification.runs
-    most = most_at_once(of_machine(), specification.cores, [needed[run.cell] for run in runs], _use_gpus(runs))
+    fit = most_at_once(of_machine(), specification.cores, [needed[run.cell] for run in runs], _use_gpus(runs))
+    as_asked = "as many as the cluster has room for" if ray_address is not None else str(min(fit, len(runs)))
     lines = [f"{name}: {in_words(needed[name])}" for name in specification.cells]
     steps = sum(run.experiment.environment_steps for run in runs)
     updates = sum(run.experiment.gradient_steps for run in runs)
     return [
         *lines,
         f"{len(runs)} runs: {len(specification.cells)} configurations × {len(specification.seeds)} seeds, "
-        f"{min(most, len(runs)) if jobs is None else jobs} at once",
+        f"{as_asked if jobs is None else jobs} at once",
         f"steps of all: {steps:,} of environments, {updates:,} of gradients",
     ]
+
+
+def _check(specification: Specification, jobs: int | None, part: Part, ray_address: str | None) -> None:
+    """Raises NacreError if runs are not to be trained like this, here."""
+    if jobs is not None and jobs < 1:
+        raise NacreError(f"jobs is {jobs}; allowed: at least 1")
+    if specification.halving is not None and part != WHOLE:
+        raise NacreError(f"part is {part}; allowed with halving: the whole, as it compares all runs")
+    cores, has = specification.cores, len(of_machine().cores)
+    if ray_address is None and cores > has:
+        raise NacreError(f"cores is {cores}; allowed: at most {has}, as this machine has")
 
 
 def _check_memory(specification: Specification) -> dict[str, float]:
@@ -230,8 +243,6 @@ def _workplace(
 
         return on_cluster(ray_address, specification.cores, max(needed.values()), jobs, wandb)
     machine = of_machine()
-    if specification.cores > len(machine.cores):
-        raise NacreError(f"cores is {specification.cores}; allowed: at most {len(machine.cores)}, as this machine has")
     planned = specification.runs
     uses_gpu = _use_gpus(planned)
     most = most_at_once(machine, specification.cores, [needed[run.cell] for run in planned], uses_gpu)
@@ -335,8 +346,7 @@ def _train(
         board.message(f"{out}: {board.summary()}")
         try:
             loop.to_the_end(signals)
-            if signals:
-                loop.stop()
+            is_saved = not signals or loop.stop()
         except KeyboardInterrupt:
             loop.kill()
             raise Interrupted(out, signal.SIGINT, is_saved=False, again=again) from None
@@ -345,7 +355,7 @@ def _train(
             raise
         board.message(board.summary())
         if signals:
-            raise Interrupted(out, signals[0], again=again)
+            raise Interrupted(out, signals[0], is_saved=is_saved, again=again)
 
 
 class _Loop:
@@ -368,13 +378,15 @@ class _Loop:
             self._board.tick()
             time.sleep(_POLL_SECONDS)
 
-    def stop(self) -> None:
-        """Has all runs save and end, and waits for that."""
+    def stop(self) -> bool:
+        """Has all runs save and end, and waits for that; returns whether they did."""
+        stopped = [run for run, _ in self._running]
         for _, job in self._running:
             job.stop()
         while self._running:
             self._watch(self._stopped)
             time.sleep(_POLL_SECONDS)
+        return all(run.state is not State.FAILED for run in stopped)
 
     def kill(self) -> None:
         for _, job in self._running:
@@ -412,7 +424,13 @@ class _Loop:
             job.stop()
 
     def _stopped(self, run: Progress, how: str) -> None:
-        run.state = State.FINISHED if _is_finished(run) else State.BEHIND if run.is_behind else State.SAVED
+        if _is_finished(run):
+            run.state = State.FINISHED
+        elif how == SAVED:
+            run.state = State.BEHIND if run.is_behind else State.SAVED
+        else:
+            run.state, run.why = State.FAILED, how
+            self._board.message(f"{run.run.name}: failed while it was to save: {how}")
 
     def _ended(self, run: Progress, how: str) -> None:
         if _is_finished(run):
