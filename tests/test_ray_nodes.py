@@ -20,7 +20,11 @@ from nacre.ray_cluster import connected, import_ray
 from nacre.worker_options import WorkerOptions
 from nacre.workers import hired
 
-pytestmark = [NEEDS_RAY, pytest.mark.usefixtures("quick_compilation")]
+pytestmark = [
+    NEEDS_RAY,
+    pytest.mark.usefixtures("quick_compilation"),
+    pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning"),  # by Ray's own tool for clusters
+]
 
 
 @pytest.fixture

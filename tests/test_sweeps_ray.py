@@ -19,7 +19,10 @@ from nacre import cli
 from nacre.errors import NacreError
 from nacre.sweeps.cluster import Nodes, on_cluster
 
-pytestmark = NEEDS_RAY
+pytestmark = [
+    NEEDS_RAY,
+    pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning"),  # by Ray's own tool for clusters
+]
 
 HERE = Path(__file__).parent
 

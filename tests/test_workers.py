@@ -481,10 +481,21 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[fake_ray.Fault], FakeRay]
     return install
 
 
+@pytest.fixture(scope="module")
+def run_alone(tiny: dict[str, int], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run without workers, compiled as the others here are: another compilation rounds differently."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        return nacre.train(make_experiment("pearl/point-robot", **tiny), tmp_path_factory.mktemp("alone") / "run")
+    finally:
+        jax.config.update("jax_disable_most_optimizations", before)
+
+
 def test_a_run_without_workers_any_more_is_saved(
     fake: Callable[..., FakeRay],
     tiny: dict[str, int],
-    alone: Path,
+    run_alone: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -505,7 +516,7 @@ def test_a_run_without_workers_any_more_is_saved(
         nacre.train(make_experiment("pearl/point-robot", **tiny), run, workers=1)
     assert "collecting and evaluating with 1 worker(s) on this machine" in capsys.readouterr().out
     nacre.resume(run)
-    assert_same_run(run, alone)
+    assert_same_run(run, run_alone)
 
 
 def test_an_evaluation_is_the_same(fake: Callable[..., FakeRay], run_copy: Path) -> None:
@@ -518,7 +529,7 @@ def test_an_evaluation_is_the_same(fake: Callable[..., FakeRay], run_copy: Path)
 
 
 def test_the_number_of_workers_is_no_part_of_a_run(
-    fake: Callable[..., FakeRay], tiny: dict[str, int], alone: Path, tmp_path: Path
+    fake: Callable[..., FakeRay], tiny: dict[str, int], run_alone: Path, tmp_path: Path
 ) -> None:
     fake()
     run = tmp_path / "run"
@@ -526,4 +537,4 @@ def test_the_number_of_workers_is_no_part_of_a_run(
     nacre.train(experiment, run, workers=2, on_iteration=lambda iteration: "stop")
     assert not [word for word in ("worker", "ray") if word in (run / "experiment.json").read_text().lower()]
     nacre.resume(run, workers=3)
-    assert_same_run(run, alone)
+    assert_same_run(run, run_alone)
