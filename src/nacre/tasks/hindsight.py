@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64
 
 from nacre.errors import NacreError
-from nacre.tasks.checks import LARGEST, call, name_of, numbers
+from nacre.tasks.checks import LARGEST, call, name_of, numbers, truths
 from nacre.tasks.family import TaskFamily
 from nacre.types import Episode
 
@@ -40,6 +41,21 @@ def rewards_in(
             f"{tasks[place // length].tolist()}; allowed: finite numbers of at most {LARGEST:g}"
         )
     return rewards.reshape(n, length)
+
+
+def with_outcomes(family: TaskFamily, episode: Episode, task: Float64[np.ndarray, " parameters"]) -> Episode:
+    """The episode with the sparse rewards and successes that it has in a task, if the family has them.
+
+    Raises:
+        NacreError: as :func:`rewards_in`.
+    """
+    own = task[None]
+    if family.has_sparse_reward:
+        episode = replace(episode, sparse_rewards=rewards_in(family, episode, own, sparse=True)[0].astype(np.float32))
+    if family.has_success:
+        found = call(family.success, *in_tasks(episode, own))
+        episode = replace(episode, successes=truths(family.success, found, len(episode)))
+    return episode
 
 
 def in_tasks(episode: Episode, tasks: Float64[np.ndarray, "tasks parameters"]) -> tuple[np.ndarray, ...]:

@@ -26,9 +26,9 @@ from nacre.agents.cemrl.learner import WindowReplay
 from nacre.agents.cemrl.networks import ActingNetworks, Networks, window_rows
 from nacre.replay import Replay
 from nacre.rl import sac
-from nacre.tasks.checks import call, numbers, truths
+from nacre.tasks.checks import call, truths
 from nacre.tasks.family import TaskFamily
-from nacre.tasks.hindsight import in_tasks, rewards_in
+from nacre.tasks.hindsight import in_tasks, rewards_in, with_outcomes
 from nacre.types import Episode, Key, Transition, Visit
 
 REPETITIONS = 20
@@ -83,13 +83,7 @@ def copy_of(
         tasks=None if episode.tasks is None else np.tile(parameters, (end, 1)),
         reward_states=None if episode.reward_states is None else episode.reward_states[: end + 1],
     )
-    transition = in_tasks(cut, parameters[None])
-    if episode.sparse_rewards is not None:
-        sparse = numbers(family.sparse_reward, "sparse rewards", call(family.sparse_reward, *transition), end)
-        cut = replace(cut, sparse_rewards=sparse.astype(np.float32))
-    if episode.successes is not None:
-        cut = replace(cut, successes=truths(family.success, call(family.success, *transition), end))
-    return without_reward_states(cut)
+    return without_reward_states(with_outcomes(family, cut, parameters))
 
 
 def without_reward_states(episode: Episode) -> Episode:

@@ -25,9 +25,8 @@ from nacre.interfaces import Learner
 from nacre.journal import Owner, find_segments, read_segments
 from nacre.replay import Replay, ReplayBuffer, extend_rows, most_visits, write_rows
 from nacre.run_folder import REPLAY, read_run, read_stamp
-from nacre.tasks.checks import call, truths
 from nacre.tasks.family import Sizes, TaskFamily
-from nacre.tasks.hindsight import in_tasks, rewards_in
+from nacre.tasks.hindsight import rewards_in, with_outcomes
 from nacre.types import Episode, Key, Visit
 
 STREAMS = 2
@@ -273,14 +272,8 @@ def _anew(
         terminated=episode.terminated and length == len(episode),
         reward_states=episode.reward_states[: length + 1].copy(),
     )
-    own = task[None]
-    sparse, successes = None, None
-    if family.has_sparse_reward:
-        sparse = rewards_in(family, cut, own, sparse=True)[0].astype(np.float32)
-    if family.has_success:
-        successes = truths(family.success, call(family.success, *in_tasks(cut, own)), length)
-    dense = rewards_in(family, cut, own)[0].astype(np.float32)
-    return replace(cut, rewards=dense, sparse_rewards=sparse, successes=successes)
+    dense = rewards_in(family, cut, task[None])[0].astype(np.float32)
+    return with_outcomes(family, replace(cut, rewards=dense), task)
 
 
 def empty_memory(
