@@ -36,7 +36,7 @@ MOST_POINTS = 100
 def reference_curves(results: Path) -> dict[str, list[dict[str, Any]]]:
     """The content of the file: curves by task family."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for family in (name for name, made in FAMILIES.items() if made.__module__.startswith("nacre.")):
+    for family in sorted(name for name, made in FAMILIES.items() if made.__module__.startswith("nacre.")):
         for algorithm, words in ALGORITHMS.items():
             for name in _experiments(family):
                 path = results / algorithm / name / "curve.csv"
