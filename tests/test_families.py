@@ -46,6 +46,10 @@ REWARD_STATES = {
     "hopper-vel-sparse": 12,
     "sawyer-reach-sparse": 9,
     "sawyer-push-sparse": 9,
+    "sawyer-reacher": 3,
+    "sawyer-peg": 3,
+    "sawyer-buttons": 3,
+    "sawyer-shelf": 6,
     "point-robot-pixels": 2,
     "cheetah-vel-pixels": 3,
     "ant-dir-without-forces": 87,
@@ -63,6 +67,9 @@ PUBLISHED = [
     "ant-dir",
     "ant-dir-without-forces",
     "ant-dir-weighted",
+    "sawyer-peg",
+    "sawyer-buttons",
+    "sawyer-shelf",
     "point-robot-pixels",
     "cheetah-vel-pixels",
 ]
@@ -200,6 +207,10 @@ def test_impossible_numbers_of_tasks(name, train, test, message):
         ("hopper-vel-sparse", 14, 3, 200),
         pytest.param("sawyer-reach-sparse", 6, 4, 150, marks=NEEDS_METAWORLD),
         pytest.param("sawyer-push-sparse", 6, 4, 150, marks=NEEDS_METAWORLD),
+        ("sawyer-reacher", 17, 7, 40),
+        ("sawyer-peg", 17, 7, 40),
+        ("sawyer-buttons", 17, 7, 40),
+        ("sawyer-shelf", 18, 9, 40),
     ],
 )
 def test_sizes(name, observation, action, horizon):
@@ -255,6 +266,10 @@ def test_cheetah_successes_by_hand(name):
 WITH_SUCCESS = [
     "sawyer-reach-sparse",
     "sawyer-push-sparse",
+    "sawyer-reacher",
+    "sawyer-peg",
+    "sawyer-buttons",
+    "sawyer-shelf",
     "point-robot",
     "sparse-point-robot",
     "point-robot-pixels",
@@ -302,7 +317,7 @@ TERMINATING: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=NEEDS_METAWORLD if name.startswith("sawyer") else ())
+        pytest.param(name, marks=NEEDS_METAWORLD if name in ("sawyer-reach-sparse", "sawyer-push-sparse") else ())
         for name in ALL
         if name != "cheetah-vel-pixels"
     ],

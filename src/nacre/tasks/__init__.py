@@ -36,6 +36,7 @@ from nacre.tasks.pixels import CheetahVelPixels, PointRobotPixels
 from nacre.tasks.point import PointRobot, SparsePointRobot
 from nacre.tasks.rand_params import HopperRandParams, WalkerRandParams
 from nacre.tasks.sawyer import SawyerPushSparse, SawyerReachSparse
+from nacre.tasks.sawyer_meld import SawyerButtons, SawyerPeg, SawyerReacher, SawyerShelf
 from nacre.tasks.simulator import Simulator
 from nacre.tasks.walkers import HopperVel, HopperVelSparse, WalkerVel, WalkerVelSparse
 
@@ -85,6 +86,10 @@ FAMILIES: dict[str, Callable[..., TaskFamily]] = {
         HopperVelSparse,
         SawyerReachSparse,
         SawyerPushSparse,
+        SawyerReacher,
+        SawyerPeg,
+        SawyerButtons,
+        SawyerShelf,
         PointRobotPixels,
         CheetahVelPixels,
     )

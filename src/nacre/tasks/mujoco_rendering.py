@@ -37,10 +37,7 @@ class MujocoRenderer:
         self._camera.azimuth, self._camera.lookat[2] = 90.0, 0.5
 
     def draw(self, configuration: Float64[np.ndarray, " configuration"], signs: Signs = NO_SIGNS) -> Picture:
-        self._data.qpos[:] = configuration
-        mujoco.mj_kinematics(self._model, self._data)
-        mujoco.mj_comPos(self._model, self._data)
-        mujoco.mj_camlight(self._model, self._data)
+        self._place(configuration)
         self._camera.lookat[:2] = self._data.xpos[1, :2]
         self._camera.elevation, self._camera.distance = (-20.0, 3.5) if signs.goal is None else (-50.0, 9.0)
         self._renderer.update_scene(self._data, self._camera)
@@ -52,6 +49,12 @@ class MujocoRenderer:
 
     def close(self) -> None:
         self._renderer.close()
+
+    def _place(self, positions: np.ndarray) -> None:
+        self._data.qpos[:] = positions
+        mujoco.mj_kinematics(self._model, self._data)
+        mujoco.mj_comPos(self._model, self._data)
+        mujoco.mj_camlight(self._model, self._data)
 
     def _add(self, kind: Any, position: np.ndarray, size: np.ndarray) -> Any:
         scene = self._renderer.scene
