@@ -4,13 +4,18 @@ pictures. Physics need no package; pictures need the meshes of metaworld, and Op
 import importlib.util
 import itertools
 
+import gymnasium
 import mujoco
 import numpy as np
 import pytest
 import scipy.optimize
+from extras import NEEDS_METAWORLD
+from gymnasium.utils.env_checker import check_env
+from scipy.spatial.transform import Rotation
 
 from nacre.errors import NacreError
 from nacre.tasks import Simulator, make_family, split_tasks
+from nacre.tasks.rendering import NO_SIGNS, OWN_VIEW, signs_of
 from nacre.tasks.sawyer_scenes import SCENES
 
 NAMES = ["sawyer-reacher", "sawyer-peg", "sawyer-buttons", "sawyer-shelf"]
@@ -332,6 +337,53 @@ def test_the_cup_goes_along_with_the_hand():
         assert abs(np.linalg.norm(place - hand) - before) < 0.02
 
 
+def joints_of_the_way(model: mujoco.MjModel, way: np.ndarray) -> list[np.ndarray]:
+    """Angles with which the hand has moved from its start by each of these, without turning."""
+    data, start = mujoco.MjData(model), np.array(SCENES["shelf"].start)
+    low, high = model.jnt_range[:7].T.copy()
+    low[1] = -0.97  # beyond that the arm is against its head
+
+    def hand(angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        data.qpos[:] = start
+        data.qpos[:7] = angles
+        mujoco.mj_kinematics(model, data)
+        return data.body("hand").xpos.copy(), data.body("hand").xmat.reshape(3, 3).copy()
+
+    place, turned = hand(start[:7])
+
+    def off(angles: np.ndarray, moved: np.ndarray, guess: np.ndarray) -> np.ndarray:
+        now, turn = hand(angles)
+        rotation = Rotation.from_matrix(turn @ turned.T).as_rotvec()
+        return np.concatenate([20 * (now - place - moved), 3 * rotation, 0.02 * (angles - guess)])
+
+    found = [start[:7]]
+    for moved in way:
+        found.append(scipy.optimize.least_squares(off, found[-1], bounds=(low, high), args=(moved, found[-1])).x)
+    return found[1:]
+
+
+@pytest.mark.parametrize(("weight", "goal"), [(5.0, -0.19), (15.0, 0.19)])
+def test_torques_that_know_the_goal_put_the_cup_there_in_an_episode(weight, goal):
+    simulator = Simulator(make_family("sawyer-shelf"), 1, threads=1)
+    simulator.reset(seed=0, options={"tasks": np.array([[weight, goal]])})
+    model, data, _ = simulator._world._slots[0]
+    aside = goal + 0.125
+    up = [(0.2 * aside, 0.03, 0.13), (0.4 * aside, 0.05, 0.26), (0.6 * aside, 0.13, 0.26)]
+    along = [(0.9 * aside, 0.2, 0.25), (aside, 0.25, 0.235), (aside, 0.25, 0.221)]
+    joints = joints_of_the_way(model, np.array(up + along))
+    action = np.zeros((1, 9), np.float32)
+    for _ in range(40):
+        while len(joints) > 1 and abs(joints[0] - data.qpos[:7]).max() < 0.1:
+            del joints[0]
+        torques = 0.8 * (joints[0] - data.qpos[:7]) / 0.25 * 10 / 3  # against a damping of 10
+        action[0, :7] = torques / max(1.0, abs(torques).max())
+        _, _, _, truncations, infos = simulator.step(action)
+    simulator.close()
+    assert truncations[0]
+    assert infos["success"][0]
+    assert infos["sparse_reward"][0] > 0
+
+
 def test_weight_is_inertia():
     simulator = begun("sawyer-shelf", 2)
     simulator.reset(seed=0, options={"tasks": np.array([[5.0, 0.1], [15.0, 0.1]])})
@@ -351,3 +403,94 @@ def test_without_the_package_nothing_is_drawn_and_all_else_works(name, monkeypat
     with pytest.raises(NacreError, match=f"The family {name} needs the robot's models.*the extra metaworld brings it"):
         simulator.make_renderer(64, 64)
     simulator.close()
+
+
+def drawn(name: str, tasks, signs: bool = False, camera: str | None = None, size: int = 64) -> list[np.ndarray]:
+    """The first picture of each task."""
+    family = make_family(name)
+    simulator = Simulator(family, len(tasks), threads=1)
+    simulator.reset(seed=0, options={"tasks": np.array(tasks)})
+    renderer = simulator.make_renderer(size, size)
+    pictures = [
+        renderer.draw(configuration, signs_of(family, np.array(task)) if signs else NO_SIGNS, camera or OWN_VIEW)
+        for configuration, task in zip(simulator.configurations(), tasks, strict=True)
+    ]
+    again = renderer.draw(simulator.configurations()[0], camera=camera or OWN_VIEW)
+    if not signs:
+        np.testing.assert_array_equal(again, pictures[0])  # whatever was drawn in between
+    renderer.close()
+    simulator.close()
+    return pictures
+
+
+def red(picture: np.ndarray) -> np.ndarray:
+    """Rows and columns of what is redder than the arm."""
+    colours = picture.astype(int)
+    return np.argwhere((colours[..., 0] > 200) & (colours[..., 1:].max(axis=-1) < 60))
+
+
+OTHERS = {
+    "sawyer-reacher": [0.85, 0.25, 0.6],
+    "sawyer-peg": [1.0, *TASKS["sawyer-peg"][1:]],
+    "sawyer-buttons": [1.0, 0.75],
+    "sawyer-shelf": [14.0, -0.15],
+}
+"""Tasks that differ from `TASKS` in nothing that can be seen."""
+
+
+@NEEDS_METAWORLD
+@pytest.mark.opengl
+@pytest.mark.parametrize("name", NAMES)
+def test_pictures_show_the_task_only_if_they_should(name):
+    tasks = [TASKS[name], OTHERS[name]]
+    cameras = make_family(name).cameras
+    for camera in cameras:
+        here, there = drawn(name, tasks, camera=camera)
+        assert (here.shape, here.dtype) == ((64, 64, 3), np.uint8)
+        np.testing.assert_array_equal(here, there)
+        assert len(np.unique(here.reshape(-1, 3), axis=0)) > 20
+    assert (drawn(name, tasks[:1], camera=cameras[0])[0] != drawn(name, tasks[:1], camera=cameras[1])[0]).any()
+    here, there = drawn(name, tasks, signs=True, size=240)
+    assert (here != there).any()
+    assert len(red(here)) > len(red(drawn(name, tasks[:1], size=240)[0]))
+
+
+@NEEDS_METAWORLD
+@pytest.mark.opengl
+def test_pictures_show_where_things_are():
+    before, after = drawn("sawyer-buttons", [[0.0, 0.72], [0.0, 0.78]])
+    assert (before != after).any()
+    layout = np.array(TASKS["sawyer-peg"])
+    before, after = drawn("sawyer-peg", [layout, layout + [0, 0.01, 0, 0, 0, 0, 0, 0, 0]], size=128)  # noqa: RUF005
+    assert (before != after).any()
+
+
+@NEEDS_METAWORLD
+@pytest.mark.opengl
+@pytest.mark.parametrize(
+    ("name", "camera", "place", "angles"),
+    [
+        ("sawyer-reacher", "track", (-0.7, 0.0, 1.7), (0.65, 0.0, -1.571)),
+        ("sawyer-reacher", "track_aux_reach", (0.5, -2.4, 0.4), (1.5, 0.0, 0.0)),
+        ("sawyer-shelf", "track", (0.0, -0.4, 1.3), (0.85, 0.0, 0.0)),
+    ],
+)
+def test_a_goal_is_where_the_camera_has_to_see_it(name, camera, place, angles):
+    """A pinhole of 45 degrees at the published place, turned about the fixed axes x, y and z one after another."""
+    (picture,) = drawn(name, [TASKS[name]], signs=True, camera=camera, size=240)
+    x, y, depth = Rotation.from_euler("xyz", angles).inv().apply(np.subtract(GOALS[name], place))
+    scale = 120 / np.tan(np.pi / 8)
+    expected = np.array([120 - scale * y / -depth, 120 + scale * x / -depth])
+    np.testing.assert_allclose(red(picture).mean(axis=0) + 0.5, expected, atol=1.5)
+
+
+@NEEDS_METAWORLD
+@pytest.mark.opengl
+@pytest.mark.parametrize("environment", ["SawyerReacher", "SawyerPeg", "SawyerButtons", "SawyerShelf"])
+def test_gymnasium_environments_with_pictures(environment):
+    env = gymnasium.make(f"nacre/{environment}-v0", render_mode="rgb_array")
+    check_env(env.unwrapped)
+    assert env.metadata["render_fps"] == pytest.approx(4)
+    env.reset(seed=0)
+    assert env.render().shape == (480, 480, 3)
+    env.close()
