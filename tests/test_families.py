@@ -50,8 +50,6 @@ REWARD_STATES = {
     "sawyer-peg": 3,
     "sawyer-buttons": 3,
     "sawyer-shelf": 6,
-    "point-robot-pixels": 2,
-    "cheetah-vel-pixels": 3,
     "ant-dir-without-forces": 87,
     "ant-random-dir-without-forces": 87,
     "ant-goal-without-forces": 87,
@@ -70,8 +68,6 @@ PUBLISHED = [
     "sawyer-peg",
     "sawyer-buttons",
     "sawyer-shelf",
-    "point-robot-pixels",
-    "cheetah-vel-pixels",
 ]
 """Those whose task list the original code always draws the same."""
 
@@ -272,9 +268,7 @@ WITH_SUCCESS = [
     "sawyer-shelf",
     "point-robot",
     "sparse-point-robot",
-    "point-robot-pixels",
     "cheetah-vel",
-    "cheetah-vel-pixels",
     "cheetah-goal-sparse",
 ]
 
@@ -309,7 +303,7 @@ def test_rewards_are_the_same_function_in_numpy_and_jax_and_for_any_leading_axes
 TERMINATING: dict[str, dict[str, Any]] = {
     name: {"terminates": True}
     for name in ALL
-    if name.endswith(("-vel", "-vel-sparse", "-weighted")) or (name.startswith("cheetah") and "pixels" not in name)
+    if name.endswith(("-vel", "-vel-sparse", "-weighted")) or name.startswith("cheetah")
 }
 """Families that end only if they are asked to."""
 
@@ -319,7 +313,6 @@ TERMINATING: dict[str, dict[str, Any]] = {
     [
         pytest.param(name, marks=NEEDS_METAWORLD if name in ("sawyer-reach-sparse", "sawyer-push-sparse") else ())
         for name in ALL
-        if name != "cheetah-vel-pixels"
     ],
 )
 def test_rewards_of_replay_are_those_of_stepping(name):

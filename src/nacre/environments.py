@@ -38,8 +38,9 @@ ENVIRONMENTS = {
     "nacre/SawyerPeg-v0": ("sawyer-peg", 40),
     "nacre/SawyerButtons-v0": ("sawyer-buttons", 40),
     "nacre/SawyerShelf-v0": ("sawyer-shelf", 40),
-    "nacre/PointRobotPixels-v0": ("point-robot-pixels", 20),
-    "nacre/HalfCheetahVelPixels-v0": ("cheetah-vel-pixels", 200),
+}
+ENVIRONMENTS |= {
+    name.replace("-v0", "Pixels-v0"): (f"{family}-pixels", horizon) for name, (family, horizon) in ENVIRONMENTS.items()
 }
 """Family and horizon by Gymnasium's name. An environment ends its episodes itself, at the horizon that it is made with:
 Gymnasium's own clock would know only this one."""

@@ -150,4 +150,16 @@ EXPERIMENTS: tuple[NamedExperiment, ...] = (
         ),
         "the same, but the agent does not see its rewards (SLAC), and so cannot know its task",
     ),
+    # Published, without the defects of the public code (docs/meld.md).
+    NamedExperiment(_REACHER, "a robot arm that sees pictures reaches a place in the air that only rewards betray"),
+    NamedExperiment(_PEG, "it puts a peg into the hole of one of four blocks that look alike"),
+    NamedExperiment(_SHELF, "it puts a cup of unknown weight to a place on a shelf, by torques"),
+    NamedExperiment(_BUTTONS, "it presses one of three buttons"),
+    NamedExperiment(
+        _BUTTONS_SPARSE,
+        "the same in trials of two episodes, with a reward that tells nothing until it is there (name a run of "
+        "meld/buttons in offline_run)",
+    ),
+    # For two processor cores. Not a published configuration.
+    NamedExperiment(_REACHER_SMALL, "meld/reacher with small pictures, few tasks and a small latent model"),
 )

@@ -61,6 +61,14 @@ class DrawableWorld(World, Protocol):
         ...
 
 
+@runtime_checkable
+class FilmedWorld(DrawableWorld, Protocol):
+    """A world with cameras. `draw` of its renderers also takes `camera`, the name of one, or OWN_VIEW. Renderers of
+    several threads draw at the same time."""
+
+    cameras: tuple[str, ...]
+
+
 def check_drawable(family: TaskFamily, world: World) -> DrawableWorld:
     """The same world.
 

@@ -1,4 +1,5 @@
-"""What MELD's Sawyer arm stands in front of, as MuJoCo specifications (spec meld 4.2 to 4.5).
+"""What a Sawyer arm whose joints are moved one by one stands in front of, as MuJoCo specifications (spec meld 4.2 to
+4.5).
 
 Each scene is built twice: to be stepped, without what is only seen, and to be drawn, with meshes and textures of the
 package metaworld. Both have the same joints. A body called "goal" is drawn only if the task should be seen.
@@ -38,7 +39,7 @@ from nacre.tasks.sawyer_arm import (
     empty_scene,
     turn,
 )
-from nacre.tasks.sawyer_meld import (
+from nacre.tasks.sawyer_joints import (
     BLOCKS,
     BUTTON_GOAL,
     BUTTON_PLACES,

@@ -1,8 +1,9 @@
-"""MELD's Sawyer families: task lists, rewards and start poses to the digit (spec meld 4), physics, what actions do, and
-pictures. Physics need no package; pictures need the meshes of metaworld, and OpenGL."""
+"""A Sawyer arm whose joints are moved one by one: task lists, rewards and start poses to the digit (spec meld 4), physics,
+what actions do, experiments and pictures. Physics need no package; pictures need the meshes of metaworld, and OpenGL."""
 
 import importlib.util
 import itertools
+from dataclasses import replace
 
 import gymnasium
 import mujoco
@@ -14,6 +15,7 @@ from gymnasium.utils.env_checker import check_env
 from scipy.spatial.transform import Rotation
 
 from nacre.errors import NacreError
+from nacre.experiments import family_of, make_experiment, validate
 from nacre.tasks import Simulator, make_family, split_tasks
 from nacre.tasks.rendering import NO_SIGNS, OWN_VIEW, signs_of
 from nacre.tasks.sawyer_scenes import SCENES
@@ -392,6 +394,165 @@ def test_weight_is_inertia():
     simulator.close()
 
 
+# Experiments
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "initial_steps"),
+    [
+        (
+            "meld/reacher",
+            {
+                "first_latent_size": 64,
+                "second_latent_size": 32,
+                "hidden_size": 256,
+                "model_rounds": 5367,
+                "initial_trials": 2,
+                "initial_model_steps": 1440,
+                "model_steps": 32,
+                "policy_steps": 20,
+                "train_tasks": 60,
+                "test_tasks": 10,
+                "policy_trials": 20,
+                "model_trials": 12,
+            },
+            4800,
+        ),
+        (
+            "meld/peg",
+            {
+                "first_latent_size": 128,
+                "second_latent_size": 64,
+                "hidden_size": 512,
+                "model_rounds": None,
+                "initial_trials": 5,
+                "initial_model_steps": 1800,
+                "model_steps": 12,
+                "policy_steps": 12,
+                "train_tasks": 30,
+                "test_tasks": 10,
+                "policy_trials": 20,
+                "model_trials": 12,
+            },
+            6000,
+        ),
+        (
+            "meld/shelf",
+            {
+                "first_latent_size": 128,
+                "second_latent_size": 64,
+                "hidden_size": 256,
+                "model_rounds": None,
+                "initial_trials": 20,
+                "initial_model_steps": 9600,
+                "model_steps": 12,
+                "policy_steps": 12,
+                "train_tasks": 40,
+                "test_tasks": 10,
+                "policy_trials": 20,
+                "model_trials": 12,
+            },
+            32000,
+        ),
+        (
+            "meld/buttons",
+            {
+                "first_latent_size": 64,
+                "second_latent_size": 32,
+                "hidden_size": 512,
+                "model_rounds": None,
+                "initial_trials": 5,
+                "initial_model_steps": 900,
+                "model_steps": 32,
+                "policy_steps": 20,
+                "train_tasks": 15,
+                "test_tasks": 12,
+                "policy_trials": 15,
+                "model_trials": 12,
+            },
+            3000,
+        ),
+        (
+            "meld/buttons-sparse",
+            {
+                "first_latent_size": 64,
+                "second_latent_size": 32,
+                "hidden_size": 512,
+                "model_rounds": None,
+                "initial_trials": 5,
+                "initial_model_steps": 1350,
+                "model_steps": 48,
+                "policy_steps": 30,
+                "train_tasks": 15,
+                "test_tasks": 12,
+                "policy_trials": 15,
+                "model_trials": 8,
+                "episodes": 2,
+                "episode_steps": 30,
+                "context_reward": "sparse",
+                "offline_share": 0.3,
+            },
+            4500,
+        ),
+    ],
+)
+def test_values_of_the_experiments(name, values, initial_steps):
+    """Spec meld 2.6 and 3.3. What all have in common is in `common`."""
+    experiment = make_experiment(name)
+    common = {
+        "base_depth": 64,
+        "reward_repeats": 32,
+        "reward_deviation": 0.2,
+        "reward_weight": 10.0,
+        "hidden_layers": 2,
+        "image_deviation": 0.1**0.5,
+        "policy_batch_size": 512,
+        "rounds": 100,
+        "discount": 0.99,
+        "model_learning_rate": 1e-4,
+        "policy_learning_rate": 3e-4,
+        "critic_learning_rate": 3e-4,
+        "temperature_learning_rate": 3e-4,
+        "initial_temperature": 1.0,
+        "target_update_rate": 0.005,
+        "reward_scale": 1.0,
+        "target_entropy": None,
+        "relabelled_share": 0.0,
+        "offline_run": None,
+        "episodes": 1,
+        "episode_steps": 40,
+        "context_reward": "dense",
+    }
+    found = vars(experiment) | vars(experiment.algorithm)
+    assert {field: found[field] for field in common | values} == common | values
+    config, family = experiment.algorithm, family_of(experiment)
+    per_iteration = 100 * config.episodes * config.episode_steps  # between two evaluations
+    steps = experiment.environment_steps
+    assert steps == initial_steps + experiment.iterations * per_iteration
+    assert config.initial_model_steps == 0.3 * initial_steps
+    assert config.model_trials == 512 // (config.episodes * (config.episode_steps + 1))
+    assert family.observation_size == (128, 64, 3)
+    assert family.cameras == family.views
+    assert family.cameras[0] == "track"
+    task_list = "seeded" if name == "meld/reacher" else "published"
+    assert experiment.task_list == task_list
+    validate(experiment, family)
+    validate(replace(experiment, algorithm=replace(config, offline_run="runs/meld/buttons/seed-0")), family)
+    if name != "meld/reacher":
+        refused = replace(experiment, algorithm=replace(config, relabelled_share=0.5))
+        with pytest.raises(NacreError, match=r"relabelled_share is 0.5; allowed for sawyer-\w+-pixels: 0.0"):
+            validate(refused, family)
+
+
+def test_the_small_reacher_is_small():
+    experiment = make_experiment("meld/reacher-small")
+    family = family_of(experiment)
+    validate(experiment, family)
+    assert experiment.algorithm.base_depth == 16
+    assert 20_000 <= experiment.environment_steps <= 40_000
+    assert family.observation_size == (64, 32, 3)
+
+
 # Pictures
 
 
@@ -443,7 +604,7 @@ OTHERS = {
 @pytest.mark.parametrize("name", NAMES)
 def test_pictures_show_the_task_only_if_they_should(name):
     tasks = [TASKS[name], OTHERS[name]]
-    cameras = make_family(name).cameras
+    cameras = make_family(name).views
     for camera in cameras:
         here, there = drawn(name, tasks, camera=camera)
         assert (here.shape, here.dtype) == ((64, 64, 3), np.uint8)
@@ -487,9 +648,14 @@ def test_a_goal_is_where_the_camera_has_to_see_it(name, camera, place, angles):
 @NEEDS_METAWORLD
 @pytest.mark.opengl
 @pytest.mark.parametrize("environment", ["SawyerReacher", "SawyerPeg", "SawyerButtons", "SawyerShelf"])
-def test_gymnasium_environments_with_pictures(environment):
-    env = gymnasium.make(f"nacre/{environment}-v0", render_mode="rgb_array")
+def test_gymnasium_environments_with_two_cameras(environment):
+    env = gymnasium.make(f"nacre/{environment}Pixels-v0", render_mode="rgb_array")
     check_env(env.unwrapped)
+    assert env.observation_space == gymnasium.spaces.Box(0, 255, (128, 64, 3), np.uint8)
+    task = TASKS[env.unwrapped.family.name.removesuffix("-pixels")]
+    observation, _ = env.reset(seed=0, options={"task": task})
+    for part, camera in zip((observation[:64], observation[64:]), env.unwrapped.family.views, strict=True):
+        np.testing.assert_array_equal(part, drawn(env.unwrapped.family.family.name, [task], camera=camera)[0])
     assert env.metadata["render_fps"] == pytest.approx(4)
     env.reset(seed=0)
     assert env.render().shape == (480, 480, 3)

@@ -1,5 +1,5 @@
 """A Sawyer arm whose joints are moved one by one: reach, insert a peg, press a button, put a cup on a shelf (spec meld
-4). MELD's task families. Tasks are not told; rewards tell how far the goal is."""
+4). Nobody is told the task; rewards tell how far the goal is."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def nearness(distance: Any) -> Any:
 NEAR, CUP_NEAR = (float(nearness(np.float64(distance))) for distance in (SPARSE_DISTANCE, SPARSE_CUP_DISTANCE))
 
 
-class _MeldSawyer(TaskFamily):
+class _SawyerJoints(TaskFamily):
     """What the families share. All episodes begin in the same pose, and none ends before the horizon. The reward state
     begins with the place of what should get to the goal."""
 
@@ -62,8 +62,6 @@ class _MeldSawyer(TaskFamily):
     quantity = "distance to the goal (m)"
     scene: str
     """Which of `sawyer_scenes.SCENES` the arm is in."""
-    cameras: tuple[str, str]
-    """By which pictures are seen, the upper one first, if nothing else is asked for."""
 
     @abc.abstractmethod
     def goal(self, task: Any) -> Any:
@@ -86,7 +84,7 @@ class _MeldSawyer(TaskFamily):
         return MujocoWorld(SCENES[self.scene].body(lambda: find_assets(self.name)), n_slots, threads)
 
 
-class _Reaching(_MeldSawyer):
+class _Reaching(_SawyerJoints):
     """The end of the arm should get to the goal. An action says how far each joint is pulled from where it is."""
 
     observation_size = 17
@@ -105,7 +103,7 @@ class SawyerReacher(_Reaching):
 
     name = "sawyer-reacher"
     scene = "reacher"
-    cameras = (MAIN, REACHER_SIDE)
+    views = (MAIN, REACHER_SIDE)
     task_parameters = ("goal_x", "goal_y", "goal_z")
 
     def sample_tasks(self, generator: np.random.Generator, n: int) -> Float64[np.ndarray, "n 3"]:
@@ -115,7 +113,7 @@ class SawyerReacher(_Reaching):
         return task
 
 
-class _Listed(_MeldSawyer):
+class _Listed(_SawyerJoints):
     """Families whose tasks the public code drew from two seeds."""
 
     train_seed: int
@@ -163,7 +161,7 @@ class SawyerPeg(_Laid, _Reaching):
 
     name = "sawyer-peg"
     scene = "peg"
-    cameras = (MAIN, WRIST)
+    views = (MAIN, WRIST)
     can_relabel = False
     task_parameters = ("block", *(f"block_{number}_{axis}" for number in range(1, BLOCKS + 1) for axis in "xy"))
     task_choices = MappingProxyType({"block": tuple(map(float, range(BLOCKS)))})
@@ -187,7 +185,7 @@ class SawyerButtons(_Laid, _Reaching):
 
     name = "sawyer-buttons"
     scene = "buttons"
-    cameras = (MAIN, WRIST)
+    views = (MAIN, WRIST)
     can_relabel = False
     task_parameters = ("button", "panel_x")
     task_choices = MappingProxyType({"button": tuple(map(float, range(len(BUTTON_PLACES))))})
@@ -214,7 +212,7 @@ class SawyerShelf(_Listed):
 
     name = "sawyer-shelf"
     scene = "shelf"
-    cameras = (MAIN, SHELF_SIDE)
+    views = (MAIN, SHELF_SIDE)
     can_relabel = False
     observation_size = 18
     action_size = 9
