@@ -9,7 +9,7 @@ simulator in this process has as many threads as there are physical cores, that 
 all programs are compiled before the clock starts.
 
 The last table has point robots whose step takes so much more of Python's time, as an environment of one's own may:
-workers pay if the time with them is less than without.
+workers pay from the cost on from which they are always a tenth faster.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,8 @@ from nacre.workers import Workers, hired
 NAMES = ("pearl/point-robot", "pearl/cheetah-vel", "pearl/humanoid-dir")
 COSTS = (0, 10, 30, 100, 300, 1000)
 """Microseconds that a step of a point robot takes longer."""
+PAYS = 1.1
+"""How much faster workers have to be."""
 
 
 def burn(rounds: int) -> float:
@@ -191,10 +194,17 @@ def show(result: dict[str, Any], numbers: Sequence[int], console: Console) -> No
             table.add_row(name, f"{row['0']:,.0f}", *speeds, sent)
         console.print(table)
     for number in numbers:
-        costs = result["steps_per_second_by_added_microseconds"]
-        paying = [1e6 / row["0"] for row in costs.values() if row[str(number)] > row["0"]]
-        least = f"from {min(paying):.0f} µs of a control step in-process on" if paying else "nowhere here"
-        console.print(f"{number} worker(s) pay {least}")
+        rows = list(result["steps_per_second_by_added_microseconds"].values())
+        cost = least_cost(rows, str(number))
+        console.print(
+            f"{number} worker(s) pay {f'from {cost:.0f} µs of a control step on' if cost else 'nowhere here'}"
+        )
+
+
+def least_cost(rows: Sequence[dict[str, Any]], workers: str) -> float | None:
+    """From how many microseconds of a control step in-process on the workers pay; None: nowhere."""
+    paying = list(takewhile(lambda row: row[workers] >= PAYS * row["0"], reversed(rows)))
+    return 1e6 / paying[-1]["0"] if paying else None
 
 
 def main() -> None:
@@ -204,7 +214,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400, help="control steps of a trial, at least")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--experiments", nargs="+", default=list(NAMES))
-    parser.add_argument("--costs", type=int, nargs="*", default=list(COSTS), help="added microseconds of a step")
+    parser.add_argument("--costs", type=int, nargs="*", default=COSTS, help="added microseconds of a step, rising")
     parser.add_argument("--out", type=Path, help="also store the figures as JSON")
     arguments = parser.parse_args()
     result = measure(arguments.experiments, arguments.workers, arguments)

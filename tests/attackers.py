@@ -74,6 +74,16 @@ SMALL = {
     "quantiles": 3,
     "embedding_size": 4,
     "scoring_states": 3,
+    "base_depth": 4,
+    "first_latent_size": 3,
+    "second_latent_size": 2,
+    "reward_repeats": 2,
+    "initial_trials": 1,
+    "initial_model_steps": 4,
+    "rounds": 3,
+    "model_steps": 2,
+    "model_trials": 2,
+    "policy_trials": 2,
     "picture_filters": 4,
     "picture_features": 4,
     "threads": 1,
@@ -93,12 +103,14 @@ def small(name: str) -> Experiment:
     """A named experiment, made small as far as its own checks allow."""
     experiment = make_experiment(name)
     fields = {**field_types(Experiment), **field_types(type(experiment.algorithm))}
-    values = {"family_options": dict(experiment.family_options) | {"horizon": SMALL_HORIZON}} | SMALL
-    changes = {field: value for field, value in values.items() if field in fields}
+    shorter: dict[str, Any] = {"family_options": dict(experiment.family_options) | {"horizon": SMALL_HORIZON}}
+    if "episode_steps" in fields:  # the same number
+        shorter["episode_steps"] = SMALL_HORIZON
+    smaller = [{field: value} for field, value in SMALL.items() if field in fields]
     for _ in range(2):  # some values fit only after others
-        for field, value in changes.items():
+        for changes in (shorter, *smaller):
             try:
-                changed = override(experiment, {field: value})
+                changed = override(experiment, changes)
                 validate(changed, family_of(changed))
             except NacreError:
                 continue
