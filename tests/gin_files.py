@@ -111,9 +111,7 @@ def trial(**changes: object) -> str:
     return "\n".join([*lines, *(f"train_eval.{name}={value}" for name, value in values.items()), ""])
 
 
-REACHER_TRIAL = trial(
-    num_train_tasks=60, init_collect_trials_per_task=2, num_tasks_per_train=20, ac_train_ratio=0.5
-)
+REACHER_TRIAL = trial(num_train_tasks=60, init_collect_trials_per_task=2, num_tasks_per_train=20, ac_train_ratio=0.5)
 BUTTONS_TRIAL = trial(
     stop_model_training=None,
     num_train_tasks=15,

@@ -95,12 +95,20 @@ DERIVED = {
     "train_eval.train_trials_per_task": "`policy_trials`, times `num_tasks_per_train`",
     "train_eval.stop_model_training": "`model_rounds`: it counts environment and gradient steps",
     "train_eval.eval_interval": "`rounds`",
-    "train_eval.num_iterations": "`iterations`, times `rounds`; 10 000 000, with which the old code never ended, is 50",
+    "train_eval.num_iterations": "`iterations`, times `rounds`; 10 000 000 was no end: that of the named experiment",
     "train_eval.num_eval_trials": "`evaluation_trials`, times the number of test tasks, rounded up",
     "train_eval.load_offline_data": "a message: `offline_run` has to be named",
     "train_eval.offline_ratio": "`offline_share`",
 }
 """Old keys that several of our fields come from, or that are counted otherwise."""
+
+_SAME_NUMBER = {
+    "train_eval.num_repeat_when_concatenate": "reward_repeats",
+    "train_eval.actor_fc_layers": "hidden_size",
+    "train_eval.offline_ratio": "offline_share",
+    "ModelDistributionNetwork.sparse_reward_inputs": "context_reward",
+}
+"""Those of which a message about the field can be read as one about the key."""
 
 REQUIRED = ("train_eval.init_collect_trials_per_task", "ModelDistributionNetwork.sparse_reward_inputs")
 """Old keys whose defaults are not known."""
@@ -166,20 +174,20 @@ class Environment(NamedTuple):
     family: str
     steps: int
     """Of an episode, if nothing else is said."""
+    iterations: int
+    """Instead of NO_END."""
     camera: str = "track"
     action_mode: str | None = "joint_delta_position"
     """None: it has none."""
 
 
 ENVIRONMENTS = {
-    "HalfCheetahVel-v0": Environment("cheetah-vel", "cheetah-vel-slow-pixels", 50, action_mode=None),
-    "SawyerReachMT-v0": Environment("reacher", "sawyer-reacher-pixels", 40),
-    "SawyerPegMT4box-v0": Environment("peg", "sawyer-peg-pixels", 40),
-    "SawyerButtons-v0": Environment("buttons", "sawyer-buttons-pixels", 40),
-    "SawyerShelfMT-v0": Environment("shelf", "sawyer-shelf-pixels", 40, action_mode="torque"),
+    "HalfCheetahVel-v0": Environment("cheetah-vel", "cheetah-vel-10hz-pixels", 50, 100, action_mode=None),
+    "SawyerReachMT-v0": Environment("reacher", "sawyer-reacher-pixels", 40, 50),
+    "SawyerPegMT4box-v0": Environment("peg", "sawyer-peg-pixels", 40, 50),
+    "SawyerButtons-v0": Environment("buttons", "sawyer-buttons-pixels", 40, 50),
+    "SawyerShelfMT-v0": Environment("shelf", "sawyer-shelf-pixels", 40, 50, action_mode="torque"),
 }
-ITERATIONS = 50
-"""Instead of NO_END."""
 
 
 def read_gin_config(paths: Sequence[Path], ignore_unknown: bool = False) -> FromFile:
@@ -211,7 +219,7 @@ def read_gin_config(paths: Sequence[Path], ignore_unknown: bool = False) -> From
 
 def _placed(message: str, paths: Sequence[Path], bindings: Mapping[str, Binding]) -> str:
     """A message in the words of the files, behind the place of the binding that it names, or behind the files."""
-    message = in_old_words(message, FIELDS)
+    message = in_old_words(message, FIELDS | _SAME_NUMBER)
     named = {word for word in re.findall(r"[\w.]+", message.partition("; allowed")[0]) if word in bindings}
     place = bindings[named.pop()].place if len(named) == 1 else ", ".join(map(str, paths))
     return f"{place}: {message}"
@@ -332,7 +340,7 @@ def _schedule(values: Mapping[str, Any], environment: Environment) -> dict[str, 
         "episode_steps": length,
         "initial_model_steps": initial_model,
         "rounds": interval,
-        "iterations": ITERATIONS if iterations == NO_END else -(-iterations // interval),
+        "iterations": environment.iterations if iterations == NO_END else -(-iterations // interval),
         "model_steps": model,
         "model_rounds": None if with_model >= iterations else with_model,
         "policy_steps": policy,
@@ -359,8 +367,8 @@ def _about_others(values: Mapping[str, Any], given: Mapping[str, Any], environme
         messages.append(f"{CAMERA} has no meaning: there is one camera")
     if values["train_eval.num_iterations"] == NO_END:
         messages.append(
-            f"train_eval.num_iterations {NO_END} became iterations {ITERATIONS}, as the old code went on until it was "
-            "stopped; say --iterations"
+            f"train_eval.num_iterations {NO_END} became iterations {environment.iterations}, as the old code went on "
+            "until it was stopped; say --iterations"
         )
     tasks, trials = values["train_eval.num_eval_tasks"], values["train_eval.num_eval_trials"]
     if trials % tasks:
