@@ -27,6 +27,7 @@ REWARD_STATES = {
     "cheetah-dir": 3,
     "cheetah-multi-task": 3,
     "cheetah-rand-damping": 3,
+    "cheetah-vel-10hz": 3,
     "cheetah-vel-sparse": 3,
     "cheetah-goal-sparse": 3,
     "cheetah-multi-task-sparse": 3,
@@ -46,8 +47,10 @@ REWARD_STATES = {
     "hopper-vel-sparse": 12,
     "sawyer-reach-sparse": 9,
     "sawyer-push-sparse": 9,
-    "point-robot-pixels": 2,
-    "cheetah-vel-pixels": 3,
+    "sawyer-reacher": 3,
+    "sawyer-peg": 3,
+    "sawyer-buttons": 3,
+    "sawyer-shelf": 6,
     "ant-dir-without-forces": 87,
     "ant-random-dir-without-forces": 87,
     "ant-goal-without-forces": 87,
@@ -63,8 +66,9 @@ PUBLISHED = [
     "ant-dir",
     "ant-dir-without-forces",
     "ant-dir-weighted",
-    "point-robot-pixels",
-    "cheetah-vel-pixels",
+    "sawyer-peg",
+    "sawyer-buttons",
+    "sawyer-shelf",
 ]
 """Those whose task list the original code always draws the same."""
 
@@ -200,6 +204,10 @@ def test_impossible_numbers_of_tasks(name, train, test, message):
         ("hopper-vel-sparse", 14, 3, 200),
         pytest.param("sawyer-reach-sparse", 6, 4, 150, marks=NEEDS_METAWORLD),
         pytest.param("sawyer-push-sparse", 6, 4, 150, marks=NEEDS_METAWORLD),
+        ("sawyer-reacher", 17, 7, 40),
+        ("sawyer-peg", 17, 7, 40),
+        ("sawyer-buttons", 17, 7, 40),
+        ("sawyer-shelf", 18, 9, 40),
     ],
 )
 def test_sizes(name, observation, action, horizon):
@@ -255,11 +263,14 @@ def test_cheetah_successes_by_hand(name):
 WITH_SUCCESS = [
     "sawyer-reach-sparse",
     "sawyer-push-sparse",
+    "sawyer-reacher",
+    "sawyer-peg",
+    "sawyer-buttons",
+    "sawyer-shelf",
     "point-robot",
     "sparse-point-robot",
-    "point-robot-pixels",
     "cheetah-vel",
-    "cheetah-vel-pixels",
+    "cheetah-vel-10hz",
     "cheetah-goal-sparse",
 ]
 
@@ -294,7 +305,7 @@ def test_rewards_are_the_same_function_in_numpy_and_jax_and_for_any_leading_axes
 TERMINATING: dict[str, dict[str, Any]] = {
     name: {"terminates": True}
     for name in ALL
-    if name.endswith(("-vel", "-vel-sparse", "-weighted")) or (name.startswith("cheetah") and "pixels" not in name)
+    if name.endswith(("-vel", "-vel-sparse", "-weighted")) or name.startswith("cheetah")
 }
 """Families that end only if they are asked to."""
 
@@ -302,9 +313,8 @@ TERMINATING: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=NEEDS_METAWORLD if name.startswith("sawyer") else ())
+        pytest.param(name, marks=NEEDS_METAWORLD if name in ("sawyer-reach-sparse", "sawyer-push-sparse") else ())
         for name in ALL
-        if name != "cheetah-vel-pixels"
     ],
 )
 def test_rewards_of_replay_are_those_of_stepping(name):

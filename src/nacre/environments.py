@@ -8,6 +8,7 @@ ENVIRONMENTS = {
     "nacre/PointRobot-v0": ("point-robot", 20),
     "nacre/SparsePointRobot-v0": ("sparse-point-robot", 20),
     "nacre/HalfCheetahVel-v0": ("cheetah-vel", 200),
+    "nacre/HalfCheetahVel10Hz-v0": ("cheetah-vel-10hz", 50),
     "nacre/HalfCheetahDir-v0": ("cheetah-dir", 200),
     "nacre/HalfCheetahMultiTask-v0": ("cheetah-multi-task", 200),
     "nacre/HalfCheetahRandDamping-v0": ("cheetah-rand-damping", 200),
@@ -34,8 +35,13 @@ ENVIRONMENTS = {
     "nacre/HopperVelSparse-v0": ("hopper-vel-sparse", 200),
     "nacre/SawyerReachSparse-v0": ("sawyer-reach-sparse", 150),
     "nacre/SawyerPushSparse-v0": ("sawyer-push-sparse", 150),
-    "nacre/PointRobotPixels-v0": ("point-robot-pixels", 20),
-    "nacre/HalfCheetahVelPixels-v0": ("cheetah-vel-pixels", 200),
+    "nacre/SawyerReacher-v0": ("sawyer-reacher", 40),
+    "nacre/SawyerPeg-v0": ("sawyer-peg", 40),
+    "nacre/SawyerButtons-v0": ("sawyer-buttons", 40),
+    "nacre/SawyerShelf-v0": ("sawyer-shelf", 40),
+}
+ENVIRONMENTS |= {
+    name.replace("-v0", "Pixels-v0"): (f"{family}-pixels", horizon) for name, (family, horizon) in ENVIRONMENTS.items()
 }
 """Family and horizon by Gymnasium's name. An environment ends its episodes itself, at the horizon that it is made with:
 Gymnasium's own clock would know only this one."""
