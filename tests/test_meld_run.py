@@ -20,6 +20,7 @@ import nacre
 from nacre import gradient_steps, journal
 from nacre.agents.meld.config import MeldConfig
 from nacre.agents.meld.learner import COLLECT, EARLIER, INITIAL, MODEL, POLICY, MeldLearner
+from nacre.agents.meld.memory import differences
 from nacre.errors import Interrupted, NacreError
 from nacre.estimate import estimate
 from nacre.experiments import Experiment, family_of, make_experiment, named_experiments, options, validate
@@ -199,11 +200,26 @@ def test_an_earlier_run_is_mixed_in(tmp_path: Path, reference: Path) -> None:
         ({"seed": 7}, "other train tasks"),
         ({"family_options": options(size=32, horizon=4)}, "observations are"),
         ({"family_options": options(size=16, horizon=5), "episode_steps": 5}, "have 4 steps; allowed: at least 5"),
+        (
+            {"family": "sparse-point-robot-pixels"},
+            "has name 'point-robot-pixels'; allowed: 'sparse-point-robot-pixels'",
+        ),
     ],
 )
 def test_earlier_runs_that_do_not_fit(tmp_path: Path, reference: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(NacreError, match=message):
         train(tiny(**changes, offline_run=str(reference)), tmp_path / "run")
+
+
+def test_families_that_play_otherwise() -> None:
+    """Options of what is seen and of how it is seen count; the horizon does not, as episodes are cut."""
+    made = {"lowest": 0.5, "size": 32, "horizon": 9}
+    one = make_family("cheetah-vel-pixels", **made)
+    assert list(differences(one, make_family("cheetah-vel-pixels", **(made | {"horizon": 10})))) == []
+    for change in ({"lowest": 0.4}, {"camera": "track"}):
+        ((name, _, theirs),) = differences(one, make_family("cheetah-vel-pixels", **(made | change)))
+        assert name in ("lowest", "cameras")
+        assert theirs in (0.4, ("track",))
 
 
 @pytest.mark.parametrize(
