@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from meld_toy import CONFIG, HORIZON, quickly_compiled_state, toy_visits
-from probes import stop_after
+from probes import load_script, stop_after
+from rich.console import Console
 
 import nacre
 from nacre import gradient_steps, journal
@@ -286,3 +287,20 @@ def test_several_seeds_in_one_call() -> None:
             jax.tree.leaves(found.trained.networks), jax.tree.leaves(expected.trained.networks), strict=True
         ):
             np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_the_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a tiny size: its parts are measured, and the replay keeps each picture once, in bytes."""
+    benchmark = load_script("benchmarks/meld.py")
+    result = benchmark.measure(tiny(trials="consecutive"), rounds=1, steps=2)
+    pictures, replay = (result["bytes_of_1000_frames"][part] for part in ("pictures", "replay"))
+    assert pictures == 1000 * 16 * 16 * 3
+    assert pictures < replay < pictures + 1000 * 100
+    assert result["operations_per_step"]["model"] > result["operations_per_step"]["policy"] > 0
+    assert len(result["convolutions"]["alone"]) == 10
+    assert result["convolutions"]["reached"] > 0
+    assert result["steps_of_a_trial"] == 8
+    benchmark.show("tiny", result, Console(width=200))
+    said = capsys.readouterr().out
+    for words in ("model", "policy", "of what the same layers reach alone", "of which pictures 0.77 MB", "rendering"):
+        assert words in said
