@@ -74,7 +74,7 @@ SMALL = {
     "quantiles": 3,
     "embedding_size": 4,
     "scoring_states": 3,
-    "base_depth": 1,
+    "base_depth": 4,
     "first_latent_size": 3,
     "second_latent_size": 2,
     "reward_repeats": 2,

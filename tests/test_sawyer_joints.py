@@ -1,5 +1,6 @@
-"""A Sawyer arm whose joints are moved one by one: task lists, rewards and start poses to the digit (spec meld 4), physics,
-what actions do, experiments and pictures. Physics need no package; pictures need the meshes of metaworld, and OpenGL."""
+"""A Sawyer arm whose joints are moved one by one: task lists, rewards and start poses to the digit (spec meld 4), its
+physics, what actions do, experiments, pictures. Physics need no package; pictures need the meshes of metaworld and
+OpenGL."""
 
 import importlib.util
 import itertools
