@@ -150,7 +150,7 @@ _REACHER_SMALL = replace(
 _CHEETAH = Experiment(
     name="meld/cheetah-vel",
     family="cheetah-vel-10hz-pixels",
-    family_options=options(camera="track", size=64),
+    family_options=options(camera="track"),
     train_tasks=20,
     test_tasks=10,
     task_list="published",
