@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from nacre.experiments import named_experiments
 from nacre.report import read_curves
 from nacre.report.curves import LAST_EPISODE, STEPS, cut_to_shortest
-from nacre.tasks import FAMILIES
+from nacre.tasks import OURS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
@@ -36,7 +37,9 @@ MOST_POINTS = 100
 def reference_curves(results: Path) -> dict[str, list[dict[str, Any]]]:
     """The content of the file: curves by task family."""
     found: dict[str, list[dict[str, Any]]] = {}
-    for family in sorted(name for name, made in FAMILIES.items() if made.__module__.startswith("nacre.")):
+    experiments = [entry.experiment for entry in named_experiments().values()]
+    seen = {each.family for each in experiments if each.family.removesuffix("-pixels") in OURS}
+    for family in sorted(OURS | seen):
         for algorithm, words in ALGORITHMS.items():
             for name in _experiments(family):
                 path = results / algorithm / name / "curve.csv"

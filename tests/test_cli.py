@@ -77,7 +77,7 @@ def experiments_in(lines):
         (
             ["cemrl", "point"],
             ["cemrl/point-robot", "cemrl/point-robot-quick"],
-            "point-robot, point-robot-pixels, sparse",
+            "point-robot, sparse",
         ),
         (
             ["ant-goal"],

@@ -46,8 +46,6 @@ REWARD_STATES = {
     "hopper-vel-sparse": 12,
     "sawyer-reach-sparse": 9,
     "sawyer-push-sparse": 9,
-    "point-robot-pixels": 2,
-    "cheetah-vel-pixels": 3,
     "ant-dir-without-forces": 87,
     "ant-random-dir-without-forces": 87,
     "ant-goal-without-forces": 87,
@@ -63,8 +61,6 @@ PUBLISHED = [
     "ant-dir",
     "ant-dir-without-forces",
     "ant-dir-weighted",
-    "point-robot-pixels",
-    "cheetah-vel-pixels",
 ]
 """Those whose task list the original code always draws the same."""
 
@@ -257,9 +253,7 @@ WITH_SUCCESS = [
     "sawyer-push-sparse",
     "point-robot",
     "sparse-point-robot",
-    "point-robot-pixels",
     "cheetah-vel",
-    "cheetah-vel-pixels",
     "cheetah-goal-sparse",
 ]
 
@@ -294,18 +288,14 @@ def test_rewards_are_the_same_function_in_numpy_and_jax_and_for_any_leading_axes
 TERMINATING: dict[str, dict[str, Any]] = {
     name: {"terminates": True}
     for name in ALL
-    if name.endswith(("-vel", "-vel-sparse", "-weighted")) or (name.startswith("cheetah") and "pixels" not in name)
+    if name.endswith(("-vel", "-vel-sparse", "-weighted")) or name.startswith("cheetah")
 }
 """Families that end only if they are asked to."""
 
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=NEEDS_METAWORLD if name.startswith("sawyer") else ())
-        for name in ALL
-        if name != "cheetah-vel-pixels"
-    ],
+    [pytest.param(name, marks=NEEDS_METAWORLD if name.startswith("sawyer") else ()) for name in ALL],
 )
 def test_rewards_of_replay_are_those_of_stepping(name):
     """What the simulator paid, counted as a success and took for an end, computed again for all steps at once."""

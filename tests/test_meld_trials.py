@@ -26,7 +26,8 @@ from nacre.replay import ReplayBuffer
 from nacre.seeds import child, key_of
 from nacre.tasks import Simulator, make_family
 from nacre.tasks.family import Sizes, TaskFamily
-from nacre.tasks.pixels import PointRobotPixels
+from nacre.tasks.pixels import PixelFamily
+from nacre.tasks.point import PointRobot
 from nacre.types import Episode, Transition, Visit
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -48,15 +49,12 @@ CONFIG = MeldConfig(
 )
 
 
-class LeavingPoint(PointRobotPixels):
-    """Small pictures; episodes end where the point is farther from the middle than its task says."""
+class LeavingPoint(PointRobot):
+    """Episodes end where the point is farther from the middle than its task says."""
 
     name = "leaving-point"
     horizon = HORIZON
     has_sparse_reward = True
-
-    def __init__(self) -> None:
-        super().__init__(16)
 
     def sparse_reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
         return 1.0 * (self.reward(previous, action, following, task) > -1)
@@ -85,7 +83,7 @@ def memory_of(config: MeldConfig, family: TaskFamily, visits: list[Visit], tasks
 def test_what_is_trained_on_is_what_the_agent_believed(context: Any) -> None:
     """Episodes end at different times. Each trial's last belief is that of the filter over the frames that are drawn,
     with the noise of the trial's keys."""
-    config, family = replace(CONFIG, context_reward=context), LeavingPoint()
+    config, family = replace(CONFIG, context_reward=context), PixelFamily(LeavingPoint(), size=16)
     params, seed = networks(), np.random.SeedSequence(4)
     agent = MeldAgent(config, family.sizes)
     with contextlib.closing(Simulator(family, len(TASKS), threads=1)) as simulator:
@@ -142,7 +140,7 @@ def check_frames(frames: Frames, trials: list[list[Episode]]) -> None:
 
 def test_a_trial_depends_on_no_other() -> None:
     """Neither what is played nor the beliefs, bit for bit, although others end their episodes meanwhile."""
-    family = LeavingPoint()
+    family = PixelFamily(LeavingPoint(), size=16)
     params, seed = networks(), np.random.SeedSequence(4)
     play = Play(MeldAgent(CONFIG, family.sizes), params, TASKS, seed, deterministic=False, episodes=2)
     with contextlib.closing(Simulator(family, len(TASKS), threads=1)) as simulator:
@@ -158,7 +156,7 @@ def test_a_trial_depends_on_no_other() -> None:
 
 
 def test_beliefs_outside_of_the_mask_stay() -> None:
-    family = LeavingPoint()
+    family = PixelFamily(LeavingPoint(), size=16)
     agent, params = MeldAgent(CONFIG, family.sizes), networks()
     keys, mask = jax.random.split(jax.random.key(0), 3), jnp.array([True, False, True])
     pictures = jnp.full((3, 16, 16, 3), 90, jnp.uint8)
@@ -198,7 +196,7 @@ def numbered_episode(number: int, length: int = HORIZON) -> Episode:
     )
 
 
-POINT = PointRobotPixels(16)
+POINT = PixelFamily(PointRobot(), size=16)
 POINT.horizon = HORIZON
 
 
@@ -285,7 +283,7 @@ def test_random_actions_fill_the_square() -> None:
 
 def test_relabelled_trials_have_the_rewards_of_their_task() -> None:
     """They are those that the simulator would have given."""
-    family = LeavingPoint()
+    family = PixelFamily(LeavingPoint(), size=16)
     config = replace(CONFIG, relabelled_share=0.5)
     visits = played_visits(family, TASKS, 2)
     arrays = memory_of(config, family, visits).arrays

@@ -41,7 +41,8 @@ from nacre.nn.convolution import SMALLEST_PICTURE, Convolution, ConvolutionalTru
 from nacre.replay import PAGE, ReplayBuffer
 from nacre.tasks import Simulator, make_family
 from nacre.tasks.family import Sizes
-from nacre.tasks.pixels import PointRobotPixels
+from nacre.tasks.pixels import PixelFamily
+from nacre.tasks.point import PointRobot
 from nacre.types import Episode, Transition, Visit
 
 SIZE = (SMALLEST_PICTURE, SMALLEST_PICTURE + 2, 3)
@@ -109,7 +110,7 @@ def test_gymnasium_environment():
 
 
 def test_pictures_too_small_for_the_convolutions_are_refused():
-    family = PointRobotPixels()
+    family = PixelFamily(PointRobot())
     experiment = make_experiment("pearl/point-robot-pixels")
     validate(experiment, family)
     family.observation_size = (64, SMALLEST_PICTURE - 1, 3)

@@ -34,8 +34,9 @@ ENVIRONMENTS = {
     "nacre/HopperVelSparse-v0": ("hopper-vel-sparse", 200),
     "nacre/SawyerReachSparse-v0": ("sawyer-reach-sparse", 150),
     "nacre/SawyerPushSparse-v0": ("sawyer-push-sparse", 150),
-    "nacre/PointRobotPixels-v0": ("point-robot-pixels", 20),
-    "nacre/HalfCheetahVelPixels-v0": ("cheetah-vel-pixels", 200),
+}
+ENVIRONMENTS |= {
+    name.replace("-v0", "Pixels-v0"): (f"{family}-pixels", horizon) for name, (family, horizon) in ENVIRONMENTS.items()
 }
 """Family and horizon by Gymnasium's name. An environment ends its episodes itself, at the horizon that it is made with:
 Gymnasium's own clock would know only this one."""

@@ -12,7 +12,7 @@ import shlex
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,18 +74,20 @@ def check_known(path: Path, content: Any, *, is_family_needed: bool = True) -> N
         NacreError: one is unknown; the message has the command line that imports what the file remembers.
     """
     from nacre.agents import ALGORITHMS
-    from nacre.tasks import FAMILIES
+    from nacre.tasks import is_family
 
     try:
         experiment, remembered = content["experiment"], content.get("imports") or ["MODULE"]
-        asked = {"algorithm": (experiment["algorithm"]["kind"], ALGORITHMS)}
+        asked: dict[str, tuple[Any, Callable[[str], bool]]] = {
+            "algorithm": (experiment["algorithm"]["kind"], ALGORITHMS.__contains__)
+        }
         if is_family_needed:
-            asked = {"task family": (experiment["family"], FAMILIES), **asked}
+            asked = {"task family": (experiment["family"], is_family), **asked}
         example = " ".join(f"--import {shlex.quote(str(name))}" for name in remembered)
     except (AttributeError, KeyError, TypeError):
         return
-    for what, (name, known) in asked.items():
-        if isinstance(name, str) and name not in known:
+    for what, (name, is_known) in asked.items():
+        if isinstance(name, str) and not is_known(name):
             raise NacreError(
                 f"{path} needs the {what} {name!r}, which is not known here: name the module that registers it, as in "
                 f"nacre {example} COMMAND"

@@ -32,7 +32,7 @@ from nacre.files import (
 )
 from nacre.identity import checksum, new_name, stamp_of
 from nacre.locks import SIGNATURE, lock
-from nacre.tasks import list_families
+from nacre.tasks import is_family
 from nacre.tasks.family import TaskFamily, TaskSplit, check_tasks
 from nacre.tasks.recorded import RecordedFamily, to_record
 
@@ -180,7 +180,7 @@ def read_to_act(run: Path) -> tuple[Experiment, TaskSplit, TaskFamily]:
     path, content = run / EXPERIMENT, _read(run)
     values = content.get("experiment")
     name = values.get("family") if isinstance(values, dict) else None
-    if name in list_families() or not isinstance(name, str) or "sizes" not in content:
+    if not isinstance(name, str) or is_family(name) or "sizes" not in content:
         experiment, split = read_run(run)
         return experiment, split, family_of(experiment)
     check_known(path, content, is_family_needed=False)

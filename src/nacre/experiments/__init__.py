@@ -18,7 +18,7 @@ from nacre.experiments.experiment import (
 )
 from nacre.experiments.limits import validate
 from nacre.experiments.own_family import for_own_family, own_names
-from nacre.tasks import FAMILIES, OURS
+from nacre.tasks import OURS, is_family
 
 _REGISTERED: dict[str, NamedExperiment] = {}
 
@@ -53,8 +53,9 @@ def make_experiment(name: str, /, **overrides: Any) -> Experiment:
     """The experiment called `name`, with some fields replaced.
 
     Args:
-        name: a named experiment. Or an algorithm and a family of one's own, as in "<algorithm>/windy-line": a starting
-            point whose amounts of data are in episodes of the family's horizon.
+        name: a named experiment. Or an algorithm and a family of one's own, as in "<algorithm>/windy-line", or any
+            family from pixels, as in "<algorithm>/ant-dir-pixels": a starting point whose amounts of data are in
+            episodes of the family's horizon.
         overrides: any fields of :class:`Experiment` or of its algorithm's configuration, for example `seed=1,
             iterations=60`.
 
@@ -64,7 +65,7 @@ def make_experiment(name: str, /, **overrides: Any) -> Experiment:
     named = named_experiments()
     if name not in named:
         algorithm, _, family = name.partition("/")
-        if algorithm in ALGORITHMS and family in FAMILIES and family not in OURS:
+        if algorithm in ALGORITHMS and is_family(family) and family not in OURS:
             return override(for_own_family(algorithm, family, overrides.get("family_options", ())), overrides)
         raise NacreError(
             f"unknown experiment {name!r} (one of your own is registered first: nacre.register_experiment, or nacre "

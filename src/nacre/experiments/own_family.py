@@ -1,4 +1,4 @@
-"""Experiments for task families of one's own, for which no values were published or tried."""
+"""Experiments for task families of one's own and for any from pixels, for which no values were published or tried."""
 
 from __future__ import annotations
 

@@ -12,8 +12,9 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float32, UInt8
+from jaxtyping import Array, Bool, Float32, UInt8
 
+from nacre.errors import NacreError
 from nacre.nn.mlp import Precision, matmul
 from nacre.types import Key
 
@@ -136,3 +137,24 @@ class ConvolutionalTrunk(eqx.Module):
             hidden = jax.nn.relu(convolution(hidden))
         features = matmul(hidden.reshape(len(hidden), -1), self.weight, "float32") + self.bias[None]
         return jnp.tanh(jax.nn.standardize(features)).reshape(*batch, -1)
+
+
+def stack_with(
+    stack: UInt8[Array, "n height width stack"], begins: Bool[Array, " n"], picture: UInt8[Array, "n height width 3"]
+) -> UInt8[Array, "n height width stack"]:
+    """The stack that a new picture ends, oldest first; if an episode begins, it also stands for those before it."""
+    older = stack[..., picture.shape[-1] :]
+    firsts = jnp.tile(picture, older.shape[-1] // picture.shape[-1])
+    return jnp.concatenate([jnp.where(begins[:, None, None, None], firsts, older), picture], axis=-1)
+
+
+def check_pictures(family: str, size: int | tuple[int, int, int]) -> None:
+    """Raises NacreError if the pictures of a family are too small for the trunk. Vectors pass."""
+    if isinstance(size, int):
+        return
+    height, width, _ = size
+    if min(height, width) < SMALLEST_PICTURE:
+        raise NacreError(
+            f"The pictures of {family} are {height} pixels high and {width} wide; allowed: at least "
+            f"{SMALLEST_PICTURE} each, or the convolutions leave nothing of them"
+        )

@@ -32,7 +32,7 @@ from nacre.tasks.cheetah import (
 from nacre.tasks.family import TaskFamily, TaskList, TaskSplit, World, check_family, split_tasks
 from nacre.tasks.humanoid import HumanoidDir, HumanoidDirWithoutForces
 from nacre.tasks.own_environment import GymnasiumFamily
-from nacre.tasks.pixels import CheetahVelPixels, PointRobotPixels
+from nacre.tasks.pixels import ENDING, PixelFamily
 from nacre.tasks.point import PointRobot, SparsePointRobot
 from nacre.tasks.rand_params import HopperRandParams, WalkerRandParams
 from nacre.tasks.sawyer import SawyerPushSparse, SawyerReachSparse
@@ -42,11 +42,13 @@ from nacre.tasks.walkers import HopperVel, HopperVelSparse, WalkerVel, WalkerVel
 __all__ = [
     "FAMILIES",
     "GymnasiumFamily",
+    "PixelFamily",
     "Simulator",
     "TaskFamily",
     "TaskList",
     "TaskSplit",
     "World",
+    "is_family",
     "list_families",
     "make_family",
     "register_family",
@@ -85,60 +87,87 @@ FAMILIES: dict[str, Callable[..., TaskFamily]] = {
         HopperVelSparse,
         SawyerReachSparse,
         SawyerPushSparse,
-        PointRobotPixels,
-        CheetahVelPixels,
     )
 }
-"""Every family there is by name, and what makes it."""
+"""Every family there is by name, and what makes it. Each is also there from pixels: see :func:`is_family`."""
 OURS = frozenset(FAMILIES)
 """Names of the families that come with nacre."""
 
 
 def list_families() -> list[str]:
-    """The names that `make_family` knows."""
+    """The names that `make_family` knows. It also knows each with "-pixels" behind it."""
     return sorted(FAMILIES)
+
+
+def is_family(name: str) -> bool:
+    """Whether `make_family` knows the name: that of a family, or of one that is seen from pixels, NAME-pixels."""
+    return name in FAMILIES or _seen_in(name) in FAMILIES
 
 
 def make_family(name: str, **options: Any) -> TaskFamily:
     """The task family of that name.
 
     Args:
-        name: one of `list_families()`.
+        name: one of `list_families()`; or one of them with "-pixels" behind it, whose observations are pictures: see
+            :class:`nacre.tasks.PixelFamily`.
         options: the keyword arguments of what makes the family, such as `lowest=0.5`. Every family also takes
-            `horizon`, the control steps of an episode.
+            `horizon`, the control steps of an episode. One from pixels also takes `camera` and `size`.
 
     Raises:
         NacreError: there is none; the message has the nearest names, and says where others come from. Or it has no such
             option, or a value is impossible, or its sizes are.
     """
-    if name not in FAMILIES:
+    if not is_family(name):
+        known = [f"{family}{ENDING}" for family in FAMILIES] if name.endswith(ENDING) else FAMILIES
         raise NacreError(
             f"unknown task family {name!r} (one of your own is registered first: nacre.register_family, or nacre "
-            f"--import MODULE): {nearest(name, FAMILIES)}"
+            f"--import MODULE): {nearest(name, known)}"
         )
-    allowed = sorted({*_options(FAMILIES[name]), "horizon"})
+    factory = FAMILIES[name] if name in FAMILIES else _seen_from_pixels(_seen_in(name))
+    own_options = _options(factory)
+    allowed = sorted({*own_options, "horizon"})
     for option in options:
         if option not in allowed:
             raise NacreError(f"unknown option {option!r} of the family {name}; allowed: {', '.join(allowed)}")
-    own = {option: value for option, value in options.items() if option in _options(FAMILIES[name])}
-    family = call(FAMILIES[name], **own)
-    if "horizon" in options and "horizon" not in own:
+    family = call(factory, **{option: value for option, value in options.items() if option in own_options})
+    if "horizon" in options and "horizon" not in own_options:
         family.horizon = options["horizon"]
     check_family(family)
     return family
 
 
+def _seen_in(name: str) -> str:
+    """The family that one of this name would show in pictures; empty: its name is not that of one."""
+    return name.removesuffix(ENDING) if name.endswith(ENDING) else ""
+
+
+def _seen_from_pixels(name: str) -> Callable[..., TaskFamily]:
+    """What makes a family from pixels, with the options of both."""
+    factory = FAMILIES[name]
+    view = list(inspect.signature(PixelFamily).parameters.values())[1:]
+    own = [parameter for parameter in _parameters(factory) if parameter.name not in {each.name for each in view}]
+
+    def make(**options: Any) -> TaskFamily:
+        chosen = {each.name: options.pop(each.name) for each in view if each.name in options}
+        return PixelFamily(call(factory, **options), **chosen)
+
+    parameters = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in (*own, *view)]
+    make.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
+    return make
+
+
 def _options(factory: Callable[..., TaskFamily]) -> list[str]:
     """The keyword arguments of what makes a family."""
+    return [parameter.name for parameter in _parameters(factory)]
+
+
+def _parameters(factory: Callable[..., TaskFamily]) -> list[inspect.Parameter]:
     try:
         parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError):  # compiled code may not say
         return []
-    return [
-        parameter.name
-        for parameter in parameters
-        if parameter.kind in (parameter.KEYWORD_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-    ]
+    named = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [parameter for parameter in parameters if parameter.kind in named]
 
 
 def register_family(name: str, factory: Callable[..., TaskFamily]) -> None:

@@ -184,6 +184,11 @@ class MujocoWorld:
     def frames_per_second(self) -> float:
         return 1.0 / (self._body.frame_skip * self._original.opt.timestep)
 
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """The names of the model's cameras."""
+        return tuple(filter(None, (self._original.camera(number).name for number in range(self._original.ncam))))
+
     def configurations(self, slots: Int[np.ndarray, " n"]) -> Float64[np.ndarray, "n configuration"]:
         return np.array([self._slots[slot].data.qpos for slot in slots])
 

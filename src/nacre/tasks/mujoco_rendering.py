@@ -14,13 +14,14 @@ import numpy as np
 from jaxtyping import Float64
 
 from nacre.errors import NacreError
-from nacre.tasks.rendering import GOAL_COLOUR, NO_SIGNS, Picture, Signs
+from nacre.tasks.rendering import GOAL_COLOUR, NO_SIGNS, OWN_VIEW, Picture, Signs
 
 
 class MujocoRenderer:
-    """A model seen from the side by a camera that goes along with its first body, without shadows and reflections.
+    """A model seen from the side by a camera that goes along with its first body, or through a camera of its own,
+    without shadows and reflections.
 
-    Where a goal is shown the camera is higher and farther away, so that the goal is in the picture.
+    Where a goal is shown the view from the side is from higher and farther away, so that the goal is in the picture.
     (MuJoCo's own tracking camera follows smoothly: its pictures would depend on those before.)
     """
 
@@ -36,14 +37,20 @@ class MujocoRenderer:
         self._camera = mujoco.MjvCamera()
         self._camera.azimuth, self._camera.lookat[2] = 90.0, 0.5
 
-    def draw(self, configuration: Float64[np.ndarray, " configuration"], signs: Signs = NO_SIGNS) -> Picture:
+    def draw(
+        self,
+        configuration: Float64[np.ndarray, " configuration"],
+        signs: Signs = NO_SIGNS,
+        camera: str = OWN_VIEW,
+    ) -> Picture:
+        """`camera` is the name of one of the model's, or that of the view from the side."""
         self._data.qpos[:] = configuration
         mujoco.mj_kinematics(self._model, self._data)
         mujoco.mj_comPos(self._model, self._data)
         mujoco.mj_camlight(self._model, self._data)
         self._camera.lookat[:2] = self._data.xpos[1, :2]
         self._camera.elevation, self._camera.distance = (-20.0, 3.5) if signs.goal is None else (-50.0, 9.0)
-        self._renderer.update_scene(self._data, self._camera)
+        self._renderer.update_scene(self._data, self._camera if camera == OWN_VIEW else camera)
         if signs.goal is not None:
             self._add(mujoco.mjtGeom.mjGEOM_CYLINDER, np.array([*signs.goal, 0.0]), np.array([0.25, 0.01, 0.0]))
         if signs.direction is not None:

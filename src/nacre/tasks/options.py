@@ -10,7 +10,7 @@ from nacre.errors import NacreError, shown
 # Options come from files and command lines, so constructors take anything and check it.
 Number = Annotated[Any, "a finite number"]
 Truth = Annotated[Any, "true or false"]
-Pixels = Annotated[Any, "a whole number of pixels"]
+PictureSize = Annotated[Any, "a whole number of pixels, or two: height and width"]
 Several = Annotated[Any, "a list of names or numbers"]
 
 
@@ -29,15 +29,20 @@ MOST_PIXELS = 4096
 """Along a side of a picture."""
 
 
-def pixels(family: str, option: str, value: Any) -> int:
-    """The value, a whole number of pixels along a side of a picture.
+def picture_size(family: str, option: str, value: Any) -> tuple[int, int]:
+    """Height and width of a picture in pixels; one number stands for both.
 
     Raises:
-        NacreError: it is something else.
+        NacreError: they are something else than whole numbers.
     """
-    if not _is_number(value) or value != int(value) or not 1 <= value <= MOST_PIXELS:
-        raise NacreError(f"{option} of {family} is {shown(value)}; allowed: a whole number from 1 to {MOST_PIXELS}")
-    return int(value)
+    sides = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(sides) != 2 or not all(_is_number(side) and side in range(1, MOST_PIXELS + 1) for side in sides):
+        raise NacreError(
+            f"{option} of {family} is {shown(value)}; allowed: a whole number from 1 to {MOST_PIXELS}, or two of them "
+            "for height and width"
+        )
+    height, width = map(int, sides)
+    return height, width
 
 
 def interval(family: str, lowest: Any, highest: Any) -> tuple[float, float]:

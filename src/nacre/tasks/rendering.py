@@ -25,6 +25,8 @@ class Signs(NamedTuple):
 
 
 NO_SIGNS = Signs()
+OWN_VIEW = "own"
+"""What the view of videos is called, among the cameras of a model."""
 
 
 @runtime_checkable
@@ -55,6 +57,14 @@ class DrawableWorld(World, Protocol):
     def make_renderer(self, width: int, height: int) -> Renderer:
         """Raises NacreError: the machine cannot draw."""
         ...
+
+
+@runtime_checkable
+class FilmedWorld(DrawableWorld, Protocol):
+    """A world with cameras. `draw` of its renderers also takes `camera`, the name of one, or OWN_VIEW. Renderers of
+    several threads draw at the same time."""
+
+    cameras: tuple[str, ...]
 
 
 def check_drawable(family: TaskFamily, world: World) -> DrawableWorld:

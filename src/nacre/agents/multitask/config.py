@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from nacre.configuration import AlgorithmConfig, Bounds, Count, Fraction, Positive, Weight, Width, whole_episodes
 from nacre.errors import NacreError
@@ -18,11 +19,19 @@ class MultitaskConfig(AlgorithmConfig):
 
     sees_task: ClassVar[bool]
     """Whether policy and critics see the parameters of the task."""
+    added_later: ClassVar[Mapping[str, Any]] = {"frame_stack": 3, "picture_filters": 32, "picture_features": 50}
 
     hidden_size: Width = 256
     """Width of the hidden layers of policy and critics."""
     hidden_layers: Count = 2
     """Number of hidden layers of policy and critics."""
+
+    frame_stack: Width = 3
+    """If observations are pictures: how many of the latest the networks see, so that what moves is seen to move."""
+    picture_filters: Width = 32
+    """If observations are pictures: filters of each convolution of the trunk that all networks share."""
+    picture_features: Width = 50
+    """If observations are pictures: features that the trunk makes of them."""
 
     initial_steps: Count = 400
     """Environment steps collected in every train task before the first update."""
@@ -96,11 +105,9 @@ class MultitaskConfig(AlgorithmConfig):
         )
 
     def check(self, family: TaskFamily) -> None:
-        if not isinstance(family.observation_size, int):
-            raise NacreError(
-                f"family is {family.name!r}; allowed for this algorithm: families whose observations are vectors, as "
-                "its networks do not see pictures"
-            )
+        from nacre.nn.convolution import check_pictures  # here, as it imports JAX
+
+        check_pictures(family.name, family.observation_size)
         if self.sparse_returns and not family.has_sparse_reward:
             raise NacreError(
                 f"algorithm.sparse_returns is True; allowed for {family.name}: False, as it has no sparse reward"

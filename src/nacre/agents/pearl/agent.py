@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Float32, Int32, Real, UInt8
 
 from nacre.agents.pearl.config import PearlConfig
 from nacre.agents.pearl.networks import ActingNetworks, context_rows, context_width, encoder_class, infer_posterior
+from nacre.nn.convolution import stack_with
 from nacre.nn.gaussian import draw_normal, noise_of_trials
 from nacre.tasks.family import Sizes
 from nacre.types import Key, Transition, short_repr
@@ -108,7 +109,7 @@ class PearlAgent:
         if params.trunk is not None:
             assert belief.pictures is not None
             assert belief.features is not None
-            pictures = _with_latest(belief, observation)
+            pictures = stack_with(belief.pictures, belief.begins, observation)
             observation = params.trunk(pictures)
             belief = belief._replace(
                 pictures=jnp.where(mask[:, None, None, None], pictures, belief.pictures),
@@ -124,10 +125,11 @@ class PearlAgent:
         if not self.keeps_context:
             return belief._replace(begins=belief.begins & ~mask)
         if params.trunk is not None:
-            following = belief._replace(begins=jnp.zeros_like(mask))
+            assert belief.pictures is not None
+            following = stack_with(belief.pictures, jnp.zeros_like(mask), transition.next_observation)
             transition = transition._replace(
                 observation=belief.features,
-                next_observation=params.trunk(_with_latest(following, transition.next_observation)),
+                next_observation=params.trunk(following),
             )
         trials = jnp.arange(len(mask))
         slot = jnp.where(mask, belief.context_count, self.capacity)  # out of range is dropped
@@ -178,17 +180,6 @@ class PearlAgent:
         return belief._replace(
             mean=jnp.zeros_like(belief.mean), variance=variance, episodes=jnp.zeros_like(belief.episodes)
         )
-
-
-def _with_latest(
-    belief: PearlBelief, picture: UInt8[Array, "n height width 3"]
-) -> UInt8[Array, "n height width stack"]:
-    """The stack that a new picture ends; the first picture of an episode also stands for those before it."""
-    assert belief.pictures is not None
-    colours = picture.shape[-1]
-    older = belief.pictures[..., colours:]
-    firsts = jnp.tile(picture, older.shape[-1] // colours)
-    return jnp.concatenate([jnp.where(belief.begins[:, None, None, None], firsts, older), picture], axis=-1)
 
 
 def evaluation_agent(config: PearlConfig, sizes: Sizes, capacity: int) -> PearlAgent:

@@ -151,7 +151,9 @@ class PearlConfig(AlgorithmConfig):
         )
 
     def check(self, family: TaskFamily) -> None:
-        _check_pictures(family)
+        from nacre.nn.convolution import check_pictures  # here, as it imports JAX
+
+        check_pictures(family.name, family.observation_size)
         _check_collection(self)
         _check_context(self)
         _check_whole_episodes(self, family)
@@ -161,19 +163,6 @@ class PearlConfig(AlgorithmConfig):
                 f"algorithm.sparse_reward_in_context is True; allowed for {family.name}: False, as it has no sparse "
                 "reward"
             )
-
-
-def _check_pictures(family: TaskFamily) -> None:
-    if isinstance(family.observation_size, int):
-        return
-    from nacre.nn.convolution import SMALLEST_PICTURE  # here, as it imports JAX
-
-    height, width, _ = family.observation_size
-    if min(height, width) < SMALLEST_PICTURE:
-        raise NacreError(
-            f"The pictures of {family.name} are {height} pixels high and {width} wide; allowed: at least "
-            f"{SMALLEST_PICTURE} each, or the convolutions leave nothing of them"
-        )
 
 
 def _check_collection(config: PearlConfig) -> None:
