@@ -293,3 +293,43 @@ def test_kinds_that_are_not_there(name, options, task, message):
     """Before, such a task was silently one of another kind."""
     with pytest.raises(NacreError, match=message):
         FamilyEnv(name, **options).reset(options={"task": task})
+
+
+# MELD's half-cheetah
+
+
+def test_the_published_velocities_of_meld():
+    split = split_tasks(make_family("cheetah-vel-10hz"), 20, 10, seed=3, task_list="published")
+    train = "1.5492 1.712 .0854 .5146 2.0558 2.5017 .9209 2.6808 2.1646 .5698 1.6627 1.0564 .5457 2.3568 2.8964 .6971"
+    test = "1.6302 .8351 1.2736 2.5343 .0142 .3647 2.0122 2.4776 .4101 1.7253"
+    expected = [[float(word) for word in words.split()] for words in (f"{train} .2507 1.8106 2.187 .8287", test)]
+    np.testing.assert_allclose(split.train[:, 0], expected[0], rtol=0, atol=1e-3)
+    np.testing.assert_allclose(split.test[:, 0], expected[1], rtol=0, atol=1e-3)
+    other = make_family("cheetah-vel-10hz", highest=2)
+    assert not other.has_published_tasks
+    assert split_tasks(other, 4, 2, seed=0, task_list="seeded").train.max() < 2
+
+
+def test_melds_half_cheetah_by_hand():
+    """v is over 0.1 s, and the cost is that of what actuators get: four fifths of the action."""
+    family = make_family("cheetah-vel-10hz")
+    assert (family.horizon, family.success_at) == (50, "end")
+    transition = np.array([1.0, 0, 0]), ACTION, np.array([1.25, 0, 0]), np.array([2.0])
+    assert family.reward(*transition) == pytest.approx(-0.5 - 0.01 * 0.64 * (ACTION**2).sum(), abs=1e-6)
+    assert not family.success(*transition)
+    assert family.success(*transition[:3], np.array([2.79]))
+
+
+def test_a_step_of_melds_half_cheetah_is_two_of_the_other_with_smaller_actions():
+    simulators = [Simulator(make_family(name), 1, threads=1) for name in ("cheetah-vel-10hz", "cheetah-vel")]
+    for simulator in simulators:
+        simulator.reset(seed=0, options={"tasks": np.array([[1.0]])})
+    assert simulators[0].frames_per_second == pytest.approx(10)
+    actions = np.random.default_rng(0).uniform(-1, 1, (3, 1, 6)).astype(np.float32)
+    for action in actions:
+        slow, *_ = simulators[0].step(action)
+        for _ in range(2):
+            fast, *_ = simulators[1].step(0.8 * action)
+        np.testing.assert_allclose(slow, fast, rtol=0, atol=1e-3)
+    for simulator in simulators:
+        simulator.close()

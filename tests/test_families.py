@@ -27,6 +27,7 @@ REWARD_STATES = {
     "cheetah-dir": 3,
     "cheetah-multi-task": 3,
     "cheetah-rand-damping": 3,
+    "cheetah-vel-10hz": 3,
     "cheetah-vel-sparse": 3,
     "cheetah-goal-sparse": 3,
     "cheetah-multi-task-sparse": 3,
@@ -254,6 +255,7 @@ WITH_SUCCESS = [
     "point-robot",
     "sparse-point-robot",
     "cheetah-vel",
+    "cheetah-vel-10hz",
     "cheetah-goal-sparse",
 ]
 

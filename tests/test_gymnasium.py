@@ -18,6 +18,7 @@ IDS = {
     "nacre/PointRobot-v0": "point-robot",
     "nacre/SparsePointRobot-v0": "sparse-point-robot",
     "nacre/HalfCheetahVel-v0": "cheetah-vel",
+    "nacre/HalfCheetahVel10Hz-v0": "cheetah-vel-10hz",
     "nacre/HalfCheetahDir-v0": "cheetah-dir",
     "nacre/HalfCheetahMultiTask-v0": "cheetah-multi-task",
     "nacre/HalfCheetahRandDamping-v0": "cheetah-rand-damping",

@@ -3,6 +3,7 @@
 Tests that draw MuJoCo's worlds need OpenGL and are marked so.
 """
 
+import functools
 import inspect
 from pathlib import Path
 from typing import Any
@@ -255,11 +256,12 @@ def test_an_oracle_learns_from_pictures(tmp_path):
     env.close()
 
 
+@pytest.mark.usefixtures("quick_compilation")
 def test_critics_alone_train_the_trunk_of_references():
     """The trunk goes against the gradient of the critics' loss, and the target trunk follows it."""
     config = OracleConfig(hidden_size=8, picture_filters=2, picture_features=4, meta_batch_size=2, batch_size=3)
     learner = MultitaskLearner(config, Sizes((28, 28, 3), 2, 5, 1))
-    trained = learner.initial_state(jax.random.key(0)).trained
+    trained = jax.jit(learner.initial_state)(jax.random.key(0)).trained
     keys = jax.random.split(jax.random.key(1), 5)
     shape = (2, 3, 28, 28, 9)
     transitions = Transition(
@@ -271,7 +273,7 @@ def test_critics_alone_train_the_trunk_of_references():
         terminated=jnp.zeros((2, 3), bool),
     )
     batch = Drawn(transitions, jnp.array([[0.5], [-1.0]]))
-    new, _ = learner.step("update", trained, batch, keys[4])
+    new, _ = jax.jit(functools.partial(learner.step, "update"))(trained, batch, keys[4])
 
     def critic_loss(trunk):
         rows = learner._rows(batch, trunk(transitions.observation), trained.target_trunk(transitions.next_observation))
@@ -281,7 +283,7 @@ def test_critics_alone_train_the_trunk_of_references():
         target = sac.soft_target(control.policy, trained.target_critics, temperature, rows, key, config.discount)
         return sac.squared_error(sac.predict_q(control.critics, rows.features, rows.actions), target)
 
-    gradient = jax.grad(critic_loss)(trained.networks.trunk)
+    gradient = jax.jit(jax.grad(critic_loss))(trained.networks.trunk)
     moved = jax.tree.map(jnp.subtract, new.networks.trunk, trained.networks.trunk)
     for step, slope in zip(jax.tree.leaves(moved), jax.tree.leaves(gradient), strict=True):
         large = jnp.abs(slope) > 1e-5  # the first step of Adam is the learning rate, against the gradient

@@ -8,6 +8,7 @@ ENVIRONMENTS = {
     "nacre/PointRobot-v0": ("point-robot", 20),
     "nacre/SparsePointRobot-v0": ("sparse-point-robot", 20),
     "nacre/HalfCheetahVel-v0": ("cheetah-vel", 200),
+    "nacre/HalfCheetahVel10Hz-v0": ("cheetah-vel-10hz", 50),
     "nacre/HalfCheetahDir-v0": ("cheetah-dir", 200),
     "nacre/HalfCheetahMultiTask-v0": ("cheetah-multi-task", 200),
     "nacre/HalfCheetahRandDamping-v0": ("cheetah-rand-damping", 200),

@@ -27,6 +27,7 @@ from nacre.tasks.cheetah import (
     CheetahMultiTaskSparse,
     CheetahRandDamping,
     CheetahVel,
+    CheetahVel10Hz,
     CheetahVelSparse,
 )
 from nacre.tasks.family import TaskFamily, TaskList, TaskSplit, World, check_family, split_tasks
@@ -64,6 +65,7 @@ FAMILIES: dict[str, Callable[..., TaskFamily]] = {
         CheetahDir,
         CheetahMultiTask,
         CheetahRandDamping,
+        CheetahVel10Hz,
         CheetahVelSparse,
         CheetahGoalSparse,
         CheetahMultiTaskSparse,

@@ -1,5 +1,5 @@
 """Half-cheetahs that should run at a speed, in a direction, or to a place, or flip, or jump; they are not told which
-(spec pearl 4.2, cemrl-dmrlad 3.2 and 3.3)."""
+(spec pearl 4.2, cemrl-dmrlad 3.2 and 3.3, meld 4.6)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Bool, Float64, Int
 
-from nacre.tasks.family import PUBLISHED_SEED, World
+from nacre.tasks.family import PUBLISHED_SEED, TaskList, TaskSplit, World
 from nacre.tasks.options import Number, Several, Truth, interval, positive, some_of
 from nacre.tasks.rewards import choose, sparsified
 from nacre.tasks.running import DirectionTasks, Runner, VelocityTasks
@@ -22,6 +22,10 @@ CONTROL_STEP = 0.05
 """Seconds between two actions: FRAME_SKIP steps of 0.01 s."""
 CONTROL_COST = 0.05
 SPARSE_CONTROL_COST = 0.5
+ACTION_SCALE = 0.8
+"""How much of an actuator's range MELD's half-cheetah has."""
+MELD_SEEDS = 101, 100
+"""Of its lists of train tasks and test tasks."""
 SUCCESS_TOLERANCE = 0.3
 """How near to the target velocity is a success, in m/s (spec meld)."""
 GOAL_TOLERANCE = 0.05
@@ -100,6 +104,41 @@ class CheetahVel(VelocityTasks, _HalfCheetah):
 
     def success(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
         return self.difference(previous, following, task) < SUCCESS_TOLERANCE
+
+
+class CheetahVel10Hz(CheetahVel):
+    """Run forward at a target velocity, uniform in [0, 3] m/s, as MELD's half-cheetah: 10 actions in a second, each of
+    them four fifths of what the actuators can do, and episodes of 5 seconds.
+
+    The published train tasks and test tasks are two lists.
+    """
+
+    name = "cheetah-vel-10hz"
+    horizon = 50
+    control_step = 0.1
+
+    def split(self, train_tasks: int, test_tasks: int, seed: int, task_list: TaskList) -> TaskSplit:
+        if task_list != "published" or not self.has_published_tasks:
+            return super().split(train_tasks, test_tasks, seed, task_list)
+        train, test = (
+            np.random.RandomState(list_seed).uniform(0.0, 3.0, (n, 1))
+            for list_seed, n in zip(MELD_SEEDS, (train_tasks, test_tasks), strict=True)
+        )
+        return TaskSplit(train, test)
+
+    def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
+        return -self.difference(previous, following, task) - 0.01 * _squares(ACTION_SCALE * action)
+
+    def make_world(self, n_slots: int, threads: int) -> World:
+        from nacre.tasks.mujoco import MujocoBody, MujocoWorld
+
+        frame_skip = 2 * FRAME_SKIP
+        body = MujocoBody("half_cheetah.xml", frame_skip, _start, _observe, _root, control=_scaled_control)
+        return MujocoWorld(body, n_slots, threads)
+
+
+def _scaled_control(data: mujoco.MjData, action: np.ndarray) -> None:
+    data.ctrl[:] = ACTION_SCALE * action
 
 
 class CheetahVelSparse(VelocityTasks, _HalfCheetah):
