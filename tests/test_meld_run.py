@@ -39,6 +39,7 @@ TINY: dict[str, Any] = {
     "iterations": 2,
     "train_tasks": 3,
     "test_tasks": 2,
+    "family": "point-robot-pixels",
     "family_options": options(size=16, horizon=4),
     "base_depth": 1,
     "first_latent_size": 3,
@@ -279,13 +280,13 @@ def test_named_experiments_are_possible(name: str) -> None:
 
 def test_memory_is_estimated() -> None:
     """A picture is counted once, and what a step needs grows with the pictures that it sees."""
-    large = {"family_options": options(size=64)}
+    large = {"family_options": options(size=64, horizon=10)}
     sizes = estimate(make_experiment("meld/point-robot-quick", **large))
-    pictures = (40 * 3 + 12 * 50) * 42 * 64 * 64 * 3
+    pictures = (60 * 5 + 12 * 40) * 22 * 64 * 64 * 3
     assert pictures < sizes.replay < 1.05 * pictures
     assert estimate(make_experiment("meld/point-robot-quick", **large, model_trials=80)).batch > 5 * sizes.batch
-    # Outputs of the first convolution, before and after the activation, at 8 trials of 42 frames.
-    assert sizes.batch > 2 * 8 * 42 * 32 * 32 * 8 * 4
+    # Outputs of the first convolution, before and after the activation, at 8 trials of 22 frames.
+    assert sizes.batch > 2 * 8 * 22 * 32 * 32 * 8 * 4
 
 
 def test_target_critics_of_their_own() -> None:
