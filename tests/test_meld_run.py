@@ -32,6 +32,7 @@ from nacre.run_folder import REPLAY
 from nacre.tasks import make_family
 from nacre.tasks.family import Sizes
 from nacre.training import resume, train
+from nacre.types import Episode
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -164,7 +165,7 @@ def test_its_figures(reference: Path) -> None:
 def test_frames_of_an_episode_that_ended_early(reference: Path) -> None:
     trial = play_test_trials(reference, "latest", print).episodes[0][0]
     first = trial[0]
-    short = replace(first, observations=first.observations[:3], actions=first.actions[:2], rewards=first.rewards[:2])
+    short = Episode(first.observations[:3], first.actions[:2], first.rewards[:2], None, terminated=True)
     frames = frames_of([(short, trial[1])], HORIZON_OF_RUN)
     assert frames.mask[0].tolist() == [True, True, True, False, False] + [True] * 5
     assert frames.acts[0].tolist() == [True, True, False, False, False] + [True] * 4 + [False]
