@@ -36,6 +36,8 @@ FILMED_TASKS, DRAWN_TASKS = 2, 6
 """Test tasks, of each the first trial, whose pictures and whose rewards are shown."""
 MOST_PICTURES = 24
 """Of a trial, side by side."""
+GAP = 1
+"""Pixels between pictures."""
 AFTER_FRAME, FROM_FIRST, FROM_NOTHING = "after the frame", "from the first frame", "from nothing"
 EXPECTATIONS = (AFTER_FRAME, FROM_FIRST, FROM_NOTHING)
 
@@ -148,8 +150,9 @@ def _strip_picture(test: RunTest, course: Course, tasks: Sequence[int]) -> Pictu
         at = there[np.unique(np.linspace(0, len(there) - 1, min(MOST_PICTURES, len(there))).round().astype(int))]
         seen = np.asarray(scaled(course.frames.pictures[trial, at]))
         rows = [seen, *(np.asarray(each[trial, at]) for each in course.expected.pictures)]
-        strips.append((at, np.concatenate([np.concatenate(list(row), axis=1) for row in rows]).clip(0, 1)))
-    height, width = course.frames.pictures.shape[2:4]
+        apart = [np.pad(row, ((0, 0), (0, GAP), (0, GAP), (0, 0)), constant_values=0.8) for row in rows]
+        strips.append((at, np.concatenate([np.concatenate(list(row), axis=1) for row in apart]).clip(0, 1)))
+    height, width = (side + GAP for side in course.frames.pictures.shape[2:4])
     size = max(strip.shape[0] / strip.shape[1] for _, strip in strips)
     figure = Figure(figsize=(9, shown * (7.4 * size + 0.75)), layout="constrained")
     panels = figure.subplots(shown, 1, squeeze=False)[:, 0]
