@@ -1,8 +1,9 @@
-"""MELD's ELBO in NumPy float64, by loops over time and taps, on the arrays of a model."""
+"""MELD's filter, ELBO and soft actor-critic in NumPy float64, by loops over time and taps, on arrays of networks."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,10 +22,16 @@ def leaky(values: np.ndarray) -> np.ndarray:
     return np.where(values > 0, values, 0.2 * values)
 
 
-def mlp(parameters: Parameters, name: str, rows: np.ndarray) -> np.ndarray:
+def relu(values: np.ndarray) -> np.ndarray:
+    return np.maximum(values, 0)
+
+
+def mlp(
+    parameters: Parameters, name: str, rows: np.ndarray, activation: Callable[[np.ndarray], np.ndarray] = leaky
+) -> np.ndarray:
     for layer in range(3):
         rows = rows @ parameters[f"{name}.weights[{layer}]"] + parameters[f"{name}.biases[{layer}]"]
-        rows = leaky(rows) if layer < 2 else rows
+        rows = activation(rows) if layer < 2 else rows
     return rows
 
 
@@ -103,14 +110,27 @@ def divergence(q: tuple[np.ndarray, np.ndarray], p: tuple[np.ndarray, np.ndarray
     return terms.sum(axis=-1)
 
 
-def elbo_of_trial(
+Gaussian = tuple[np.ndarray, np.ndarray]
+
+
+class Believed(NamedTuple):
+    """Of a frame."""
+
+    q1: Gaussian
+    p1: Gaussian
+    q2: Gaussian
+    p2: Gaussian
+    latent: np.ndarray
+
+
+def filter_trial(
     parameters: Parameters, config: Any, trial: dict[str, np.ndarray], noise: np.ndarray
-) -> dict[str, float]:
-    """The parts of the ELBO of one trial, frame after frame; both divergences."""
+) -> dict[int, Believed]:
+    """What is believed in the frames that are there, frame after frame."""
     there = np.flatnonzero(trial["mask"])
     embedded = encode(parameters, trial["pictures"][there])
     first, z2 = config.first_latent_size, None
-    latents, divergences = [], {"first": 0.0, "second": 0.0}
+    believed = {}
     for place, time in enumerate(there):
         repeated = np.full(config.reward_repeats, trial["seen"][time])
         frame = np.concatenate([embedded[place], repeated])[None]
@@ -127,15 +147,22 @@ def elbo_of_trial(
         else:
             q2 = p2 = gaussian(mlp(parameters, "second", np.concatenate([z1, before], axis=1)))
         z2 = q2[0] + q2[1] * noise[time, first:]
-        latents.append(np.concatenate([z1, z2], axis=1))
-        divergences["first"] += float(divergence(q1, p1)[0])
-        divergences["second"] += float(divergence(q2, p2)[0])
-    both = np.concatenate(latents)
+        believed[int(time)] = Believed(q1, p1, q2, p2, np.concatenate([z1, z2], axis=1))
+    return believed
+
+
+def elbo_of_trial(
+    parameters: Parameters, config: Any, trial: dict[str, np.ndarray], noise: np.ndarray
+) -> dict[str, float]:
+    """The parts of the ELBO of one trial; both divergences."""
+    there, believed = np.flatnonzero(trial["mask"]), filter_trial(parameters, config, trial, noise).values()
+    both = np.concatenate([each.latent for each in believed])
     seen, expected = trial["pictures"][there] / 255.0, mlp(parameters, "reward_decoder", both)[:, 0]
     sums = {
         "image": float(log_density(seen, decode(parameters, both), config.image_deviation).sum()),
         "reward": float(log_density(trial["rewards"][there], expected, config.reward_deviation).sum()),
-        **divergences,
+        "first": sum(float(divergence(each.q1, each.p1)[0]) for each in believed),
+        "second": sum(float(divergence(each.q2, each.p2)[0]) for each in believed),
     }
     return {name: value / len(there) for name, value in sums.items()}
 
@@ -148,3 +175,48 @@ def loss(parameters: Parameters, config: Any, trials: list[dict[str, np.ndarray]
             [part["image"] + config.reward_weight * part["reward"] - part["first"] - part["second"] for part in parts]
         )
     )
+
+
+class Transitions(NamedTuple):
+    """Rows of features, actions, rewards, features after them, and whether the task ended."""
+
+    features: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    next_features: np.ndarray
+    terminated: np.ndarray
+
+
+def sample(parameters: Parameters, rows: np.ndarray, noise: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Actions of the policy, and their log densities."""
+    mean, raw = np.split(mlp(parameters, "policy.network", rows, relu), 2, axis=1)
+    log_deviation = np.clip(raw, -20, 2)
+    action = np.tanh(mean + np.exp(log_deviation) * noise)
+    normal = -0.5 * noise**2 - log_deviation - 0.5 * np.log(2 * np.pi)
+    return action, (normal - np.log(1 - action**2 + 1e-6)).sum(axis=1)
+
+
+def values(parameters: Parameters, rows: np.ndarray, actions: np.ndarray) -> np.ndarray:
+    """Of both critics."""
+    inputs = np.concatenate([rows, actions], axis=1)
+    return np.stack([mlp(parameters, f"critics[{number}]", inputs, relu)[:, 0] for number in range(2)])
+
+
+def targets(
+    parameters: Parameters, target_critics: Parameters, alpha: float, discount: float, batch: Transitions, noise: Any
+) -> np.ndarray:
+    """What critics learn to predict."""
+    action, log_density = sample(parameters, batch.next_features, noise)
+    following = values(target_critics, batch.next_features, action).min(axis=0) - alpha * log_density
+    return batch.rewards + np.where(batch.terminated, 0, discount * following)
+
+
+def critic_loss(parameters: Parameters, batch: Transitions, wanted: np.ndarray) -> float:
+    return float(((values(parameters, batch.features, batch.actions) - wanted) ** 2).mean(axis=1).sum())
+
+
+def policy_loss(
+    parameters: Parameters, critics: Parameters, alpha: float, rows: np.ndarray, noise: np.ndarray
+) -> float:
+    action, log_density = sample(parameters, rows, noise)
+    return float((alpha * log_density - values(critics, rows, action).min(axis=0)).mean())

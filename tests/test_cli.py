@@ -84,7 +84,7 @@ def experiments_in(lines):
             ["pearl/ant-goal", "pearl/ant-goal-long", "cemrl/ant-goal", "oracle/ant-goal"],
             "ant-goal, ant-goal-s",
         ),
-        (["sawyer", "reach"], [], "sawyer-reach-sparse."),
+        (["sawyer", "reach"], ["meld/reacher"], "sawyer-reach-sparse, sawyer-reacher."),
     ],
 )
 def test_list_of_less(words, experiments, families, capsys):

@@ -47,6 +47,10 @@ REWARD_STATES = {
     "hopper-vel-sparse": 12,
     "sawyer-reach-sparse": 9,
     "sawyer-push-sparse": 9,
+    "sawyer-reacher": 3,
+    "sawyer-peg": 3,
+    "sawyer-buttons": 3,
+    "sawyer-shelf": 6,
     "ant-dir-without-forces": 87,
     "ant-random-dir-without-forces": 87,
     "ant-goal-without-forces": 87,
@@ -55,6 +59,7 @@ REWARD_STATES = {
 """Every family, and the size of its reward state."""
 ALL = list(REWARD_STATES)
 PUBLISHED = [
+    "cheetah-vel-10hz",
     "point-robot",
     "sparse-point-robot",
     "cheetah-vel",
@@ -62,6 +67,9 @@ PUBLISHED = [
     "ant-dir",
     "ant-dir-without-forces",
     "ant-dir-weighted",
+    "sawyer-peg",
+    "sawyer-buttons",
+    "sawyer-shelf",
 ]
 """Those whose task list the original code always draws the same."""
 
@@ -197,6 +205,10 @@ def test_impossible_numbers_of_tasks(name, train, test, message):
         ("hopper-vel-sparse", 14, 3, 200),
         pytest.param("sawyer-reach-sparse", 6, 4, 150, marks=NEEDS_METAWORLD),
         pytest.param("sawyer-push-sparse", 6, 4, 150, marks=NEEDS_METAWORLD),
+        ("sawyer-reacher", 17, 7, 40),
+        ("sawyer-peg", 17, 7, 40),
+        ("sawyer-buttons", 17, 7, 40),
+        ("sawyer-shelf", 18, 9, 40),
     ],
 )
 def test_sizes(name, observation, action, horizon):
@@ -252,6 +264,10 @@ def test_cheetah_successes_by_hand(name):
 WITH_SUCCESS = [
     "sawyer-reach-sparse",
     "sawyer-push-sparse",
+    "sawyer-reacher",
+    "sawyer-peg",
+    "sawyer-buttons",
+    "sawyer-shelf",
     "point-robot",
     "sparse-point-robot",
     "cheetah-vel",
@@ -297,7 +313,10 @@ TERMINATING: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=NEEDS_METAWORLD if name.startswith("sawyer") else ()) for name in ALL],
+    [
+        pytest.param(name, marks=NEEDS_METAWORLD if name in ("sawyer-reach-sparse", "sawyer-push-sparse") else ())
+        for name in ALL
+    ],
 )
 def test_rewards_of_replay_are_those_of_stepping(name):
     """What the simulator paid, counted as a success and took for an end, computed again for all steps at once."""

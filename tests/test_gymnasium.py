@@ -45,6 +45,10 @@ IDS = {
     "nacre/HopperVelSparse-v0": "hopper-vel-sparse",
     "nacre/SawyerReachSparse-v0": "sawyer-reach-sparse",
     "nacre/SawyerPushSparse-v0": "sawyer-push-sparse",
+    "nacre/SawyerReacher-v0": "sawyer-reacher",
+    "nacre/SawyerPeg-v0": "sawyer-peg",
+    "nacre/SawyerButtons-v0": "sawyer-buttons",
+    "nacre/SawyerShelf-v0": "sawyer-shelf",
 }
 SEEN = {"nacre/PointRobotPixels-v0": "point-robot-pixels", "nacre/HalfCheetahVelPixels-v0": "cheetah-vel-pixels"}
 """Two of those from pixels; there is one for each family."""

@@ -7,7 +7,7 @@ takes minutes to learn, so that it is among them.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,15 +21,26 @@ from nacre.agents.meld.learner import MODEL, MeldLearner
 from nacre.agents.meld.losses import Frames, filtered
 from nacre.experiments import make_experiment
 from nacre.logs import read_progress_csv
+from nacre.nn.image import ImageDecoder
 from nacre.tasks import make_family
 from nacre.tasks.family import Sizes
 from nacre.training import train
 from nacre.types import Visit
 
 
-def predicted_errors(context: Any) -> tuple[float, float]:
-    """Trains a model, and lets it expect the second episodes of new trials after their first frames; mean squared
-    errors of pictures and of rewards, as shares of their variances."""
+class Errors(NamedTuple):
+    """Mean squared errors, as shares of variances: an expectation that is always the same has 1."""
+
+    pictures: float
+    rewards: float
+    other_trial: float
+    """Of pictures, if what is expected of another trial is decoded."""
+    other_actions: float
+    """Of pictures, if the actions of another trial are taken."""
+
+
+def predicted_errors(context: Any) -> Errors:
+    """Trains a model, and lets it expect the second episodes of new trials after their first frames."""
     config, tasks = MeldConfig(**CONFIG, context_reward=context), 20
     learner = MeldLearner(config, Sizes((16, 16, 3), 1, HORIZON, 1))
     memory = learner.memory(make_family("point-robot"), np.zeros((tasks, 1)), 1)  # only its flag is read
@@ -42,12 +53,24 @@ def predicted_errors(context: Any) -> tuple[float, float]:
     believed = jax.jit(filtered, static_argnums=1)(model, config, frames, jax.random.key(1))
     known = HORIZON + 1  # the frame after the reset
     noise = jax.random.normal(jax.random.key(2), (len(frames.mask), HORIZON, config.latent_size))
-    expected = jax.jit(type(model).imagine)(model, believed.latent[:, known], frames.actions[:, known + 1 :], noise)
-    pictures, rewards = jax.jit(type(model).decode)(model, expected.latent.reshape(-1, config.latent_size))
-    true_pictures = np.asarray(frames.pictures[:, known + 1 :].reshape(pictures.shape), float) / 255
-    true_rewards = np.asarray(frames.rewards[:, known + 1 :]).reshape(-1)
-    picture_error = ((np.asarray(pictures) - true_pictures) ** 2).mean() / true_pictures.var(axis=0).mean()
-    return float(picture_error), float(((np.asarray(rewards) - true_rewards) ** 2).mean() / true_rewards.var())
+    actions = frames.actions[:, known + 1 :]
+
+    @jax.jit
+    def expect(actions: jax.Array) -> tuple[jax.Array, jax.Array]:
+        expected = model.imagine(believed.latent[:, known], actions, noise)
+        pictures, rewards = model.decode(expected.latent.reshape(-1, config.latent_size))
+        return pictures.reshape(frames.pictures[:, known + 1 :].shape), rewards.reshape(-1, HORIZON)
+
+    true_pictures = np.asarray(frames.pictures[:, known + 1 :], float) / 255
+    true_rewards = np.asarray(frames.rewards[:, known + 1 :])
+
+    def error(pictures: jax.Array) -> float:
+        return float(((np.asarray(pictures) - true_pictures) ** 2).mean() / true_pictures.var(axis=(0, 1)).mean())
+
+    pictures, rewards = expect(actions)
+    with_others, _ = expect(jnp.roll(actions, 1, axis=0))
+    reward_error = ((np.asarray(rewards) - true_rewards) ** 2).mean() / true_rewards.var()
+    return Errors(error(pictures), float(reward_error), error(jnp.roll(pictures, 1, axis=0)), error(with_others))
 
 
 def new_frames(visits: list[Visit]) -> Frames:
@@ -71,16 +94,28 @@ def new_frames(visits: list[Visit]) -> Frames:
 def test_a_model_of_a_toy_predicts_frames_and_rewards() -> None:
     """Of an episode of which it has seen the first picture alone: where the bar goes, and what that is worth in a task
     that only the rewards of the episode before have told."""
-    picture_error, reward_error = predicted_errors("dense")
-    assert picture_error < 0.7
-    assert reward_error < 0.5
+    errors = predicted_errors("dense")
+    assert errors.pictures < 0.7
+    assert errors.other_trial > 1.4  # it is decoded from what is believed
+    assert errors.other_actions > 0.9  # which follows the actions
+    assert errors.rewards < 0.5
 
 
 @pytest.mark.sabotage
 def test_a_model_that_sees_no_rewards_cannot_know_them() -> None:
-    picture_error, reward_error = predicted_errors("none")
-    assert picture_error < 0.7
-    assert reward_error > 0.8
+    errors = predicted_errors("none")
+    assert errors.pictures < 0.7
+    assert errors.rewards > 0.8
+
+
+@pytest.mark.sabotage
+def test_a_decoder_that_ignores_the_latent_state_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    decode = ImageDecoder.__call__
+    monkeypatch.setattr(ImageDecoder, "__call__", lambda decoder, latents: decode(decoder, jnp.zeros_like(latents)))
+    errors = predicted_errors("dense")
+    assert errors.pictures > 0.9
+    assert errors.other_trial < 1.1
+    assert errors.other_actions < 1.1
 
 
 LEVEL = -3.2

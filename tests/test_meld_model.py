@@ -1,4 +1,4 @@
-"""MELD's latent state model: its sizes, its convolutions, its filter, its ELBO and a gradient step by hand."""
+"""MELD's latent state model: its sizes, its convolutions, its filter, its ELBO; both gradient steps by hand."""
 
 from __future__ import annotations
 
@@ -10,11 +10,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from meld_by_hand import convolve, convolve_transposed, elbo_of_trial, loss, parameters_of
+from meld_by_hand import (
+    Parameters,
+    Transitions,
+    convolve,
+    convolve_transposed,
+    critic_loss,
+    elbo_of_trial,
+    filter_trial,
+    loss,
+    parameters_of,
+    policy_loss,
+    sample,
+    targets,
+)
 
 from nacre.agents.meld.config import MeldConfig
 from nacre.agents.meld.learner import MeldLearner
-from nacre.agents.meld.losses import Frames, Trained, elbo, filtered, model_step, seen_rewards
+from nacre.agents.meld.losses import (
+    Frames,
+    PolicyBatch,
+    Trained,
+    elbo,
+    filtered,
+    model_step,
+    policy_step,
+    seen_rewards,
+)
 from nacre.agents.meld.model import Gaussian, LatentModel
 from nacre.nn.image import NARROW, DoublingConvolution, HalvingConvolution, ImageDecoder, ImageEncoder, cameras_of
 from nacre.tasks.family import Sizes
@@ -271,6 +293,103 @@ def test_a_gradient_step_by_hand(tiny: tuple[MeldLearner, Trained]) -> None:
             np.testing.assert_allclose(after[name][place] - array[place], moved, atol=2e-6, err_msg=name)
     untouched = jax.tree.leaves(trained.networks.control)
     for ours, theirs in zip(jax.tree.leaves(stepped.networks.control), untouched, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def noisy(tree: Any, seed: int) -> Any:
+    """With biases that are not 0."""
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(jax.random.key(seed), len(leaves))
+    moved = [leaf + 0.3 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    return jax.tree.unflatten(structure, moved)
+
+
+def transitions_by_hand(model: Parameters, config: MeldConfig, batch: PolicyBatch, noise: np.ndarray) -> Transitions:
+    """In the means and deviations of what a filter believes."""
+    rows = []
+    trials = by_trial(batch.frames, config)
+    filters = [filter_trial(model, config, trial, drawn) for trial, drawn in zip(trials, noise, strict=True)]
+    for picked in np.asarray(batch.picked):
+        trial, time = divmod(int(picked), MASK.shape[1])
+        now, following = (
+            np.concatenate([*filters[trial][at].q1, *filters[trial][at].q2], axis=1)[0] for at in (time, time + 1)
+        )
+        played, ended = trials[trial], bool(batch.frames.terminated[trial, time + 1])
+        rows.append((now, played["actions"][time + 1], 2.0 * played["rewards"][time + 1], following, ended))
+    return Transitions(*map(np.stack, zip(*rows, strict=True)))
+
+
+def check_differences(loss: Any, before: Parameters, stepped: Parameters, moments: Any, rate: float) -> None:
+    """The gradient of a loss of `before`, in some numbers of every array, by differences; and Adam's first step."""
+    gradients, generator = parameters_of(moments[0].mu), np.random.default_rng(6)
+    for name, gradient in gradients.items():
+        full = next(each for each in before if each.endswith(name))
+        for _ in range(2):
+            place = tuple(generator.integers(length) for length in gradient.shape)
+            losses = []
+            for change in (1e-6, -1e-6):
+                before[full][place] += change
+                losses.append(loss(before))
+                before[full][place] -= change
+            expected = (losses[0] - losses[1]) / 2e-6
+            found = gradient[place] / 0.1  # the first moment is (1 - 0.9) times the gradient
+            np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-4, err_msg=full)
+            moved = -rate * found / (abs(found) + 1e-8)
+            np.testing.assert_allclose(stepped[full][place] - before[full][place], moved, atol=2e-6, err_msg=full)
+
+
+def test_a_step_of_policy_and_critics_by_hand(tiny: tuple[MeldLearner, Trained]) -> None:
+    """In float64, from pictures on: temperature, critics, policy and targets, one after another; no gradient reaches
+    the latent model."""
+    config = replace(CONFIG, reward_scale=2.0, discount=0.9, critic_learning_rate=2e-3, temperature_learning_rate=1e-2)
+    trained = tiny[1]
+    control = noisy(trained.networks.control, 7)
+    trained = trained._replace(
+        networks=type(trained.networks)(trained.networks.model, control),
+        target_critics=noisy(trained.target_critics, 8),
+    )
+    frames = tiny_frames()
+    frames = frames._replace(terminated=frames.terminated.at[1, 1].set(True))
+    batch = PolicyBatch(frames, jnp.asarray([0, 1, 3, 4, 6, 9, 10, 0], jnp.int32))  # 6: where the task ends
+    key = jax.random.key(9)
+    new, metrics = jax.jit(policy_step, static_argnums=1)(trained, config, batch, key)
+
+    filter_key, step_key = jax.random.split(key)  # as the step draws
+    drawn = np.asarray(jax.random.normal(filter_key, (*MASK.shape, config.latent_size)), np.float64)
+    action_noise, next_noise = (
+        np.asarray(jax.random.normal(each, (8, 2)), np.float64) for each in jax.random.split(step_key)
+    )
+    model = parameters_of(trained.networks.model)
+    rows = transitions_by_hand(model, config, batch, drawn)
+    assert rows.terminated.tolist() == [False, False, False, False, True, False, False, False]
+
+    before, after = parameters_of(control), parameters_of(new.networks.control)
+    _, log_density = sample(before, rows.features, action_noise)
+    slope = -(log_density - 2).mean()  # the entropy that is wanted is minus the dimensions of an action
+    np.testing.assert_allclose(metrics["Temperature Loss"], before["log_temperature"] * slope, rtol=1e-4)
+    np.testing.assert_allclose(metrics["Policy Entropy"], -log_density.mean(), rtol=1e-4)
+    log_alpha = before["log_temperature"] - 1e-2 * np.sign(slope)
+    np.testing.assert_allclose(after["log_temperature"], log_alpha, rtol=1e-4)
+    alpha = float(np.exp(log_alpha))
+
+    old_targets = parameters_of(trained.target_critics)
+    wanted = targets(
+        before, {f"critics{name}": array for name, array in old_targets.items()}, alpha, 0.9, rows, next_noise
+    )
+    np.testing.assert_allclose(metrics["QF Loss"], critic_loss(before, rows, wanted), rtol=1e-4)
+    states = new.optimisers.control
+    check_differences(lambda at: critic_loss(at, rows, wanted), before, after, states.critics, 2e-3)
+
+    def of_policy(at: Parameters) -> float:
+        return policy_loss(at, after, alpha, rows.features, action_noise)
+
+    np.testing.assert_allclose(metrics["Policy Loss"], of_policy(before), rtol=1e-4)
+    check_differences(of_policy, before, after, states.policy, 3e-4)
+
+    for name, array in parameters_of(new.target_critics).items():
+        expected = 0.995 * old_targets[name] + 0.005 * after[f"critics{name}"]
+        np.testing.assert_allclose(array, expected, rtol=1e-5, atol=1e-6)
+    for ours, theirs in zip(*map(jax.tree.leaves, (new.networks.model, trained.networks.model)), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 

@@ -15,12 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from meld_toy import CONFIG, HORIZON, quickly_compiled_state, toy_visits
-from probes import stop_after
+from probes import load_script, stop_after
+from rich.console import Console
 
 import nacre
 from nacre import gradient_steps, journal
 from nacre.agents.meld.config import MeldConfig
 from nacre.agents.meld.learner import COLLECT, EARLIER, INITIAL, MODEL, POLICY, MeldLearner
+from nacre.agents.meld.memory import differences
 from nacre.agents.meld.report import belief_pictures, follow_trials, frames_of
 from nacre.errors import Interrupted, NacreError
 from nacre.estimate import estimate
@@ -248,11 +250,26 @@ def test_an_earlier_run_is_mixed_in(tmp_path: Path, reference: Path) -> None:
         ({"seed": 7}, "other train tasks"),
         ({"family_options": options(size=32, horizon=4)}, "observations are"),
         ({"family_options": options(size=16, horizon=5), "episode_steps": 5}, "have 4 steps; allowed: at least 5"),
+        (
+            {"family": "sparse-point-robot-pixels"},
+            "has name 'point-robot-pixels'; allowed: 'sparse-point-robot-pixels'",
+        ),
     ],
 )
 def test_earlier_runs_that_do_not_fit(tmp_path: Path, reference: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(NacreError, match=message):
         train(tiny(**changes, offline_run=str(reference)), tmp_path / "run")
+
+
+def test_families_that_play_otherwise() -> None:
+    """Options of what is seen and of how it is seen count; the horizon does not, as episodes are cut."""
+    made = {"lowest": 0.5, "size": 32, "horizon": 9}
+    one = make_family("cheetah-vel-pixels", **made)
+    assert list(differences(one, make_family("cheetah-vel-pixels", **(made | {"horizon": 10})))) == []
+    for change in ({"lowest": 0.4}, {"camera": "track"}):
+        ((name, _, theirs),) = differences(one, make_family("cheetah-vel-pixels", **(made | change)))
+        assert name in ("lowest", "cameras")
+        assert theirs in (0.4, ("track",))
 
 
 @pytest.mark.parametrize(
@@ -319,3 +336,20 @@ def test_several_seeds_in_one_call() -> None:
             jax.tree.leaves(found.trained.networks), jax.tree.leaves(expected.trained.networks), strict=True
         ):
             np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_the_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of a tiny size: its parts are measured, and the replay keeps each picture once, in bytes."""
+    benchmark = load_script("benchmarks/meld.py")
+    result = benchmark.measure(tiny(trials="consecutive"), rounds=1, steps=2)
+    pictures, replay = (result["bytes_of_1000_frames"][part] for part in ("pictures", "replay"))
+    assert pictures == 1000 * 16 * 16 * 3
+    assert pictures < replay < pictures + 1000 * 100
+    assert result["operations_per_step"]["model"] > result["operations_per_step"]["policy"] > 0
+    assert len(result["convolutions"]["alone"]) == 10
+    assert result["convolutions"]["reached"] > 0
+    assert result["steps_of_a_trial"] == 8
+    benchmark.show("tiny", result, Console(width=200))
+    said = capsys.readouterr().out
+    for words in ("model", "policy", "of what the same layers reach alone", "of which pictures 0.77 MB", "rendering"):
+        assert words in said

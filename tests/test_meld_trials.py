@@ -294,6 +294,7 @@ def test_relabelled_trials_have_the_rewards_of_their_task() -> None:
         frames = read_trials(arrays, config, sources, numbers, jnp.full(4, task, jnp.int32))
         for source, visit in enumerate(visits):
             for number, episode in enumerate(visit.episodes):
+                check_end(frames, source, number, episode, TASKS[task])
                 later = slice(number * (HORIZON + 1) + 1, number * (HORIZON + 1) + 1 + len(episode))
                 positions = episode.reward_states[1:]  # pyright: ignore[reportOptionalSubscript]
                 expected = -np.linalg.norm(positions - TASKS[task][None], axis=1)
@@ -311,6 +312,33 @@ def test_relabelled_trials_have_the_rewards_of_their_task() -> None:
     assert 0.5 + 0.5 / 4 - 0.05 < own / 2000 < 0.5 + 0.5 / 4 + 0.05  # another task may be the same
 
 
+def check_end(frames: Frames, trial: int, number: int, episode: Episode, task: np.ndarray) -> None:
+    """It ends with the first frame in which the task ends it, and goes on past the end that it had in its own."""
+    assert episode.reward_states is not None
+    outside = abs(episode.reward_states[1:]).max(axis=1) > task[0]
+    steps = int(np.argmax(outside)) + 1 if outside.any() else len(episode)
+    rows = slice(number * (HORIZON + 1), (number + 1) * (HORIZON + 1))
+    place = np.arange(HORIZON + 1)
+    np.testing.assert_array_equal(frames.mask[trial, rows], place <= steps)
+    np.testing.assert_array_equal(frames.acts[trial, rows], place < steps)
+    np.testing.assert_array_equal(frames.terminated[trial, rows], (place == steps) & outside.any())
+
+
+def test_what_repair_left_of_a_trial_is_not_taken() -> None:
+    """Or the trials after it would begin with its second episode."""
+    episodes = [numbered_episode(number) for number in range(5)]
+    visits = [Visit(0, tuple(episodes[:2])), Visit(0, (episodes[2],)), Visit(0, tuple(episodes[3:]))]
+    others = [Visit(task, (numbered_episode(20 + task), numbered_episode(25 + task))) for task in range(1, 4)]
+    drawn: dict[str, Any] = {}
+    for trials in ("consecutive", "reassembled"):
+        config = replace(CONFIG, trials=trials)
+        arrays = memory_of(config, POINT, [*visits, *others]).arrays
+        draw = jax.jit(lambda key, arrays=arrays, config=config: draw_trials(arrays, config, 300, key))
+        drawn[trials] = {tuple(pair) for pair in numbers_of(draw(jax.random.key(0))).tolist()}
+    assert {pair for pair in drawn["consecutive"] if pair[0] < 20} == {(0, 1), (3, 4)}
+    assert {number for pair in drawn["reassembled"] for number in pair if number < 20} == {0, 1, 2, 3, 4}
+
+
 def test_episodes_of_an_earlier_run() -> None:
     """They are mixed in with their share, put together in any order, and belong to the same task."""
     for trials in ("consecutive", "reassembled"):
@@ -322,7 +350,7 @@ def test_episodes_of_an_earlier_run() -> None:
             for number in range(2)
         ]
         learner = MeldLearner(config, POINT.sizes)
-        memory = TrialMemory(_replay_of_both(learner), POINT, TASKS, every=False)
+        memory = TrialMemory(_replay_of_both(learner), POINT, TASKS, every=False, trial=2)
         memory.add([*online, *offline])
         arrays = memory.arrays
         drawn = numbers_of(jax.jit(lambda key: draw_trials(arrays, config, 3000, key))(jax.random.key(0)))  # noqa: B023
@@ -345,7 +373,7 @@ def _replay_of_both(learner: MeldLearner) -> Any:
 
 def test_the_memory_grows() -> None:
     """The table of rewards with the replay; every frame stays where it is."""
-    memory = TrialMemory(_replay_of_both(MeldLearner(CONFIG, POINT.sizes)), POINT, TASKS, every=False)
+    memory = TrialMemory(_replay_of_both(MeldLearner(CONFIG, POINT.sizes)), POINT, TASKS, every=False, trial=2)
     for round_ in range(5):
         memory.add([Visit(round_ % 4, tuple(numbered_episode(2 * round_ + place) for place in range(2)))])
     memory.add([])

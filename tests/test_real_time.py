@@ -6,10 +6,12 @@ import csv
 import importlib
 import json
 import logging
+import re
 import socket
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import gymnasium
@@ -292,3 +294,41 @@ def test_robots_with_a_camera():
     assert (observation.dtype, observation.shape) == (np.uint8, (1, 8, 6, 3))
     assert (simulator.step(np.zeros((1, 1), np.float32))[0] == 9).all()
     simulator.close()
+
+
+def test_the_example_of_the_documentation(tmp_path, monkeypatch):
+    """With an arm and a camera that are pretended, and a stop in the second step."""
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[1] / "docs" / "real-robots.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```py\n(.*?)```", page, re.DOTALL)
+    commands: list[np.ndarray] = []
+    told: list[str] = []
+    arm = types.SimpleNamespace(
+        connect=lambda: None,
+        release=lambda: None,
+        go_home=lambda: None,
+        command=commands.append,
+        plug_is_inside=lambda: True,
+        has_fault=lambda: len(commands) == 1,
+        emergency_button_is_pressed=lambda: False,
+    )
+    camera = types.SimpleNamespace(read=lambda timeout: np.full((64, 64, 3), len(commands), np.uint8))
+    names = {"arm": arm, "camera": camera, "tell": told.append}
+    try:
+        exec(code, names)
+        family = nacre.make_family("widowx-insertion")
+    finally:
+        FAMILIES.pop("widowx-insertion", None)
+    simulator = Simulator(family, 1)
+    simulator.reset(seed=0, options={"tasks": np.array(family.finite_tasks[:1])})
+    start = time.monotonic()
+    observation, reward, _, truncated, infos = simulator.step(np.ones((1, 5), np.float32))
+    assert time.monotonic() - start >= 0.25
+    assert (observation == 1).all()
+    assert (float(reward[0]), bool(truncated[0]), bool(infos["success"][0])) == (1.0, False, True)
+    np.testing.assert_allclose(commands, [[0.04] * 5])
+    assert simulator.step(np.ones((1, 5), np.float32))[3].all()
+    assert len(commands) == 1
+    assert "screw the port down at [0.21 0.04]" in told[0]
+    simulator.close()
+    assert rows_of(tmp_path / "timing.csv")[0]["end"] == "emergency stop"

@@ -68,9 +68,10 @@ class Train:
     experiment: Experiment
     experiment_name: Annotated[Positional[str], arg(metavar="EXPERIMENT", help_behavior_hint="(see: nacre list)")] = ""
     """Which named experiment to train."""
-    config: Annotated[Path | None, arg(metavar="FILE", help_behavior_hint="")] = None
+    config: Annotated[tuple[Path, ...], arg(metavar="FILE...", help_behavior_hint="")] = ()
     """An experiment from a file: a run's experiment.json, or TOML of the same shape, whole or in part (a part of
-    EXPERIMENT, or of the named experiment that it calls `name`); or a configuration of an old code base."""
+    EXPERIMENT, or of the named experiment that it calls `name`); or a configuration of an old code base, which may be
+    several FILEs if they are gin files."""
     ignore_unknown: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Leave out keys of FILE that are not known."""
     out: Annotated[Path | None, arg(metavar="DIR", help_behavior_hint="")] = None
@@ -451,20 +452,21 @@ def _parse(arguments: list[str]) -> Callable[[], None]:
 
 def _parse_train(arguments: list[str]) -> Train:
     """`train`, with the named experiment's types and values as the flags' types and defaults."""
-    name, file = _find_experiment(arguments[1:]), _find_value("--config", arguments)
+    arguments, files = _take_files(arguments)
+    name = _find_experiment(arguments[1:])
     named = None if name is None else make_experiment(name)
-    if file is None:
+    if not files:
         train = _tyro(arguments, named or _any_experiment())
         if named is None and train.experiment_name:  # after flags that hid it
             make_experiment(train.experiment_name)
         if named is None:
             raise NacreError(f"EXPERIMENT is missing; allowed: {', '.join(named_experiments())}")
         return train
-    from nacre.experiments.configuration_files import read_configuration
+    from nacre.experiments.configuration_files import read_configurations
 
-    read = read_configuration(Path(file), named, "--ignore-unknown" in arguments)
+    read = read_configurations(files, named, "--ignore-unknown" in arguments)
     for message in read.messages:
-        _say(f"{file}: {message}")
+        _say(message)
     train = _tyro(arguments, read.experiment)
     read.validate(train.experiment)
     return train
@@ -505,13 +507,28 @@ def _take_out(flag: str, arguments: Sequence[str]) -> tuple[list[str], list[str]
     return rest, values
 
 
-def _find_value(flag: str, arguments: Sequence[str]) -> str | None:
-    for argument, following in zip(arguments, [*arguments[1:], None], strict=True):
-        if argument == flag:
-            return following
-        if argument.startswith(f"{flag}="):
-            return argument.removeprefix(f"{flag}=")
-    return None
+def _take_files(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """The arguments without `--config FILE...`, and the files. More than one word after the flag is a file only if it
+    ends like one, as EXPERIMENT may follow.
+
+    Raises:
+        NacreError: no file follows.
+    """
+    rest, files = [], []
+    remaining = list(arguments)
+    while remaining:
+        argument = remaining.pop(0)
+        if argument.startswith("--config="):
+            files.append(argument.removeprefix("--config="))
+        elif argument != "--config":
+            rest.append(argument)
+        elif not remaining or remaining[0].startswith("-"):
+            raise NacreError("--config has no value; allowed: the names of files")
+        else:
+            files.append(remaining.pop(0))
+            while remaining and remaining[0].endswith((".gin", ".json", ".toml")) and remaining[0][0] != "-":
+                files.append(remaining.pop(0))
+    return rest, [Path(file) for file in files]
 
 
 def _find_experiment(arguments: Sequence[str]) -> str | None:

@@ -35,6 +35,10 @@ ENVIRONMENTS = {
     "nacre/HopperVelSparse-v0": ("hopper-vel-sparse", 200),
     "nacre/SawyerReachSparse-v0": ("sawyer-reach-sparse", 150),
     "nacre/SawyerPushSparse-v0": ("sawyer-push-sparse", 150),
+    "nacre/SawyerReacher-v0": ("sawyer-reacher", 40),
+    "nacre/SawyerPeg-v0": ("sawyer-peg", 40),
+    "nacre/SawyerButtons-v0": ("sawyer-buttons", 40),
+    "nacre/SawyerShelf-v0": ("sawyer-shelf", 40),
 }
 ENVIRONMENTS |= {
     name.replace("-v0", "Pixels-v0"): (f"{family}-pixels", horizon) for name, (family, horizon) in ENVIRONMENTS.items()

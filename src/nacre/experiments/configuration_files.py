@@ -7,7 +7,7 @@ import dataclasses
 import difflib
 import json
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -17,6 +17,9 @@ from nacre.experiments.experiment import ADDED_LATER, Experiment, config_of_kind
 from nacre.extensions import check_known
 from nacre.files import parse_json, read_text
 
+GIN = ".gin"
+"""How the name of a gin file ends."""
+
 
 class FromFile(NamedTuple):
     """What a file says."""
@@ -24,7 +27,7 @@ class FromFile(NamedTuple):
     experiment: Experiment
     """Its values are of the right types, and not validated otherwise."""
     messages: list[str]
-    """A sentence about each key that was translated or left out."""
+    """A sentence about each key that was translated or left out. Of gin files, it says in which line the key is."""
     validate: Callable[[Experiment], None]
     """Checks the experiment, perhaps with flags on top, and says what is wrong in the words of the file."""
 
@@ -50,13 +53,32 @@ def read_configuration(path: Path, base: Experiment | None, ignore_unknown: bool
     except NacreError as error:
         raise naming(path, error) from None
     if base is not None:
-        raise NacreError(
-            f"EXPERIMENT is {base.name!r} beside the configuration {path} of an old code base; allowed: one of the two"
-        )
+        raise _beside_old(base, path)
     from nacre.original.configs import read_old_config, validate_old
 
     experiment, messages = read_old_config(path, ignore_unknown)
     return FromFile(experiment, messages, lambda changed: validate_old(path, experiment, changed))
+
+
+def read_configurations(paths: Sequence[Path], base: Experiment | None, ignore_unknown: bool = False) -> FromFile:
+    """Reads an experiment from one file, or from several gin files of which later ones win. Messages name the files.
+
+    Raises:
+        NacreError: as :func:`read_configuration`; or there are several files of another kind.
+    """
+    others = [path for path in paths if path.suffix != GIN]
+    if not others:
+        if base is not None:
+            raise _beside_old(base, paths[0])
+        from nacre.original.meld_configs import read_gin_config
+
+        return read_gin_config(paths, ignore_unknown)
+    if len(paths) > 1:
+        raise NacreError(
+            f"--config has {len(paths)} files, among them {others[0]}; allowed: one file, or several that end in {GIN}"
+        )
+    read = read_configuration(paths[0], base, ignore_unknown)
+    return read._replace(messages=[f"{paths[0]}: {message}" for message in read.messages])
 
 
 def read_values(path: Path) -> Any:
@@ -100,6 +122,12 @@ def without_unknown(given: Mapping[str, Any], known: Iterable[str], ignore: bool
         raise NacreError(f"unknown {'keys' if len(unknown) > 1 else 'key'}: {listed}; --ignore-unknown leaves them out")
     kept = {key: value for key, value in given.items() if key in known}
     return kept, [f"{key} is unknown and was left out" for key in unknown]
+
+
+def _beside_old(base: Experiment, path: Path) -> NacreError:
+    return NacreError(
+        f"EXPERIMENT is {base.name!r} beside the configuration {path} of an old code base; allowed: one of the two"
+    )
 
 
 def _suggestion(key: str, known: Iterable[str]) -> str:

@@ -6,11 +6,12 @@ What an algorithm's own values may be is said by its configuration: see :class:`
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from nacre.agents import algorithm_of
 from nacre.errors import NacreError, shown
-from nacre.experiments.experiment import Experiment, bounds_of, check_type, field_types
+from nacre.experiments.experiment import Experiment, bounds_of, check_type, family_of, field_types
 from nacre.tasks.family import TaskFamily
 from nacre.tasks.shifts import check_shift
 
@@ -31,6 +32,30 @@ def validate(experiment: Experiment, family: TaskFamily) -> None:
     _check_task_list(experiment, family)
     check_shift(family, experiment.shift)
     experiment.algorithm.check(family)
+
+
+def validate_read(read: Experiment, changed: Experiment, in_old_words: Callable[[str], str]) -> None:
+    """Checks what became of the configuration of an old code base.
+
+    Args:
+        read: the experiment that it gave.
+        changed: the same, perhaps with other values.
+        in_old_words: makes a message name the file, and keys as they are in it.
+
+    Raises:
+        NacreError: a value is impossible; if it is the configuration's, in old words.
+    """
+    wrong = _find_wrong(changed)
+    if wrong is not None:
+        raise NacreError(in_old_words(wrong) if wrong == _find_wrong(read) else wrong)
+
+
+def _find_wrong(experiment: Experiment) -> str | None:
+    try:
+        validate(experiment, family_of(experiment))
+    except NacreError as error:
+        return str(error)
+    return None
 
 
 def check_fields(experiment: Experiment) -> None:

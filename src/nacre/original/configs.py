@@ -13,11 +13,11 @@ from typing import Any
 from nacre.agents.pearl.config import PearlConfig
 from nacre.errors import NacreError
 from nacre.experiments.configuration_files import naming, read_values
-from nacre.experiments.experiment import Experiment, family_of
-from nacre.experiments.limits import validate
+from nacre.experiments.experiment import Experiment
+from nacre.experiments.limits import validate_read
 from nacre.original import cemrl_configs
 from nacre.original.cemrl_configs import CEMRL
-from nacre.original.keys import CodeBase
+from nacre.original.keys import CodeBase, in_old_words
 from nacre.original.pearl_configs import PEARL
 
 
@@ -45,7 +45,7 @@ def read_old_config(
     try:
         return code_base.translate(content, ignore_unknown, of_run)
     except NacreError as error:
-        raise naming(Path(path), NacreError(code_base.in_old_words(str(error)))) from None
+        raise naming(Path(path), NacreError(in_old_words(str(error), code_base.fields))) from None
 
 
 def validate_old(path: str | Path, read: Experiment, changed: Experiment) -> None:
@@ -59,23 +59,12 @@ def validate_old(path: str | Path, read: Experiment, changed: Experiment) -> Non
     Raises:
         NacreError: a value is impossible; if it is the file's, the message names the file, and keys as they are in it.
     """
-    wrong = _find_wrong(changed)
-    if wrong is None:
-        return
-    if wrong != _find_wrong(read):
-        raise NacreError(wrong)
     code_base = PEARL if isinstance(read.algorithm, PearlConfig) else CEMRL
-    raise naming(Path(path), NacreError(code_base.in_old_words(wrong)))
+    validate_read(
+        read, changed, lambda wrong: str(naming(Path(path), NacreError(in_old_words(wrong, code_base.fields))))
+    )
 
 
 def code_base_of(content: Any) -> CodeBase:
     """Whose configuration it is: CEMRL's and DMRLAD's have keys or environments that PEARL's have not."""
     return CEMRL if isinstance(content, Mapping) and cemrl_configs.is_own(content) else PEARL
-
-
-def _find_wrong(experiment: Experiment) -> str | None:
-    try:
-        validate(experiment, family_of(experiment))
-    except NacreError as error:
-        return str(error)
-    return None

@@ -21,14 +21,20 @@ class CodeBase(NamedTuple):
     """Makes an experiment and messages of a file's content. The other arguments say whether unknown keys are left out,
     and whether it is that of a run whose networks are there: see `read_old_config`."""
 
-    def in_old_words(self, message: str) -> str:
-        """A message with the old keys in place of our fields, which stand at its beginning or have an underscore or a
-        prefix to tell them from words."""
-        old = {field: key for key, field in self.fields.items()}
-        names = "|".join(sorted(old, key=len, reverse=True))
-        marked = "|".join(name for name in sorted(old, key=len, reverse=True) if "_" in name)
-        pattern = rf"(?<![\w.])(?:algorithm\.({names})|^({names})|({marked}))(?!\w)"
-        return re.sub(pattern, lambda match: old[match[match.lastindex or 0]], message)
+
+def in_old_words(message: str, fields: Mapping[str, str]) -> str:
+    """A message with the old keys in place of our fields, which stand at its beginning or have an underscore or a
+    prefix to tell them from words.
+
+    Args:
+        message: it names fields.
+        fields: the field that each old key is.
+    """
+    old = {field: key for key, field in fields.items()}
+    names = "|".join(sorted(old, key=len, reverse=True))
+    marked = "|".join(name for name in sorted(old, key=len, reverse=True) if "_" in name)
+    pattern = rf"(?<![\w.])(?:algorithm\.({names})|^({names})|({marked}))(?!\w)"
+    return re.sub(pattern, lambda match: old[match[match.lastindex or 0]], message)
 
 
 def flatten(config: Any, sections: Sequence[str]) -> dict[str, Any]:

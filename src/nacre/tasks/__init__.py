@@ -38,6 +38,7 @@ from nacre.tasks.point import PointRobot, SparsePointRobot
 from nacre.tasks.rand_params import HopperRandParams, WalkerRandParams
 from nacre.tasks.real_time import EmergencyStop, RealTimeFamily
 from nacre.tasks.sawyer import SawyerPushSparse, SawyerReachSparse
+from nacre.tasks.sawyer_joints import SawyerButtons, SawyerPeg, SawyerReacher, SawyerShelf
 from nacre.tasks.simulator import Simulator
 from nacre.tasks.walkers import HopperVel, HopperVelSparse, WalkerVel, WalkerVelSparse
 
@@ -92,6 +93,10 @@ FAMILIES: dict[str, Callable[..., TaskFamily]] = {
         HopperVelSparse,
         SawyerReachSparse,
         SawyerPushSparse,
+        SawyerReacher,
+        SawyerPeg,
+        SawyerButtons,
+        SawyerShelf,
     )
 }
 """Every family there is by name, and what makes it. Each is also there from pixels: see :func:`is_family`."""

@@ -132,6 +132,9 @@ class TaskFamily(abc.ABC):
     """An episode is a success if any of its steps was one, or if its last step was."""
     quantity: str | None = None
     """What `measured` measures, with its unit: "velocity (m/s)". None: it says nothing."""
+    views: tuple[str, ...] = ()
+    """The cameras by which the family is seen from pixels, the uppermost first, if no others are asked for. None of
+    them: as in videos."""
     contact_forces: tuple[int, int] | None = None
     """(first, end): which columns of the observation are contact forces; None if it has none."""
     task_choices: Mapping[str, tuple[float, ...]] = MappingProxyType({})

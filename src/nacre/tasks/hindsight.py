@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from nacre.errors import NacreError
 from nacre.tasks.checks import LARGEST, call, name_of, numbers, truths
@@ -41,6 +41,19 @@ def rewards_in(
             f"{tasks[place // length].tolist()}; allowed: finite numbers of at most {LARGEST:g}"
         )
     return rewards.reshape(n, length)
+
+
+def terminated_in(
+    family: TaskFamily, episode: Episode, tasks: Float64[np.ndarray, "tasks parameters"]
+) -> Bool[np.ndarray, "tasks length"]:
+    """Whether each task would have ended with each transition of an episode, which carries its reward states.
+
+    Raises:
+        NacreError: something else than truth values, or of another shape.
+    """
+    n, length = len(tasks), len(episode)
+    found = call(family.terminated, *in_tasks(episode, tasks))
+    return truths(family.terminated, found, n * length).reshape(n, length)
 
 
 def with_outcomes(family: TaskFamily, episode: Episode, task: Float64[np.ndarray, " parameters"]) -> Episode:

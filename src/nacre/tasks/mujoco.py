@@ -16,8 +16,19 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int
 
 from nacre.tasks.mujoco_rendering import MujocoRenderer
+from nacre.tasks.scene_rendering import SceneRenderer
 
 ASSETS = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
+
+
+@dataclass(frozen=True)
+class DrawnScene:
+    """A model for pictures alone, if there is more to see than to step. It has the same positions and the same cameras,
+    and `set_task` changes it too."""
+
+    build: Callable[[], mujoco.MjSpec]
+    view: str
+    """The camera that videos are seen by."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +39,9 @@ class MujocoBody:
     arrays of the MjData they are given, to be concatenated; they are called once per slot, not per step.
     """
 
-    asset: str
-    """File name among the MuJoCo models that ship with Gymnasium, or the absolute path of another."""
+    asset: str | Callable[[], mujoco.MjSpec]
+    """File name among the MuJoCo models that ship with Gymnasium, or the absolute path of another, or what builds
+    one."""
     frame_skip: int
     """Physics steps per control step."""
     start: Callable[[mujoco.MjModel, mujoco.MjData, np.random.Generator], None]
@@ -48,10 +60,12 @@ class MujocoBody:
     """What is changed in the compiled model."""
     control: Callable[[mujoco.MjData, np.ndarray], None] | None = None
     """`control(data, action)` writes an action into the data. None: actuators get it, in their ranges."""
+    scene: DrawnScene | None = None
+    """What is drawn; None: what is stepped, from the side, which looks the same in all tasks."""
 
     def compile(self) -> mujoco.MjModel:
         """The model that all tasks start from."""
-        spec = mujoco.MjSpec.from_file(str(ASSETS / self.asset))
+        spec = mujoco.MjSpec.from_file(str(ASSETS / self.asset)) if isinstance(self.asset, str) else self.asset()
         if self.timestep is not None:
             spec.option.timestep = self.timestep
         # MuJoCo would quietly reset a simulation that blew up; the simulator should see it and say so.
@@ -117,6 +131,7 @@ class MujocoWorld:
         self._controls_are_actions = bool((low == -1).all() and (high == 1).all())
 
         self._body = body
+        self._tasks: list[np.ndarray] = [np.zeros(0)] * n_slots
         self._slots: list[_Slot] = []
         self._readings: list[np.ndarray] = []
         for _ in range(n_slots):
@@ -144,8 +159,7 @@ class MujocoWorld:
     ) -> tuple[Float32[np.ndarray, "n observation"], Float64[np.ndarray, "n reward_state"]]:
         for slot, task, generator in zip(slots, tasks, generators, strict=True):
             model, data, _ = self._slots[slot]
-            if self._body.set_task is not None:
-                self._body.set_task(model, self._original, task)
+            self._set_task(slot, task)
             # Also clears the solver's warm start, so that nothing of the last episode is left.
             mujoco.mj_resetData(model, data)
             self._body.start(model, data, generator)
@@ -176,9 +190,8 @@ class MujocoWorld:
     def set_tasks(self, slots: Int[np.ndarray, " n"], tasks: Float64[np.ndarray, "n parameters"]) -> None:
         """The next step has the physics of the new tasks, if they differ between tasks. Positions and velocities stay,
         and so do contact forces and all else that was computed from them with the old physics."""
-        if self._body.set_task is not None:
-            for slot, task in zip(slots, tasks, strict=True):
-                self._body.set_task(self._slots[slot].model, self._original, task)
+        for slot, task in zip(slots, tasks, strict=True):
+            self._set_task(slot, task)
 
     @property
     def frames_per_second(self) -> float:
@@ -190,10 +203,15 @@ class MujocoWorld:
         return tuple(filter(None, (self._original.camera(number).name for number in range(self._original.ncam))))
 
     def configurations(self, slots: Int[np.ndarray, " n"]) -> Float64[np.ndarray, "n configuration"]:
-        return np.array([self._slots[slot].data.qpos for slot in slots])
+        if self._body.scene is None:
+            return np.array([self._slots[slot].data.qpos for slot in slots])
+        return np.array([np.concatenate([self._slots[slot].data.qpos, self._tasks[slot]]) for slot in slots])
 
     def make_renderer(self, width: int, height: int) -> MujocoRenderer:
-        return MujocoRenderer(self._body.compile(), width, height)
+        if self._body.scene is None:
+            return MujocoRenderer(self._body.compile(), width, height)
+        scene = self._body.scene
+        return SceneRenderer(scene.build().compile(), width, height, scene.view, self._body.set_task)
 
     def close(self) -> None:
         for _ in self._helpers:
@@ -201,6 +219,11 @@ class MujocoWorld:
         for helper in self._helpers:
             helper.join()
         self._helpers = []
+
+    def _set_task(self, slot: int | np.integer, task: np.ndarray) -> None:
+        self._tasks[slot] = task.copy()
+        if self._body.set_task is not None:
+            self._body.set_task(self._slots[slot].model, self._original, task)
 
     def _control(self, chosen: list[_Slot], actions: np.ndarray) -> None:
         if self._body.control is not None:

@@ -44,10 +44,7 @@ class MujocoRenderer:
         camera: str = OWN_VIEW,
     ) -> Picture:
         """`camera` is the name of one of the model's, or that of the view from the side."""
-        self._data.qpos[:] = configuration
-        mujoco.mj_kinematics(self._model, self._data)
-        mujoco.mj_comPos(self._model, self._data)
-        mujoco.mj_camlight(self._model, self._data)
+        self._place(configuration)
         self._camera.lookat[:2] = self._data.xpos[1, :2]
         self._camera.elevation, self._camera.distance = (-20.0, 3.5) if signs.goal is None else (-50.0, 9.0)
         self._renderer.update_scene(self._data, self._camera if camera == OWN_VIEW else camera)
@@ -59,6 +56,12 @@ class MujocoRenderer:
 
     def close(self) -> None:
         self._renderer.close()
+
+    def _place(self, positions: np.ndarray) -> None:
+        self._data.qpos[:] = positions
+        mujoco.mj_kinematics(self._model, self._data)
+        mujoco.mj_comPos(self._model, self._data)
+        mujoco.mj_camlight(self._model, self._data)
 
     def _add(self, kind: Any, position: np.ndarray, size: np.ndarray) -> Any:
         scene = self._renderer.scene

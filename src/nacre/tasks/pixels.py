@@ -61,6 +61,7 @@ class PixelFamily(TaskFamily):
     task_choices = _of_the_family()
     finite_tasks = _of_the_family()
     follows_changes = _of_the_family()
+    views = _of_the_family()
     has_published_tasks = _of_the_family()
     kinds = _of_the_family()
     kind_names = _of_the_family()
@@ -82,12 +83,12 @@ class PixelFamily(TaskFamily):
     may_be_cut = _of_the_family()
     cut = _of_the_family()
 
-    def __init__(self, family: TaskFamily, camera: Several = OWN_VIEW, size: PictureSize = SIZE) -> None:
+    def __init__(self, family: TaskFamily, camera: Several = None, size: PictureSize = SIZE) -> None:
         """
         Args:
             family: the family that is seen. Its world has to be one that can be drawn.
             camera: the name of a camera of the MuJoCo model, or several names. "own": the view of nacre's videos,
-                without the signs that show the task.
+                without the signs that show the task. None: the family's `views`, or "own" if it has none.
             size: height and width of the picture of one camera, in pixels: one number for both, or two.
 
         Raises:
@@ -98,7 +99,7 @@ class PixelFamily(TaskFamily):
             raise NacreError(f"{family.name} has pictures as observations already; allowed: a family of vectors")
         self.family = family
         self.horizon, self.shift = family.horizon, family.shift
-        self.cameras = _names(self.name, camera)
+        self.cameras = _names(self.name, (family.views or OWN_VIEW) if camera is None else camera)
         self._height, self._width = picture_size(self.name, "size", size)
         self.observation_size = (self._height * len(self.cameras), self._width, 3)
 

@@ -22,6 +22,8 @@ class Signs(NamedTuple):
 
     goal: Float64[np.ndarray, " 2"] | None = None
     direction: Float64[np.ndarray, " 2"] | None = None
+    marks: bool = False
+    """Whether marks of the task that the world itself has, if any, are shown."""
 
 
 NO_SIGNS = Signs()
@@ -82,7 +84,8 @@ def check_drawable(family: TaskFamily, world: World) -> DrawableWorld:
 
 
 def signs_of(family: TaskFamily, task: Float64[np.ndarray, " parameters"]) -> Signs:
-    """The goal or direction of a task, in a family whose task parameters are named so.
+    """What there is to show of a task: its marks in the world, and its goal or direction, in a family whose task
+    parameters are named so.
 
     They are `goal_x` and `goal_y`, `direction_x` and `direction_y`, or `goal` or `direction` alone, which are along x.
     """
@@ -94,7 +97,7 @@ def signs_of(family: TaskFamily, task: Float64[np.ndarray, " parameters"]) -> Si
         names = f"{name}_x", f"{name}_y"
         return np.array([values[name] for name in names]) if set(names) <= set(values) else None
 
-    return Signs(goal=vector("goal"), direction=vector("direction"))
+    return Signs(goal=vector("goal"), direction=vector("direction"), marks=True)
 
 
 class PointRenderer:

@@ -17,3 +17,8 @@ def sparsified(reward: Any, radius: float, floor: float) -> Any:
     """A reward that is minus a distance, made sparse (spec cemrl-dmrlad 3.3): 2 minus the distance within `radius`,
     and `floor` + 2 elsewhere."""
     return choose(reward >= -radius, reward, floor) + SPARSE_BONUS
+
+
+def log10(value: Any) -> Any:
+    """The logarithm to the base 10, elementwise."""
+    return value.__array_namespace__().log10(value)

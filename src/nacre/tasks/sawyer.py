@@ -77,7 +77,7 @@ class _Sawyer(TaskFamily):
         from nacre.tasks.mujoco import MujocoBody, MujocoWorld
 
         body = MujocoBody(
-            str(_models(self.name) / self.asset),
+            str(find_assets(self.name) / "sawyer_xyz" / self.asset),
             FRAME_SKIP,
             _Start(self.hand_start),
             _observe,
@@ -116,15 +116,19 @@ class _Start:
         data.qvel[PUCK_VELOCITIES] = 0.0
 
 
-def _models(family: str) -> Path:
-    """The folder of the package's models. The package itself is not imported."""
+def find_assets(family: str) -> Path:
+    """The folder of models, meshes and textures in the package metaworld. The package itself is not imported.
+
+    Raises:
+        NacreError: it is not installed.
+    """
     package = importlib.util.find_spec("metaworld")
     if package is None or package.origin is None:
         raise NacreError(
             f"The family {family} needs the robot's models, which the package metaworld has and which is not installed "
             "(the extra metaworld brings it: pip install '.[metaworld]' in a clone)."
         )
-    return Path(package.origin).parent / "assets" / "sawyer_xyz"
+    return Path(package.origin).parent / "assets"
 
 
 def _stiffen(model: mujoco.MjModel) -> None:
@@ -145,7 +149,7 @@ def _reward_state(data: mujoco.MjData) -> list[np.ndarray]:
     return [data.site("rightEndEffector").xpos, data.site("leftEndEffector").xpos, data.body("obj").xpos]
 
 
-def _length(vector: Any) -> Any:
+def length(vector: Any) -> Any:
     return (vector**2).sum(-1) ** 0.5
 
 
@@ -160,7 +164,7 @@ class SawyerReachSparse(_Sawyer):
     radius = REACH_RADIUS
 
     def measured(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
-        return _length((following[..., 0:3] + following[..., 3:6]) / 2 - task)
+        return length((following[..., 0:3] + following[..., 3:6]) / 2 - task)
 
 
 class SawyerPushSparse(_Sawyer):
@@ -175,4 +179,4 @@ class SawyerPushSparse(_Sawyer):
     radius = PUSH_RADIUS
 
     def measured(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
-        return _length(following[..., 6:8] - task[..., :2])
+        return length(following[..., 6:8] - task[..., :2])

@@ -207,19 +207,18 @@ class MeldConfig(AlgorithmConfig):
         self._check_rewards_anew(family)
 
     def _check_rewards_anew(self, family: TaskFamily) -> None:
-        """Rewards of other tasks, and of what was played in another run, can be computed."""
+        """Rewards of other tasks can be computed, and in a task those of what another run played in it."""
+        if self.relabelled_share and not family.can_relabel:
+            raise NacreError(
+                f"algorithm.relabelled_share is {self.relabelled_share!r}; allowed for {family.name}: 0.0, as rewards "
+                "of other tasks cannot be computed for what was played"
+            )
         for field, off in (("relabelled_share", 0.0), ("offline_run", None)):
             value = getattr(self, field)
-            if value == off:
-                continue
-            what = f"algorithm.{field} is {value!r}; allowed"
-            if not family.can_relabel:
+            if value != off and family.shift is not None:
                 raise NacreError(
-                    f"{what} for {family.name}: {off}, as rewards of other tasks cannot be computed for what was played"
-                )
-            if family.shift is not None:
-                raise NacreError(
-                    f"{what} with the shift '{family.shift}': {off}, as an episode would need rewards of several tasks"
+                    f"algorithm.{field} is {value!r}; allowed with the shift '{family.shift}': {off}, as an episode "
+                    "would need rewards of several tasks"
                 )
 
 

@@ -119,7 +119,7 @@ class MeldLearner(Learner):
         """
         config = self.config
         if phase == EARLIER:
-            return visits_of(find_earlier_run(config, self.sizes, tasks), family, tasks)
+            return visits_of(find_earlier_run(config, family, tasks), family, tasks)
         agent: Agent = self.agent(0)
         visited = np.random.default_rng(child(seed, 0)).integers(len(tasks), size=1)
         if phase == INITIAL:

@@ -7,10 +7,10 @@ column. Episodes of an earlier run are in the same replay, as data of tasks K + 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,16 +19,17 @@ from jaxtyping import Array, Bool, Float32, Float64, Int32
 
 from nacre.agents.meld.config import MeldConfig
 from nacre.agents.meld.losses import Frames, PolicyBatch
-from nacre.errors import NacreError
+from nacre.errors import NacreError, shown
 from nacre.experiments import family_of
 from nacre.interfaces import Learner
 from nacre.journal import Owner, find_segments, read_segments
 from nacre.replay import Replay, ReplayBuffer, extend_rows, most_visits, write_rows
 from nacre.run_folder import REPLAY, read_run, read_stamp
-from nacre.tasks.family import Sizes, TaskFamily
-from nacre.tasks.hindsight import rewards_in, with_outcomes
+from nacre.tasks.family import TaskFamily
+from nacre.tasks.hindsight import rewards_in, terminated_in, with_outcomes
 from nacre.types import Episode, Key, Visit
 
+_PLAIN = (bool, int, float, str, tuple, list, np.ndarray, np.generic, type(None))
 STREAMS = 2
 """Of rewards: dense and sparse."""
 
@@ -40,45 +41,61 @@ class TrialArrays(NamedTuple):
     rewards: Float32[Array, "frames columns 2"]
     """Dense and sparse reward with which one arrived in a frame: one column, or one for each train task. 0 after a
     reset."""
+    ends: Bool[Array, "frames columns"]
+    """Whether the task ended there."""
 
 
 class TrialMemory:
     """Fills a replay and the table of rewards beside it."""
 
     def __init__(
-        self, replay: ReplayBuffer, family: TaskFamily, tasks: Float64[np.ndarray, "n parameters"], every: bool
+        self,
+        replay: ReplayBuffer,
+        family: TaskFamily,
+        tasks: Float64[np.ndarray, "n parameters"],
+        *,
+        every: bool,
+        trial: int,
     ):
         """
         Args:
             replay: an empty one.
             family: of the tasks.
             tasks: the train tasks.
-            every: whether each frame has the rewards of all of them.
+            every: whether each frame has the rewards and ends of all of them.
+            trial: episodes that a visit has to have, or it is left out: 1 if they are put together anew.
         """
         self._replay, self._family, self._tasks, self._every = replay, family, tasks, every
-        self._frames = 0
-        columns = len(tasks) if every else 1
-        self._rewards = jnp.zeros((len(replay.arrays.observations), columns, STREAMS))
+        self._trial, self._frames = trial, 0
+        columns, room = len(tasks) if every else 1, len(replay.arrays.observations)
+        self._rewards, self._ends = jnp.zeros((room, columns, STREAMS)), jnp.zeros((room, columns), bool)
 
     @property
     def arrays(self) -> TrialArrays:
-        return TrialArrays(self._replay.arrays, self._rewards)
+        return TrialArrays(self._replay.arrays, self._rewards, self._ends)
 
     def add(self, visits: Iterable[Visit]) -> None:
-        """Takes visits; those that were relabelled are of an earlier run."""
-        visits = list(visits)
+        """Takes visits; those that were relabelled are of an earlier run.
+
+        What is left of a trial of which `nacre repair` dropped an episode is not taken: what follows would be read as
+        the rest of it.
+        """
+        visits = [visit for visit in visits if visit.relabelled or len(visit.episodes) % self._trial == 0]
         if not visits:
             return
         places = [replace(visit, task=visit.task + len(self._tasks) * visit.relabelled) for visit in visits]
         self._replay.add(places)
-        table = np.concatenate([self._of_frames(visit.task, episode) for visit in visits for episode in visit.episodes])
+        episodes = [(visit.task, episode) for visit in visits for episode in visit.episodes]
+        rewards = np.concatenate([self._rewards_of(task, episode) for task, episode in episodes])
+        ends = np.concatenate([self._ends_of(task, episode) for task, episode in episodes])
         room = len(self._replay.arrays.observations)
         if room > len(self._rewards):
-            self._rewards = extend_rows(self._rewards, room)
-        self._rewards = write_rows(self._rewards, self._frames + np.arange(len(table)), table)
-        self._frames += len(table)
+            self._rewards, self._ends = extend_rows(self._rewards, room), extend_rows(self._ends, room)
+        rows = self._frames + np.arange(len(rewards))
+        self._rewards, self._ends = write_rows(self._rewards, rows, rewards), write_rows(self._ends, rows, ends)
+        self._frames += len(rewards)
 
-    def _of_frames(self, task: int, episode: Episode) -> Float32[np.ndarray, "frames columns 2"]:
+    def _rewards_of(self, task: int, episode: Episode) -> Float32[np.ndarray, "frames columns 2"]:
         sparse = episode.rewards if episode.sparse_rewards is None else episode.sparse_rewards
         own = np.stack([episode.rewards, sparse], axis=-1)
         table = np.zeros((len(episode) + 1, self._rewards.shape[1], STREAMS), np.float32)
@@ -90,6 +107,15 @@ class TrialMemory:
         table[1:, :, 0] = dense.T
         table[1:, :, 1] = rewards_in(self._family, episode, self._tasks, sparse=True).T if has_sparse else dense.T
         table[1:, task] = own
+        return table
+
+    def _ends_of(self, task: int, episode: Episode) -> Bool[np.ndarray, "frames columns"]:
+        table = np.zeros((len(episode) + 1, self._ends.shape[1]), bool)
+        if self._every:
+            table[1:] = terminated_in(self._family, episode, self._tasks).T
+        own = task if self._every else 0
+        table[:, own] = False
+        table[-1, own] = episode.terminated
         return table
 
 
@@ -119,7 +145,7 @@ def read_trials(
     episodes: Int32[Array, "n E"],
     columns: Int32[Array, " n"],
 ) -> Frames:
-    """Trials of those episodes.
+    """Trials of those episodes, each up to where its task ends it.
 
     Args:
         arrays: those of the memory.
@@ -137,16 +163,17 @@ def read_trials(
     last_of_all = numbers + 1 >= _episode_counts(replay)[tasks]
     length = (jnp.where(last_of_all, count, following) - first)[:, None]
 
-    place = jnp.arange(horizon + 1)[None]
+    place, column = jnp.arange(horizon + 1)[None], jnp.repeat(columns, config.episodes)[:, None]
     frames = replay.frame_of(tasks, first[:, None]) + jnp.minimum(place, length)
+    ended = arrays.ends[frames, column]
+    length = jnp.minimum(length, jnp.where(ended.any(axis=1), ended.argmax(axis=1), horizon)[:, None])
     steps = replay.read(tasks, first[:, None] + jnp.minimum(place[:, 1:], length) - 1)  # those that lead to each frame
     resets = jnp.zeros((len(tasks), 1, steps.action.shape[-1]))
-    rewards = arrays.rewards[frames, jnp.repeat(columns, config.episodes)[:, None]]
+    rewards = arrays.rewards[frames, column]
 
     def of_trials(leaf: Array) -> Array:
         return leaf.reshape(n, config.frames, *leaf.shape[2:])
 
-    ended = jnp.concatenate([jnp.zeros((len(tasks), 1), bool), steps.terminated], axis=1)
     return Frames(
         pictures=of_trials(replay.observations[frames]),
         actions=of_trials(jnp.concatenate([resets, steps.action], axis=1)),
@@ -204,24 +231,35 @@ class EarlierRun(NamedTuple):
     """At most so many are taken of each task."""
 
 
-def find_earlier_run(config: MeldConfig, sizes: Sizes, tasks: Float64[np.ndarray, "n parameters"]) -> EarlierRun:
+def find_earlier_run(config: MeldConfig, family: TaskFamily, tasks: Float64[np.ndarray, "n parameters"]) -> EarlierRun:
     """The run that `offline_run` names. What it has collected is not read yet.
 
     Raises:
-        NacreError: it is no run, it sees other pictures or acts otherwise, its train tasks are other ones, or its
-            episodes are shorter.
+        NacreError: it is no run, it sees other pictures or acts otherwise, its task family is another one or has
+            another option than the horizon, its tasks change, its train tasks are other ones, or its episodes are
+            shorter.
     """
     assert config.offline_run is not None
-    folder = Path(config.offline_run)
+    folder, sizes = Path(config.offline_run), family.sizes
     experiment, split = read_run(folder)
-    family = family_of(experiment)
-    found = family.sizes
+    earlier = family_of(experiment)
+    found = earlier.sizes
     for what, theirs, ours in (
         ("observations", found.observation, sizes.observation),
         ("actions", found.action, sizes.action),
     ):
         if theirs != ours:
             raise NacreError(f"algorithm.offline_run is {str(folder)!r}, whose {what} are {theirs}; allowed: {ours}")
+    if earlier.shift is not None:
+        raise NacreError(
+            f"algorithm.offline_run is {str(folder)!r}, a run with the shift '{earlier.shift}'; allowed: one whose "
+            "tasks do not change"
+        )
+    for name, theirs, ours in differences(earlier, family):
+        raise NacreError(
+            f"algorithm.offline_run is {str(folder)!r}, whose task family has {name} {shown(theirs)}; allowed: "
+            f"{shown(ours)}, as here, or what it played would not be what is played here"
+        )
     if not np.array_equal(split.train, tasks):
         raise NacreError(
             f"algorithm.offline_run is {str(folder)!r}, a run on other train tasks; allowed: a run on those of this "
@@ -233,7 +271,24 @@ def find_earlier_run(config: MeldConfig, sizes: Sizes, tasks: Float64[np.ndarray
             f"{sizes.horizon}, to which they are cut"
         )
     stamp = read_stamp(folder, experiment, split)
-    return EarlierRun(folder, Owner(found, len(tasks), family.has_sparse_reward, stamp), config.offline_episodes)
+    return EarlierRun(folder, Owner(found, len(tasks), earlier.has_sparse_reward, stamp), config.offline_episodes)
+
+
+def differences(one: TaskFamily, other: TaskFamily) -> Iterator[tuple[str, Any, Any]]:
+    """What two task families have otherwise: name and both values of each member that is a plain value or an array.
+
+    Horizons may differ, and how tasks change.
+    """
+    if one.name != other.name:
+        yield "name", one.name, other.name
+        return
+    members = sorted({*vars(one), *vars(other)} - {"name", "horizon", "shift"})
+    for member in members:
+        theirs, ours = getattr(one, member, None), getattr(other, member, None)
+        if isinstance(theirs, TaskFamily) and isinstance(ours, TaskFamily):  # the family that is seen
+            yield from differences(theirs, ours)
+        elif isinstance(theirs, _PLAIN) and isinstance(ours, _PLAIN) and not np.array_equal(theirs, ours):  # pyright: ignore[reportArgumentType]
+            yield member.lstrip("_"), theirs, ours
 
 
 def visits_of(earlier: EarlierRun, family: TaskFamily, tasks: Float64[np.ndarray, "n parameters"]) -> list[Visit]:
@@ -295,4 +350,10 @@ def empty_memory(
         transitions=transitions,
         fullest_task=fullest,
     )
-    return TrialMemory(replay, family, tasks, every=bool(config.relabelled_share))
+    return TrialMemory(
+        replay,
+        family,
+        tasks,
+        every=bool(config.relabelled_share),
+        trial=config.episodes if config.trials == "consecutive" else 1,
+    )

@@ -33,6 +33,8 @@ class PearlBelief(NamedTuple):
     """If observations are pictures: the latest of them, as the policy saw them, oldest first."""
     features: Float[Array, "n features"] | None = None
     """What the trunk made of them. The context keeps features too: parameters do not change within a trial."""
+    steps: Int32[Array, " n"] | None = None
+    """If z is inferred within episodes: steps of the current one."""
 
     __repr__ = short_repr
 
@@ -45,6 +47,9 @@ class PearlAgent:
     transitions. It is then recomputed at the end of every `refresh_every`-th episode: from all of the context, or from
     `context_draw` random transitions of it (not with an encoder that reads whole episodes, in order).
     Context beyond `capacity` transitions is not kept.
+
+    With the configuration's `infer_every` the same is done every so many steps of an episode, and z is drawn anew. No
+    episodes are waited for then.
     """
 
     config: PearlConfig
@@ -87,14 +92,16 @@ class PearlAgent:
             begins=jnp.ones(n, bool),
             pictures=pictures,
             features=features,
+            steps=jnp.zeros(n, jnp.int32) if self.config.infer_every else None,
         )
 
     def begin_episode(
         self, params: ActingNetworks, belief: PearlBelief, keys: Key, mask: Bool[Array, " n"]
     ) -> PearlBelief:
         """Draws z from the posterior."""
-        latent = draw_normal(belief.mean, belief.variance, noise_of_trials(keys, self.config.latent_size))
-        return belief._replace(latent=jnp.where(mask[:, None], latent, belief.latent), begins=belief.begins | mask)
+        belief = self._draw(belief, keys, mask)
+        steps = None if belief.steps is None else jnp.where(mask, 0, belief.steps)
+        return belief._replace(begins=belief.begins | mask, steps=steps)
 
     def act(
         self,
@@ -105,7 +112,9 @@ class PearlAgent:
         mask: Bool[Array, " n"],
         deterministic: bool,
     ) -> tuple[Float[Array, "n action"], PearlBelief]:
-        """pi(a | s, z): its mode, or a draw."""
+        """pi(a | s, z): its mode, or a draw. Before that, z is inferred anew if it is due within the episode."""
+        if belief.steps is not None:
+            belief = self._within_episode(params, belief, keys, mask)
         if params.trunk is not None:
             assert belief.pictures is not None
             assert belief.features is not None
@@ -122,6 +131,8 @@ class PearlAgent:
         self, params: ActingNetworks, belief: PearlBelief, transition: Transition, mask: Bool[Array, " n"]
     ) -> PearlBelief:
         """Appends the transition, whose observation is the one last acted on, to the context."""
+        if belief.steps is not None:
+            belief = belief._replace(steps=belief.steps + mask.astype(jnp.int32))
         if not self.keeps_context:
             return belief._replace(begins=belief.begins & ~mask)
         if params.trunk is not None:
@@ -148,12 +159,36 @@ class PearlAgent:
             return belief
         since = episodes - self.exploration_episodes
         due = mask & (since >= 0) & (since % self.refresh_every == 0)
-        due = due & (belief.context_count >= self.exploration_steps)
+        return self._refresh(params, belief, keys, due & (belief.context_count >= self.exploration_steps))
+
+    def _within_episode(
+        self, params: ActingNetworks, belief: PearlBelief, keys: Key, mask: Bool[Array, " n"]
+    ) -> PearlBelief:
+        """A new posterior, if there are any, and a new z in the trials that are due."""
+        assert belief.steps is not None
+        due = mask & (belief.steps > 0) & (belief.steps % self.config.infer_every == 0)
+        infer_keys, latent_keys = (
+            jax.vmap(lambda key, number=number: jax.random.fold_in(key, number))(keys) for number in (1, 2)
+        )
+
+        def infer_and_draw() -> PearlBelief:
+            inferred = belief if self.exploration_episodes is None else self._refresh(params, belief, infer_keys, due)
+            return self._draw(inferred, latent_keys, due)
+
+        return jax.lax.cond(due.any(), infer_and_draw, lambda: belief)
+
+    def _refresh(self, params: ActingNetworks, belief: PearlBelief, keys: Key, mask: Bool[Array, " n"]) -> PearlBelief:
+        """The posteriors of some trials are inferred anew."""
         refreshed = self.infer(params, belief, keys)
         return belief._replace(
-            mean=jnp.where(due[:, None], refreshed.mean, belief.mean),
-            variance=jnp.where(due[:, None], refreshed.variance, belief.variance),
+            mean=jnp.where(mask[:, None], refreshed.mean, belief.mean),
+            variance=jnp.where(mask[:, None], refreshed.variance, belief.variance),
         )
+
+    def _draw(self, belief: PearlBelief, keys: Key, mask: Bool[Array, " n"]) -> PearlBelief:
+        """A z from the posterior, in some trials."""
+        latent = draw_normal(belief.mean, belief.variance, noise_of_trials(keys, self.config.latent_size))
+        return belief._replace(latent=jnp.where(mask[:, None], latent, belief.latent))
 
     def infer(self, params: ActingNetworks, belief: PearlBelief, keys: Key) -> PearlBelief:
         """The posterior of each trial's context, whatever the number of episodes."""
@@ -188,10 +223,10 @@ def evaluation_agent(config: PearlConfig, sizes: Sizes, capacity: int) -> PearlA
     With a stochastic test context exploration is counted in steps, so that episodes that terminate early do not cut it
     short (spec 8).
     """
-    agent = PearlAgent(config, sizes, capacity, config.exploration_episodes)
+    agent = PearlAgent(config, sizes, capacity, 0 if config.infer_every else config.exploration_episodes)
     if config.test_context == "deterministic":
         return agent
-    steps = config.exploration_episodes * sizes.horizon
+    steps = 0 if config.infer_every else config.exploration_episodes * sizes.horizon
     return replace(agent, exploration_steps=steps, context_draw=random_context(config))
 
 

@@ -20,6 +20,8 @@ class PearlConfig(AlgorithmConfig):
         "encoder": "mlp",
         "rl_batch": "transitions",
         "context_source": "recent",
+        "context_sizes": "fixed",
+        "infer_every": 0,
         "frame_stack": 3,
         "picture_filters": 32,
         "picture_features": 50,
@@ -50,6 +52,10 @@ class PearlConfig(AlgorithmConfig):
     picture_features: Width = 50
     """If observations are pictures: features that the trunk makes of them."""
 
+    infer_every: Steps = 0
+    """Steps of an episode after which the posterior is refreshed and z drawn anew, while collecting and in tests.
+    Where the posterior is not used, z is drawn from the prior as often. 0: only between episodes (published)."""
+
     initial_steps: Count = 2000
     """Environment steps collected in every train task before the first update."""
     tasks_per_iteration: Count = 5
@@ -77,6 +83,9 @@ class PearlConfig(AlgorithmConfig):
     context_size: Count = 100
     """Context transitions per task in a gradient step, and per posterior while collecting. With a recurrent encoder:
     room for them, filled with whole episodes; while collecting, all of a visit's context is read."""
+    context_sizes: Literal["fixed", "any"] = "fixed"
+    """fixed: a gradient step infers from `context_size` transitions of each task (published). any: from so many or
+    fewer, at least one, a number that is drawn for each task, as an agent meets them within an episode."""
     context_source: Literal["recent", "replay", "rl-batch"] = "recent"
     """Where a gradient step takes its context from. recent: a task's context data. replay: all of a task's data.
     rl-batch: the RL batch itself. Each visit infers from its own data whatever this says."""
@@ -145,15 +154,16 @@ class PearlConfig(AlgorithmConfig):
             trials=self.evaluation_trials,
             steps=0 if stochastic else self.evaluation_steps,
             episodes=1,
-            exploration_episodes=self.exploration_episodes,
+            exploration_episodes=0 if self.infer_every else self.exploration_episodes,
             stochastic_steps=self.exploration_episodes * horizon if stochastic else 0,
             sparse_returns=self.sparse_reward_in_context,
         )
 
     def check(self, family: TaskFamily) -> None:
-        from nacre.nn.convolution import check_pictures  # here, as it imports JAX
+        if not isinstance(family.observation_size, int):
+            from nacre.nn.convolution import check_pictures  # here, as it imports JAX
 
-        check_pictures(family.name, family.observation_size)
+            check_pictures(family.name, family.observation_size)
         _check_collection(self)
         _check_context(self)
         _check_whole_episodes(self, family)
@@ -197,6 +207,10 @@ def _check_context(config: PearlConfig) -> None:
                 f"algorithm.context_size is {config.context_size}; allowed with context_source='rl-batch': "
                 f"{config.batch_size}, the batch_size, as they are the same transitions"
             )
+    if config.context_sizes == "any" and config.encoder == "recurrent":
+        raise NacreError(
+            "algorithm.context_sizes is 'any'; allowed with encoder='recurrent': 'fixed', as it reads whole episodes"
+        )
     collected = config.initial_steps + config.prior_steps + config.posterior_steps
     if config.context_size > collected:
         raise NacreError(

@@ -91,6 +91,8 @@ class PearlLearner(Learner):
         tasks = jax.random.randint(task_key, (config.meta_batch_size,), 0, len(arrays.counts))
         rl = self._draw_rl(arrays, tasks, rl_key)
         context = rl if config.context_source == "rl-batch" else self._draw_context(arrays, tasks, context_key)
+        if config.context_sizes == "any":
+            context = _cut(context, jax.random.fold_in(context_key, 1))
         return Batch(tasks, rl, context)
 
     def step(self, phase: str, trained: Trained, batch: Batch, key: Key) -> tuple[Trained, StepMetrics]:
@@ -177,9 +179,8 @@ class PearlLearner(Learner):
         """The agent and the first belief of a part with the posterior, by the collection protocol in force."""
         config = self.config
         if config.posterior_phase == "refresh":
-            agent = self._collecting_agent(
-                capacity, config.episodes_per_refresh, config.episodes_per_refresh, keeps_context
-            )
+            before = 0 if config.infer_every else config.episodes_per_refresh
+            agent = self._collecting_agent(capacity, before, config.episodes_per_refresh, keeps_context)
             return agent, None if belief is None else agent.forget(belief)
         agent = self._collecting_agent(capacity, exploration_episodes=None, keeps_context=keeps_context)
         if belief is None:
@@ -262,6 +263,15 @@ def _replay_belief(
     mean, variance = infer_posterior(networks.encoder, learner.config, *drawn_context(learner.config, drawn))
     belief = agent.begin_trial(networks, jax.random.split(key, len(tasks)), None)
     return belief._replace(mean=mean, variance=variance)
+
+
+def _cut(drawn: Transition | Stretch, key: Key) -> Stretch:
+    """Of each task's transitions so many as are drawn, at least one. They are in no order."""
+    assert isinstance(drawn, Transition)
+    n, size = drawn.reward.shape
+    kept = jax.random.randint(key, (n, 1), 1, size + 1)
+    mask = jnp.arange(size)[None] < kept
+    return Stretch(drawn, begins=jnp.zeros_like(mask), mask=mask)
 
 
 def _appended(episodes: Sequence[Sequence[Episode]], trials: Sequence[Sequence[Episode]]) -> list[list[Episode]]:
