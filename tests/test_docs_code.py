@@ -25,6 +25,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 ROOT = Path(__file__).parents[1]
 ELSEWHERE = {
     "own-algorithm.md": "test_own_algorithm_doc.py runs its files",
+    "real-robots.md": "test_real_time.py runs its block with a robot that is pretended",
     "sweeps.md": "test_sweeps.py runs its block",
     "old-runs.md": "its block is about a folder of the original code, which test_old_runs.py has",
 }

@@ -59,6 +59,7 @@ REWARD_STATES = {
 """Every family, and the size of its reward state."""
 ALL = list(REWARD_STATES)
 PUBLISHED = [
+    "cheetah-vel-10hz",
     "point-robot",
     "sparse-point-robot",
     "cheetah-vel",

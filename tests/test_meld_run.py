@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,18 @@ from nacre import gradient_steps, journal
 from nacre.agents.meld.config import MeldConfig
 from nacre.agents.meld.learner import COLLECT, EARLIER, INITIAL, MODEL, POLICY, MeldLearner
 from nacre.agents.meld.memory import differences
+from nacre.agents.meld.report import belief_pictures, follow_trials, frames_of
 from nacre.errors import Interrupted, NacreError
 from nacre.estimate import estimate
 from nacre.experiments import Experiment, family_of, make_experiment, named_experiments, options, validate
 from nacre.files import read_npz
 from nacre.interfaces import Phase
+from nacre.report.trials import play_test_trials
 from nacre.run_folder import REPLAY
 from nacre.tasks import make_family
 from nacre.tasks.family import Sizes
 from nacre.training import resume, train
+from nacre.types import Episode
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -38,6 +42,7 @@ TINY: dict[str, Any] = {
     "iterations": 2,
     "train_tasks": 3,
     "test_tasks": 2,
+    "family": "point-robot-pixels",
     "family_options": options(size=16, horizon=4),
     "base_depth": 1,
     "first_latent_size": 3,
@@ -56,6 +61,8 @@ TINY: dict[str, Any] = {
     "update_chunk": 3,
     "threads": 1,
 }
+
+HORIZON_OF_RUN = 4
 
 
 def tiny(**changes: Any) -> Experiment:
@@ -124,6 +131,48 @@ def test_evaluated_with_scores(reference: Path) -> None:
     for row in evaluation.to_rows():
         assert row["success"] == (row["score"] >= -0.2)
     assert evaluation.to_json()["mean_score_by_episode"] == evaluation.scores_by_episode.mean(axis=0).tolist()
+
+
+def test_its_figures(reference: Path) -> None:
+    """What is expected has seen as much as the figures say; the tables have what is drawn."""
+    test = play_test_trials(reference, "latest", print)
+    pictures = belief_pictures(test)
+    tables = {each.numbers.name: each.numbers.columns for each in pictures if each.numbers is not None}
+    assert list(tables) == ["expected-pictures", "expected-rewards", "latent-states"]
+    assert all("<image" in each.svg for each in pictures[:1])
+    model, config = test.trained.parameters.model, tiny().algorithm
+    assert isinstance(config, MeldConfig)
+    trials = [task[0] for task in test.episodes]
+    course = follow_trials(model, config, trials)
+    rewards = np.concatenate([[0, *trials[0][0].rewards], [0, *trials[0][1].rewards]])
+    np.testing.assert_array_equal(course.frames.rewards[0], rewards.astype(np.float32))
+    shown = int(tables["expected-rewards"]["task"][0]) - 1
+    column = tables["expected-rewards"]["reward"][tables["expected-rewards"]["trial"] == 1]
+    np.testing.assert_array_equal(column, course.frames.rewards[shown])
+
+    second = trials[0][1]
+    black = replace(second, observations=np.concatenate([second.observations[:1], 0 * second.observations[1:]]))
+    other = follow_trials(model, config, [(trials[0][0], black), trials[1]])
+    after_frame, *imagined = np.asarray(course.expected.pictures)
+    assert (after_frame != np.asarray(other.expected.pictures[0])).any()
+    np.testing.assert_allclose(imagined, other.expected.pictures[1:], rtol=1e-5, atol=1e-6)
+    white = replace(second, observations=np.full_like(second.observations, 255))
+    other = follow_trials(model, config, [(trials[0][0], white), trials[1]])
+    assert (
+        imagined[0][0, HORIZON_OF_RUN + 1 :] != np.asarray(other.expected.pictures[1][0, HORIZON_OF_RUN + 1 :])
+    ).any()
+    np.testing.assert_allclose(imagined[1], other.expected.pictures[2], rtol=1e-5, atol=1e-6)
+
+
+def test_frames_of_an_episode_that_ended_early(reference: Path) -> None:
+    trial = play_test_trials(reference, "latest", print).episodes[0][0]
+    first = trial[0]
+    short = Episode(first.observations[:3], first.actions[:2], first.rewards[:2], None, terminated=True)
+    frames = frames_of([(short, trial[1])], HORIZON_OF_RUN)
+    assert frames.mask[0].tolist() == [True, True, True, False, False] + [True] * 5
+    assert frames.acts[0].tolist() == [True, True, False, False, False] + [True] * 4 + [False]
+    np.testing.assert_array_equal(frames.pictures[0, 4], first.observations[2])
+    np.testing.assert_array_equal(frames.actions[0, 1], first.actions[0])
 
 
 def test_loaded(reference: Path) -> None:
@@ -249,13 +298,13 @@ def test_named_experiments_are_possible(name: str) -> None:
 
 def test_memory_is_estimated() -> None:
     """A picture is counted once, and what a step needs grows with the pictures that it sees."""
-    large = {"family_options": options(size=64)}
+    large = {"family_options": options(size=64, horizon=10)}
     sizes = estimate(make_experiment("meld/point-robot-quick", **large))
-    pictures = (40 * 3 + 12 * 50) * 42 * 64 * 64 * 3
+    pictures = (60 * 5 + 12 * 40) * 22 * 64 * 64 * 3
     assert pictures < sizes.replay < 1.05 * pictures
     assert estimate(make_experiment("meld/point-robot-quick", **large, model_trials=80)).batch > 5 * sizes.batch
-    # Outputs of the first convolution, before and after the activation, at 8 trials of 42 frames.
-    assert sizes.batch > 2 * 8 * 42 * 32 * 32 * 8 * 4
+    # Outputs of the first convolution, before and after the activation, at 8 trials of 22 frames.
+    assert sizes.batch > 2 * 8 * 22 * 32 * 32 * 8 * 4
 
 
 def test_target_critics_of_their_own() -> None:

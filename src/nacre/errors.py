@@ -76,6 +76,11 @@ class NonFiniteError(NacreError):
     """A number of the learner is no longer finite: training stopped, and the last checkpoint is good."""
 
 
+class StoppedError(NacreError):
+    """A world that cannot be played again, such as a robot, has stopped: by an emergency stop, or by a fault. A run
+    saves all that was collected before this phase."""
+
+
 class WorkersLostError(NacreError):
     """There is no worker, and none could be had in the time that was allowed for it."""
 

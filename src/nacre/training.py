@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from nacre.collect import Player, run_schedules
-from nacre.errors import Interrupted, NacreError, SimulationError, WorkersLostError, shown
+from nacre.errors import Interrupted, NacreError, SimulationError, StoppedError, WorkersLostError, shown
 from nacre.estimate import MOST_SEEDS, Estimate, check_memory
 from nacre.experiments import Experiment, family_of, to_json, validate
 from nacre.extensions import command
@@ -78,6 +78,7 @@ def train(
         NacreError: the experiment is impossible or does not fit into the memory, the folder cannot be used, or Ray is
             not installed or cannot be reached.
         WorkersLostError: there is no worker; everything is saved.
+        StoppedError: a robot has stopped, or a fault stopped it; everything is saved but the phase that it was in.
         Interrupted: SIGINT, SIGTERM or SIGHUP arrived; everything is saved, unless a second SIGINT did not
             wait for that.
         NonFiniteError, SimulationError: a loss, parameter, observation or reward is not finite; the last checkpoint
@@ -324,7 +325,7 @@ class _Group:
 
     def _collect(self, runs: Sequence[Run], phase: Phase) -> None:
         self.console.phase(phase.name)
-        with self._saving_without_workers(runs), _locating(runs, phase.name):
+        with self._saving_if_stopped(runs), _locating(runs, phase.name):
             for run in runs:
                 run.begin_phase(phase)
             collected = run_schedules([run.collection(phase) for run in runs], self.play)
@@ -354,24 +355,25 @@ class _Group:
 
     def _evaluate(self, runs: Sequence[Run]) -> list[Metrics]:
         self.console.phase(EVALUATE)
-        with self._saving_without_workers(runs), _locating(runs, EVALUATE):
+        with self._saving_if_stopped(runs), _locating(runs, EVALUATE):
             evaluations = run_schedules([run.evaluation() for run in runs], self.play)
         self.console.advance(sum(steps for _, steps in evaluations))
         return [columns for columns, _ in evaluations]
 
     @contextlib.contextmanager
-    def _saving_without_workers(self, runs: Sequence[Run]) -> Iterator[None]:
-        """Saves all runs as they were if there is no worker, so that they can go on from here with others."""
+    def _saving_if_stopped(self, runs: Sequence[Run]) -> Iterator[None]:
+        """Saves all runs as they were if there is no worker or a robot has stopped, so that they can go on."""
         states = [run.state for run in runs]
         try:
             yield
-        except WorkersLostError as error:
+        except (WorkersLostError, StoppedError) as error:
             for run, state in zip(runs, states, strict=True):
                 run.state = state
             self._stop_if_asked()
             for run in self.runs:
                 run.save_if_new()
-            raise WorkersLostError(f"{error}; all is saved, go on with: {command('resume', self.folder)}") from error
+            said = str(error).removesuffix(".")
+            raise type(error)(f"{said}; all is saved, go on with: {command('resume', self.folder)}") from error
 
     def _stop_if_asked(self) -> None:
         """Saves what is not saved yet and ends the process, if a signal has arrived."""

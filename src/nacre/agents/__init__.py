@@ -73,6 +73,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             MeldConfig,
             learner="nacre.agents.meld.learner:MeldLearner",
             experiments="nacre.experiments.meld",
+            report="nacre.agents.meld.report",
         ),
         Algorithm(
             "oracle",

@@ -148,10 +148,8 @@ def stack_with(
     return jnp.concatenate([jnp.where(begins[:, None, None, None], firsts, older), picture], axis=-1)
 
 
-def check_pictures(family: str, size: int | tuple[int, int, int]) -> None:
-    """Raises NacreError if the pictures of a family are too small for the trunk. Vectors pass."""
-    if isinstance(size, int):
-        return
+def check_pictures(family: str, size: tuple[int, int, int]) -> None:
+    """Raises NacreError if the pictures of a family are too small for the trunk."""
     height, width, _ = size
     if min(height, width) < SMALLEST_PICTURE:
         raise NacreError(

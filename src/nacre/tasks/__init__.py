@@ -36,6 +36,7 @@ from nacre.tasks.own_environment import GymnasiumFamily
 from nacre.tasks.pixels import ENDING, PixelFamily
 from nacre.tasks.point import PointRobot, SparsePointRobot
 from nacre.tasks.rand_params import HopperRandParams, WalkerRandParams
+from nacre.tasks.real_time import EmergencyStop, RealTimeFamily
 from nacre.tasks.sawyer import SawyerPushSparse, SawyerReachSparse
 from nacre.tasks.sawyer_joints import SawyerButtons, SawyerPeg, SawyerReacher, SawyerShelf
 from nacre.tasks.simulator import Simulator
@@ -43,8 +44,10 @@ from nacre.tasks.walkers import HopperVel, HopperVelSparse, WalkerVel, WalkerVel
 
 __all__ = [
     "FAMILIES",
+    "EmergencyStop",
     "GymnasiumFamily",
     "PixelFamily",
+    "RealTimeFamily",
     "Simulator",
     "TaskFamily",
     "TaskList",

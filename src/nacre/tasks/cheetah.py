@@ -23,9 +23,9 @@ CONTROL_STEP = 0.05
 CONTROL_COST = 0.05
 SPARSE_CONTROL_COST = 0.5
 ACTION_SCALE = 0.8
-"""How much of an actuator's range MELD's half-cheetah has."""
-MELD_SEEDS = 101, 100
-"""Of its lists of train tasks and test tasks."""
+"""How much of an actuator's range the half-cheetah has that acts ten times in a second."""
+LIST_SEEDS = 101, 100
+"""With which its lists of train tasks and test tasks were drawn."""
 SUCCESS_TOLERANCE = 0.3
 """How near to the target velocity is a success, in m/s (spec meld)."""
 GOAL_TOLERANCE = 0.05
@@ -107,8 +107,8 @@ class CheetahVel(VelocityTasks, _HalfCheetah):
 
 
 class CheetahVel10Hz(CheetahVel):
-    """Run forward at a target velocity, uniform in [0, 3] m/s, as MELD's half-cheetah: 10 actions in a second, each of
-    them four fifths of what the actuators can do, and episodes of 5 seconds.
+    """Run forward at a target velocity, uniform in [0, 3] m/s, with 10 actions in a second, each of them four fifths of
+    what the actuators can do, and episodes of 5 seconds.
 
     The published train tasks and test tasks are two lists.
     """
@@ -122,7 +122,7 @@ class CheetahVel10Hz(CheetahVel):
             return super().split(train_tasks, test_tasks, seed, task_list)
         train, test = (
             np.random.RandomState(list_seed).uniform(0.0, 3.0, (n, 1))
-            for list_seed, n in zip(MELD_SEEDS, (train_tasks, test_tasks), strict=True)
+            for list_seed, n in zip(LIST_SEEDS, (train_tasks, test_tasks), strict=True)
         )
         return TaskSplit(train, test)
 

@@ -77,12 +77,12 @@ class DistributedWorld:
         slots: Int[np.ndarray, " n"],
         tasks: Float64[np.ndarray, "n parameters"],
         generators: list[np.random.Generator],
-    ) -> tuple[Real[np.ndarray, "n observation"], Float64[np.ndarray, "n reward_state"]]:
+    ) -> tuple[Real[np.ndarray, "n *observation"], Float64[np.ndarray, "n reward_state"]]:
         return self._both("begin", slots, tasks, draw_seeds(generators))
 
     def step(
         self, slots: Int[np.ndarray, " n"], actions: Float64[np.ndarray, "n action"]
-    ) -> tuple[Real[np.ndarray, "n observation"], Float64[np.ndarray, "n reward_state"]]:
+    ) -> tuple[Real[np.ndarray, "n *observation"], Float64[np.ndarray, "n reward_state"]]:
         return self._both("step", slots, actions)
 
     def set_tasks(self, slots: Int[np.ndarray, " n"], tasks: Float64[np.ndarray, "n parameters"]) -> None:

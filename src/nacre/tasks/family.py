@@ -143,6 +143,8 @@ class TaskFamily(abc.ABC):
     """Every task there is, in order, in a family that has only a few; None if tasks are drawn from a continuum."""
     shift: Shift | None = None
     """How tasks change within an episode; None: they never do. An experiment sets it to its own."""
+    may_be_cut: bool = False
+    """Whether `cut` says something."""
     follows_changes: bool = True
     """Whether tasks may change within an episode. Worlds then need `set_tasks` (see :class:`ChangingWorld`)."""
 
@@ -286,6 +288,11 @@ class TaskFamily(abc.ABC):
 
     def terminated(self, previous: Any, action: Any, following: Any, task: Any) -> Bool[np.ndarray, "..."]:
         """Whether the task ended with this transition. Never, unless a family says otherwise."""
+        return np.zeros(np.shape(following)[:-1], dtype=bool)
+
+    def cut(self, previous: Any, action: Any, following: Any, task: Any) -> Bool[np.ndarray, "..."]:
+        """Whether something else than the task or the horizon ended the episode after this transition, such as an
+        emergency stop. That is a truncation."""
         return np.zeros(np.shape(following)[:-1], dtype=bool)
 
     @abc.abstractmethod

@@ -29,10 +29,11 @@ FRAMES_PER_SECOND = 30.0
 class GymnasiumFamily(TaskFamily):
     """Any Gymnasium environment with a settable task as a task family.
 
-    Its observations must be a Box of one dimension, its actions a Box of one dimension with finite bounds, to which
-    nacre's actions in [-1, 1] are mapped: affinely, or in equal shares to each value if they are whole numbers. Rewards
-    and terminations are the environment's own: the reward state is what it returned (reward, whether it terminated,
-    whether it was a success), so rewards cannot be recomputed for another task.
+    Its observations must be a Box of one dimension, or of pictures: uint8, height × width × 3. Its actions must be a
+    Box of one dimension with finite bounds, to which nacre's actions in [-1, 1] are mapped: affinely, or in equal
+    shares to each value if they are whole numbers. Rewards and terminations are the environment's own: the reward state
+    is what it returned (reward, whether it terminated, whether it was a success), so rewards cannot be recomputed for
+    another task.
 
     Each slot holds an environment of its own. Slots are stepped one after another, or with `processes=True` in several
     processes at once.
@@ -93,7 +94,7 @@ class GymnasiumFamily(TaskFamily):
         env = call(make_env)
         _check_env(name, make_env, env)
         try:
-            observation_box = _vector_space(name, "observation", env.observation_space)
+            self.observation_size = _observation_size(name, env.observation_space)
             action_box = _vector_space(name, "action", env.action_space)
             limit, remembers, draws = _time_limit(env), bool(_offering(env)), env.render_mode == "rgb_array"
             if not accept_memory:
@@ -110,7 +111,6 @@ class GymnasiumFamily(TaskFamily):
             raise NacreError(f"{name} needs sample_tasks or tasks, one of the two.")
         _check_told(name, set_task, set_task_at, reset_options)
         self.name = name
-        self.observation_size = observation_box.shape[0]
         self.action_size = action_box.shape[0]
         self.horizon = limit if horizon is None else horizon  # pyright: ignore[reportAttributeAccessIssue]
         self.task_parameters = tuple(task_parameters) if not isinstance(task_parameters, str) else task_parameters  # pyright: ignore[reportAttributeAccessIssue]
@@ -166,8 +166,16 @@ class GymnasiumFamily(TaskFamily):
             raise NacreError(
                 f"{name_of(self._make_env)} returned the same environment twice; allowed: a new one in each call."
             )
-        kind = _DrawableGymnasiumWorld if self._draws else _GymnasiumWorld
+        kind = self._drawable_kind if self._draws else self._kind
         return kind(self, envs, self._told, self._success_key)
+
+    @property
+    def _kind(self) -> type[_GymnasiumWorld]:
+        return _GymnasiumWorld
+
+    @property
+    def _drawable_kind(self) -> type[_GymnasiumWorld]:
+        return _DrawableGymnasiumWorld
 
     @property
     def why_not_drawn(self) -> str:
@@ -201,12 +209,12 @@ class _GymnasiumWorld:
         slots: Int[np.ndarray, " n"],
         tasks: Float64[np.ndarray, "n parameters"],
         generators: list[np.random.Generator],
-    ) -> tuple[Real[np.ndarray, "n observation"], Float64[np.ndarray, "n 3"]]:
+    ) -> tuple[Real[np.ndarray, "n *observation"], Float64[np.ndarray, "n reward_state"]]:
         return self.begin(slots, tasks, draw_seeds(generators))
 
     def begin(
         self, slots: Int[np.ndarray, " n"], tasks: Float64[np.ndarray, "n parameters"], seeds: Sequence[int]
-    ) -> tuple[Real[np.ndarray, "n observation"], Float64[np.ndarray, "n 3"]]:
+    ) -> tuple[Real[np.ndarray, "n *observation"], Float64[np.ndarray, "n reward_state"]]:
         """Starts an episode in each of `slots`, with a seed for each."""
         observations = []
         for slot, task, seed in zip(slots, tasks, seeds, strict=True):
@@ -226,7 +234,7 @@ class _GymnasiumWorld:
 
     def step(
         self, slots: Int[np.ndarray, " n"], actions: Float64[np.ndarray, "n action"]
-    ) -> tuple[Real[np.ndarray, "n observation"], Float64[np.ndarray, "n 3"]]:
+    ) -> tuple[Real[np.ndarray, "n *observation"], Float64[np.ndarray, "n reward_state"]]:
         self._ages[slots] += 1
         observations, reward_states = [], []
         for slot, action in zip(slots, self._to_box(actions), strict=True):
@@ -413,6 +421,13 @@ def _vector_space(name: str, kind: str, space: gymnasium.Space) -> Box:
     raise NacreError(f"{sentence}: {_observation_hint(space) if kind == 'observation' else _action_hint(space)}")
 
 
+def _observation_size(name: str, space: gymnasium.Space) -> int | tuple[int, int, int]:
+    if isinstance(space, Box) and len(space.shape) == 3 and space.shape[2] == 3 and space.dtype == np.uint8:
+        height, width, colours = space.shape
+        return height, width, colours
+    return _vector_space(name, "observation", space).shape[0]
+
+
 def _observation_hint(space: gymnasium.Space) -> str:
     if isinstance(space, gymnasium.spaces.Dict):
         return (
@@ -420,6 +435,8 @@ def _observation_hint(space: gymnasium.Space) -> str:
             "FlattenObservation. What tells the task, such as a desired goal, has to stay out: the agent should infer "
             "it."
         )
+    if isinstance(space, Box) and len(space.shape) == 3:
+        return "pictures are a Box of uint8 of the shape (height, width, 3)."
     return "gymnasium.wrappers.FlattenObservation makes a vector of it, which must not contain the task."
 
 

@@ -80,6 +80,8 @@ class PixelFamily(TaskFamily):
     measured = _of_the_family()
     target = _of_the_family()
     terminated = _of_the_family()
+    may_be_cut = _of_the_family()
+    cut = _of_the_family()
 
     def __init__(self, family: TaskFamily, camera: Several = None, size: PictureSize = SIZE) -> None:
         """

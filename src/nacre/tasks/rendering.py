@@ -101,10 +101,16 @@ def signs_of(family: TaskFamily, task: Float64[np.ndarray, " parameters"]) -> Si
 
 
 class PointRenderer:
-    """A disc on a white square from -1.5 to 1.5 along both axes; a point outside is drawn at the border."""
+    """A disc on a white square from -1.5 to 1.5 along both axes; a point outside is drawn at the border.
+
+    In a small picture the disc is larger than its `POINT_RADIUS`, so that it covers more than a pixel or two: encoders
+    do not learn where a dot is.
+    """
 
     VIEW = 1.5
     POINT_RADIUS = 0.06
+    _SMALLEST_RADIUS = 1.25
+    """In pixels of the picture."""
     _SUPERSAMPLING = 4
 
     def __init__(self, width: int, height: int, goal_radius: float) -> None:
@@ -127,7 +133,8 @@ class PointRenderer:
 
         if signs.goal is not None:
             disc(signs.goal, self._goal_radius, GOAL_COLOUR)
-        disc(configuration.clip(-self.VIEW, self.VIEW), self.POINT_RADIUS, BODY_COLOUR)
+        radius = max(self.POINT_RADIUS, self._SMALLEST_RADIUS * self._SUPERSAMPLING / scale)
+        disc(configuration.clip(-self.VIEW, self.VIEW), radius, BODY_COLOUR)
         return np.array(canvas.reduce(self._SUPERSAMPLING))
 
     def close(self) -> None:

@@ -87,6 +87,8 @@ class Simulator(VectorEnv):
         self._ages = np.zeros(n_slots, np.int64)
         self._terminations = np.zeros(n_slots, bool)
         self._truncations = np.zeros(n_slots, bool)
+        self._cut: Any = False
+        """Which of the slots that were stepped last something cut off."""
 
     def __repr__(self) -> str:
         return f"<simulator of {self.family.name}: {self.num_envs} slot(s)>"
@@ -164,7 +166,8 @@ class Simulator(VectorEnv):
             results = self._step_slots(self._all_slots, actions, self._tasks, self._reward_states)
             self._observations, self._reward_states, rewards, self._terminations, sparse_rewards, successes = results
             self._ages += 1
-            self._truncations = (self._ages >= self.family.horizon) & ~self._terminations
+            ended = (self._ages >= self.family.horizon) | self._cut
+            self._truncations = ended & ~self._terminations
         else:
             rewards, sparse_rewards = np.zeros(self.num_envs), np.zeros(self.num_envs)
             successes = np.zeros(self.num_envs, bool)
@@ -178,7 +181,8 @@ class Simulator(VectorEnv):
                 self._reward_states[slots] = reward_states
                 self._ages[slots] += 1
                 self._terminations[slots] = terminated
-                self._truncations[slots] = (self._ages[slots] >= self.family.horizon) & ~terminated
+                ended = (self._ages[slots] >= self.family.horizon) | self._cut
+                self._truncations[slots] = ended & ~terminated
         if self.family.has_sparse_reward:
             infos["sparse_reward"] = sparse_rewards
         if self.family.has_success:
@@ -260,6 +264,8 @@ class Simulator(VectorEnv):
             self._check_size("sparse reward", sparse_rewards, slots)
         self._check_size("reward state", following, slots)
         terminated = truths(family.terminated, call(family.terminated, *transition), len(slots))
+        if family.may_be_cut:
+            self._cut = truths(family.cut, call(family.cut, *transition), len(slots))
         successes = np.zeros(len(slots), bool)
         if family.has_success:
             successes = truths(family.success, call(family.success, *transition), len(slots))

@@ -105,9 +105,10 @@ class MultitaskConfig(AlgorithmConfig):
         )
 
     def check(self, family: TaskFamily) -> None:
-        from nacre.nn.convolution import check_pictures  # here, as it imports JAX
+        if not isinstance(family.observation_size, int):
+            from nacre.nn.convolution import check_pictures  # here, as it imports JAX
 
-        check_pictures(family.name, family.observation_size)
+            check_pictures(family.name, family.observation_size)
         if self.sparse_returns and not family.has_sparse_reward:
             raise NacreError(
                 f"algorithm.sparse_returns is True; allowed for {family.name}: False, as it has no sparse reward"
