@@ -70,9 +70,9 @@ def read_configurations(paths: Sequence[Path], base: Experiment | None, ignore_u
     if not others:
         if base is not None:
             raise _beside_old(base, paths[0])
-        from nacre.original.meld_configs import read_gin_config
+        from nacre.original.configs import read_old_gin
 
-        return read_gin_config(paths, ignore_unknown)
+        return read_old_gin(paths, ignore_unknown)
     if len(paths) > 1:
         raise NacreError(
             f"--config has {len(paths)} files, among them {others[0]}; allowed: one file, or several that end in {GIN}"

@@ -1,4 +1,4 @@
-"""Reads the JSON configuration files of the original code of PEARL, CEMRL and DMRLAD.
+"""Reads the JSON configuration files of the original code of PEARL, CEMRL and DMRLAD, and the gin files of MELD's.
 
 A file overwrites, key by key, the old code's defaults; what comes out is a complete experiment of ours and
 messages about the keys that changed or lost their meaning. `docs/old-configs.md` has the whole tables.
@@ -6,18 +6,19 @@ messages about the keys that changed or lost their meaning. `docs/old-configs.md
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nacre.agents.pearl.config import PearlConfig
 from nacre.errors import NacreError
-from nacre.experiments.configuration_files import naming, read_values
+from nacre.experiments.configuration_files import FromFile, naming, read_values
 from nacre.experiments.experiment import Experiment
 from nacre.experiments.limits import validate_read
 from nacre.original import cemrl_configs
 from nacre.original.cemrl_configs import CEMRL
 from nacre.original.keys import CodeBase, in_old_words
+from nacre.original.meld_configs import read_gin_config
 from nacre.original.pearl_configs import PEARL
 
 
@@ -46,6 +47,11 @@ def read_old_config(
         return code_base.translate(content, ignore_unknown, of_run)
     except NacreError as error:
         raise naming(Path(path), NacreError(in_old_words(str(error), code_base.fields))) from None
+
+
+def read_old_gin(paths: Sequence[Path], ignore_unknown: bool = False) -> FromFile:
+    """Reads gin files, of which later ones win: one original code base has such files."""
+    return read_gin_config(paths, ignore_unknown)
 
 
 def validate_old(path: str | Path, read: Experiment, changed: Experiment) -> None:
