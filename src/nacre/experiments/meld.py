@@ -53,6 +53,7 @@ _REACHER = Experiment(
     test_tasks=10,
     task_list="seeded",
     iterations=50,
+    update_chunk=60,
     algorithm=MeldConfig(
         reward_weight=10.0,
         episode_steps=40,
@@ -111,6 +112,7 @@ _BUTTONS_SPARSE = replace(
     _BUTTONS,
     name="meld/buttons-sparse",
     family_options=options(horizon=30),
+    update_chunk=90,
     algorithm=replace(
         _BUTTONS.algorithm,
         context_reward="sparse",
@@ -129,7 +131,7 @@ _REACHER_SMALL = replace(
     family_options=options(size=32),
     train_tasks=20,
     iterations=20,
-    update_chunk=10,
+    update_chunk=32,
     algorithm=replace(
         _REACHER.algorithm,
         base_depth=16,
