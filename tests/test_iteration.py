@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from probes import contents
+from tensorboardX import event_file_writer
 from written import read_events
 
 import nacre
@@ -132,7 +135,13 @@ def test_quiet_training_is_logged(
     assert caplog.messages[4].startswith(f"{run}: all 3 iterations are complete. For more: nacre resume ")
 
 
-def test_tensorboard_has_environment_steps(reference: Path, experiment: Experiment, tmp_path: Path) -> None:
+def test_tensorboard_has_environment_steps(
+    reference: Path, experiment: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if a run goes on in the second in which it was begun."""
+    now = time.time()
+    monkeypatch.setattr(event_file_writer, "time", SimpleNamespace(time=lambda: now))
+
     def curve(run: Path) -> list[tuple[int, float]]:
         return [
             (event.step, value.simple_value)

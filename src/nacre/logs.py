@@ -191,6 +191,12 @@ def _complete_lines(path: Path) -> list[str]:
     return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
+def new_events(folder: Path) -> EventsWriter:
+    """Begins a file for TensorBoard. Its name has more than the second of now, or one that was begun in the same second
+    would be overwritten."""
+    return EventsWriter(str(folder / "events"), f".{os.getpid()}.{time.monotonic_ns()}")
+
+
 class TensorBoard:
     """Writes rows as TensorBoard scalars, grouped by what they are about.
 
@@ -220,7 +226,7 @@ class TensorBoard:
         self._groups = groups or {}
         check_place(folder)
         try:
-            self._writer = EventsWriter(str(folder / "events"), f".{os.getpid()}")
+            self._writer = new_events(folder)
             start = SessionLog(status=SessionLog.SessionStatus.START)
             self._writer.write_event(Event(wall_time=time.time(), step=first_step, session_log=start))
             if configuration is not None:

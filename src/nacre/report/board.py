@@ -10,12 +10,12 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 from PIL import Image
-from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
 from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
 from nacre.errors import printable
 from nacre.files import cannot, make_folder
+from nacre.logs import new_events
 
 FIGURES = "figures"
 """The folder in a run. It is one of its own, as TensorBoard stops reading a file when the folder has a newer one, and
@@ -47,7 +47,7 @@ def write_board(run: Path, step: int, figures: Mapping[str, Figure], videos: Seq
     images = {tag: _png(figure) for tag, figure in figures.items()}
     images |= {f"videos/{printable(video.stem)}": _gif(video) for video in videos}
     try:
-        writer = EventsWriter(str(folder / "events"))
+        writer = new_events(folder)
         for tag, (content, width, height) in images.items():
             image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=content)
             summary = Summary(value=[Summary.Value(tag=tag, image=image)])
