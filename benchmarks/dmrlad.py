@@ -17,26 +17,22 @@ import dataclasses
 import json
 import platform
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from timed_learner import TimedLearner, best, peak, timed
 
 from nacre.agents.cemrl.learner import COLLECT, ENCODER, INITIAL, POLICY, CemrlLearner
 from nacre.agents.dmrlad import relabelling
 from nacre.agents.dmrlad.learner import DmrladLearner
 from nacre.collect import run_schedules
-from nacre.experiments import Experiment, family_of, make_experiment
+from nacre.experiments import Experiment, make_experiment
 from nacre.gradient_steps import update
 from nacre.run_folder import versions
-from nacre.runtime import SimulatorPool, learner_for
-from nacre.seeds import child
-from nacre.tasks.family import split_tasks
 
 NAMES = {"CEMRL": "dmrlad/cheetah-vel-sparse-cemrl", "DMRLAD": "dmrlad/cheetah-vel-sparse"}
 PEAK_REPETITIONS = 40
@@ -44,38 +40,22 @@ MARK = 1.3
 """DMRLAD's time over CEMRL's, at most."""
 
 
-class Subject:
-    """A learner with data, whose phases can be timed again and again."""
+class Subject(TimedLearner):
+    """The learner of one of the two algorithms."""
 
     def __init__(self, experiment: Experiment):
-        self.experiment, self.family = experiment, family_of(experiment)
-        self.split = split_tasks(self.family, experiment.train_tasks, experiment.test_tasks, 0, experiment.task_list)
-        learner = learner_for(experiment, self.family)
-        assert isinstance(learner, CemrlLearner)
-        self.learner, self.config = learner, learner.config
-        self.memory = learner.memory(self.family, self.split.train, 10)
-        self.state = jax.jit(learner.initial_state)(jax.random.key(0))
-        self.simulators = SimulatorPool(self.family, None)
-        self.plays = 0
+        super().__init__(experiment, 10, None)
+        assert isinstance(self.learner, CemrlLearner)
+        self.config = self.learner.config
         self.collect(INITIAL)
 
-    def collect(self, phase: str = COLLECT) -> None:
-        self.plays += 1
-        seed = child(np.random.SeedSequence(0), self.plays)
-        arguments = self.state, self.memory, self.family, self.split.train, seed
-        (visits,) = run_schedules([self.learner.collect(phase, *arguments)], self.simulators.play)
-        self.memory.add(visits)
-
     def evaluate(self) -> None:
-        self.plays += 1
-        seed = child(np.random.SeedSequence(0), self.plays)
-        run_schedules(
-            [self.learner.evaluate(self.state, self.memory, self.family, self.split, seed)], self.simulators.play
-        )
+        arguments = self.state, self.memory, self.family, self.split, self.next_seed()
+        run_schedules([self.learner.evaluate(*arguments)], self.simulators.play)
 
     def seconds(self, steps: int) -> dict[str, float]:
         """Of each part of an iteration; of gradient steps, one."""
-        found = {"collect": timed(self.collect)}
+        found = {"collect": timed(lambda: self.collect(COLLECT))}
         for phase in (ENCODER, POLICY):
             self.state = self.learner.begin(phase, self.state, self.memory, self.split.train)
             arguments = phase, self.state, self.memory, self.split.train
@@ -115,20 +95,6 @@ class Subject:
         )
 
 
-def timed(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - start
-
-
-def peak() -> float:
-    """Floating-point operations per second of the product."""
-    rows = jax.random.normal(jax.random.key(0), (4096, 300))
-    product = jax.jit(jnp.matmul)
-    timed(lambda: product(rows, rows[:300]))
-    return 2 * 4096 * 300 * 300 / min(timed(lambda: product(rows, rows[:300])) for _ in range(PEAK_REPETITIONS))
-
-
 def scoring(subject: Subject, tasks: int, repetitions: int) -> dict[str, float]:
     """Seconds for what an episode costs that is scored for so many tasks, and for log Z of these."""
     experiment = make_experiment(NAMES["DMRLAD"], train_tasks=tasks, precision=subject.experiment.precision)
@@ -149,10 +115,9 @@ def scoring(subject: Subject, tasks: int, repetitions: int) -> dict[str, float]:
     def normalise() -> Any:
         return relabelling.log_normalisers(scorer, networks, arrays, "hfr", key)
 
-    timed(score), timed(normalise)
     return {
-        "an episode": min(timed(score) for _ in range(repetitions)),
-        "log Z": min(timed(normalise) for _ in range(repetitions)),
+        "an episode": best(score, repetitions),
+        "log Z": best(normalise, repetitions),
     }
 
 
@@ -163,7 +128,7 @@ def measure(rounds: int, steps: int, precision: str, scored: int) -> dict[str, A
     found: dict[str, list[dict[str, float]]] = {name: [] for name in subjects}
     peaks = []
     for _ in range(rounds):
-        peaks.append(peak())
+        peaks.append(peak(4096, 300, PEAK_REPETITIONS))
         for name, subject in subjects.items():
             found[name].append(subject.seconds(steps))
     medians = {

@@ -31,19 +31,16 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from timed_learner import TimedLearner, best, peak, timed
 
 from nacre.agents.meld.config import MeldConfig
-from nacre.agents.meld.learner import COLLECT, INITIAL, MODEL, POLICY, MeldLearner
+from nacre.agents.meld.learner import COLLECT, INITIAL, MODEL, POLICY
 from nacre.agents.meld.model import LatentModel
-from nacre.collect import run_schedules
-from nacre.experiments import Experiment, family_of, make_experiment
+from nacre.experiments import Experiment, make_experiment
 from nacre.gradient_steps import update
 from nacre.nn.mlp import matmul
 from nacre.run_folder import versions
-from nacre.runtime import SimulatorPool, learner_for
-from nacre.seeds import child
 from nacre.tasks import PixelFamily, Simulator, TaskFamily
-from nacre.tasks.family import split_tasks
 
 NAMES = ("meld/cheetah-vel", "meld/cheetah-vel-small")
 PEAK_REPETITIONS = 20
@@ -51,32 +48,15 @@ MARK = 0.7
 """Of what the convolutions reach alone, at least."""
 
 
-class Subject:
-    """A learner with a trial of random actions in each train task, whose parts can be timed again and again."""
+class Subject(TimedLearner):
+    """MELD's learner with a trial of random actions in each train task."""
 
     def __init__(self, experiment: Experiment):
         config = experiment.algorithm
         assert isinstance(config, MeldConfig)
-        config = dataclasses.replace(config, initial_trials=1, offline_run=None)
-        self.experiment = dataclasses.replace(experiment, algorithm=config)
-        self.family = family_of(experiment)
-        self.split = split_tasks(self.family, experiment.train_tasks, experiment.test_tasks, 0, experiment.task_list)
-        learner = learner_for(self.experiment, self.family)
-        assert isinstance(learner, MeldLearner)
-        self.learner, self.config = learner, config
-        self.memory = learner.memory(self.family, self.split.train, 1)
-        self.state = jax.jit(learner.initial_state)(jax.random.key(0))
-        self.simulators = SimulatorPool(self.family, experiment.threads)
-        self.plays = 0
+        self.config = dataclasses.replace(config, initial_trials=1, offline_run=None)
+        super().__init__(dataclasses.replace(experiment, algorithm=self.config), 1, experiment.threads)
         self.collect(INITIAL)
-
-    def collect(self, phase: str = COLLECT) -> None:
-        """Plays, and remembers what was played."""
-        self.plays += 1
-        seed = child(np.random.SeedSequence(0), self.plays)
-        arguments = self.state, self.memory, self.family, self.split.train, seed
-        (visits,) = run_schedules([self.learner.collect(phase, *arguments)], self.simulators.play)
-        self.memory.add(visits)
 
     def seconds(self, steps: int) -> dict[str, float]:
         """Of a gradient step of each phase, and of a trial that is collected."""
@@ -86,7 +66,7 @@ class Subject:
             self.state, metrics = update(self.learner, phase, self.state, self.memory.arrays, None, steps)
             jax.block_until_ready(metrics)
             found[phase] = (time.perf_counter() - start) / steps
-        return found | {COLLECT: timed(self.collect)}
+        return found | {COLLECT: timed(lambda: self.collect(COLLECT))}
 
     def operations(self) -> dict[str, float]:
         """Floating-point operations of a gradient step of each phase."""
@@ -125,25 +105,6 @@ class Subject:
         """Seconds that pictures of a trial take."""
         assert isinstance(self.family, PixelFamily)
         return self.stepping(self.family) - self.stepping(self.family.family)
-
-
-def timed(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - start
-
-
-def best(call: Callable[[], Any], repetitions: int) -> float:
-    """The shortest of some times, after one call that compiles."""
-    timed(call)
-    return min(timed(call) for _ in range(repetitions))
-
-
-def peak() -> float:
-    """Floating-point operations per second of the product."""
-    rows = jax.random.normal(jax.random.key(0), (2048, 512))
-    product = jax.jit(jnp.matmul)
-    return 2 * 2048 * 512 * 512 / best(lambda: product(rows, rows[:512]), PEAK_REPETITIONS)
 
 
 def convolutions_together(model: LatentModel, pictures: jax.Array, steps: int) -> float:
@@ -196,7 +157,7 @@ def measure(experiment: Experiment, rounds: int, steps: int) -> dict[str, Any]:
     subject.seconds(steps)  # compiles
     found, peaks = [], []
     for _ in range(rounds):
-        peaks.append(peak())
+        peaks.append(peak(2048, 512, PEAK_REPETITIONS))
         found.append(subject.seconds(steps))
     seconds = {part: float(np.median([each[part] for each in found])) for part in found[0]}
     work, config = subject.operations(), subject.config
