@@ -31,7 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 from rich.table import Table
-from timed_learner import TimedLearner, best, peak, timed
+from timed_learner import TimedLearner, best, operations, peak, timed
 
 from nacre.agents.meld.config import MeldConfig
 from nacre.agents.meld.learner import COLLECT, INITIAL, MODEL, POLICY
@@ -43,7 +43,6 @@ from nacre.run_folder import versions
 from nacre.tasks import PixelFamily, Simulator, TaskFamily
 
 NAMES = ("meld/cheetah-vel", "meld/cheetah-vel-small")
-PEAK_REPETITIONS = 20
 MARK = 0.7
 """Of what the convolutions reach alone, at least."""
 
@@ -72,10 +71,8 @@ class Subject(TimedLearner):
         """Floating-point operations of a gradient step of each phase."""
         counted = {}
         for phase in (MODEL, POLICY):
-            compiled = update.lower(self.learner, phase, self.state, self.memory.arrays, None, 1).compile()
-            analysis = compiled.cost_analysis()
-            assert analysis is not None
-            counted[phase] = analysis["flops"]
+            program = update.lower(self.learner, phase, self.state, self.memory.arrays, None, 1).compile()
+            counted[phase] = operations(program)
         return counted
 
     def bytes_of_frames(self) -> dict[str, float]:
@@ -157,7 +154,7 @@ def measure(experiment: Experiment, rounds: int, steps: int) -> dict[str, Any]:
     subject.seconds(steps)  # compiles
     found, peaks = [], []
     for _ in range(rounds):
-        peaks.append(peak(2048, 512, PEAK_REPETITIONS))
+        peaks.append(peak())
         found.append(subject.seconds(steps))
     seconds = {part: float(np.median([each[part] for each in found])) for part in found[0]}
     work, config = subject.operations(), subject.config
