@@ -16,6 +16,10 @@ from typing import Any
 # One thread for BLAS, or NumPy's pool fights with the simulator's and with XLA's.
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Most programs of tests are tiny and run a few times: compiling them well would take most of the time. XLA's older
+# emitters of fused loops need half the time of the newer ones to compile.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 # A job in the background of a shell, or under nohup, ignores these signals, and so would all that tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -63,13 +67,12 @@ def few_programs() -> Iterator[None]:
     jax.clear_caches()
 
 
-@pytest.fixture(scope="module")
-def quick_compilation() -> Iterator[None]:
-    """For programs that are tiny and run a few times: compiling them well would take most of the time."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
+@pytest.fixture
+def compiled_as_for_users() -> Iterator[None]:
+    """For programs that run long, and for what is so only if XLA optimises."""
+    jax.config.update("jax_disable_most_optimizations", False)
     yield
-    jax.config.update("jax_disable_most_optimizations", before)
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session")

@@ -1,19 +1,10 @@
-"""Death while a run writes its files.
-
-As a script it trains or resumes a run and kills itself with SIGKILL at the first moment of a kind:
-`python deaths.py RUN OVERRIDES KIND PATTERN`, where OVERRIDES is a JSON object of fields of pearl/point-robot, KIND a
-kind of moment as below and PATTERN a file name with wildcards.
-"""
+"""Death while a run writes its files."""
 
 from __future__ import annotations
 
 import builtins
 import contextlib
-import fnmatch
-import json
 import os
-import signal
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -81,21 +72,3 @@ def watched(folder: Path, moment: Callable[[str, str], None]) -> Iterator[None]:
         mock.patch.object(Path, "mkdir", watched_mkdir),
     ):
         yield
-
-
-def main(run: str, overrides: str, fatal: str, pattern: str) -> None:
-    from nacre import make_experiment, resume, train
-
-    def moment(kind: str, name: str) -> None:
-        if kind == fatal and fnmatch.fnmatch(name, pattern):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    with watched(Path(run), moment):
-        if Path(run, "experiment.json").exists():
-            resume(run)
-        else:
-            train(make_experiment("pearl/point-robot", **json.loads(overrides)), run)
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -32,12 +31,10 @@ KILLED = ("train", "evaluate")
 
 
 @pytest.fixture(scope="module")
-def storm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storm]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")  # what is compiled runs for milliseconds
-        serve()
-        folder = tmp_path_factory.mktemp("storm") / "oracle"
-        yield Storm(small("oracle/point-robot-quick"), folder, commands=KILLED)
+def storm(tmp_path_factory: pytest.TempPathFactory) -> Storm:
+    serve()
+    folder = tmp_path_factory.mktemp("storm") / "oracle"
+    return Storm(small("oracle/point-robot-quick"), folder, commands=KILLED)
 
 
 @pytest.mark.parametrize("command", KILLED)

@@ -20,6 +20,8 @@ from nacre.experiments import make_experiment
 from nacre.logs import read_progress_csv
 from nacre.training import train
 
+pytestmark = pytest.mark.usefixtures("compiled_as_for_users")
+
 LEVEL = -13.3
 """Return on held-out goals. An agent that is told nothing reaches -17.4, one that is given the goal -5.0."""
 

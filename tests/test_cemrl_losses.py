@@ -30,8 +30,6 @@ from nacre.agents.cemrl.losses import (
 from nacre.agents.cemrl.networks import Decoder, initial_decoder
 from nacre.rl import sac
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 N = 10
 step_encoder = jax.jit(encoder_step, static_argnums=(1, 2))
 step_policy = jax.jit(policy_step, static_argnums=(1, 4))

@@ -20,8 +20,6 @@ from nacre.agents.cemrl.networks import (
     zero_transition,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 MODES: list[dict[str, Any]] = [
     {"encoder": "trajectory"},
     {"encoder": "individual-y"},

@@ -73,7 +73,6 @@ def tiny(**changes: Any) -> Experiment:
     return make_experiment("cemrl/point-robot-quick", **(TINY | changes))
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("changes", [{}, {"encoder": "trajectory", "window_within": "trial", "evaluation_episodes": 2}])
 def test_stopped_and_resumed(tmp_path: Path, changes: dict[str, Any]) -> None:
     """A run that is stopped within its phases, again and again, ends as if it had not been."""

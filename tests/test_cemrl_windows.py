@@ -25,8 +25,6 @@ from nacre.agents.cemrl.losses import Trained, Windows
 from nacre.agents.cemrl.networks import Networks, Normaliser
 from nacre.types import Episode, Transition, Visit
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 TASKS = 3
 LENGTHS = ((5, 1, 7), (3,), (2, 6), (20,), (4, 4))
 """Of the episodes of each visit."""

@@ -377,7 +377,6 @@ def changing_clock(shift: Shift) -> ChangingClock:
     return family
 
 
-@pytest.mark.usefixtures("quick_compilation")
 class TestPlays:
     SHIFT = Shift("time", 1, 2, probability=0.7)
 

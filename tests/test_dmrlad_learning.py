@@ -18,6 +18,8 @@ from nacre.experiments import make_experiment
 from nacre.logs import read_progress_csv
 from nacre.training import train
 
+pytestmark = pytest.mark.usefixtures("compiled_as_for_users")
+
 LEVEL = 2.5
 """Return on train tasks. DMRLAD gets 3.5 (6.2 on another machine), with copies for tasks at random it gets 1.7, without
 copies 0. This seed is one of those that learn early."""

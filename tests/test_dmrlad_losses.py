@@ -8,7 +8,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from cemrl_by_hand import SIZES, noisy
 from test_cemrl_losses import make_policy_batch, step_policy
 from test_quantile import critic_by_hand, huber_by_hand
@@ -17,8 +16,6 @@ from nacre.agents.cemrl.losses import Trained
 from nacre.agents.dmrlad.config import DmrladConfig
 from nacre.agents.dmrlad.learner import DmrladLearner
 from nacre.rl.quantile import draw_fractions
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 FIELDS: dict[str, Any] = {
     "latent_size": 2,

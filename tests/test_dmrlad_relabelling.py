@@ -30,8 +30,6 @@ from nacre.errors import NacreError
 from nacre.tasks.family import TaskFamily, World
 from nacre.types import Episode, Visit
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 TASKS = np.array([[0.5], [-1.0], [2.0]])
 LENGTH = 6
 

@@ -40,7 +40,6 @@ def tiny(**changes: Any) -> Experiment:
     return make_experiment("dmrlad/sparse-point-robot-quick", **(SMALL | changes))
 
 
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("changes", [{}, {"relabelling": "replace", "critics": "expected", "target_policy": False}])
 def test_stopped_and_resumed(tmp_path: Path, changes: dict[str, Any]) -> None:
     """A run that is stopped within its phases, again and again, ends as if it had not been, copies included."""
@@ -89,7 +88,6 @@ def test_stopped_and_resumed(tmp_path: Path, changes: dict[str, Any]) -> None:
     assert agent.act(np.zeros(2, np.float32)).shape == (2,)
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_copies_have_the_rewards_of_their_task(tmp_path: Path) -> None:
     """Rewards and successes of a copy are those of the task it is stored under; all else is the original's."""
     run = train(tiny(iterations=1), tmp_path / "run")
@@ -110,7 +108,6 @@ def test_copies_have_the_rewards_of_their_task(tmp_path: Path) -> None:
     assert family.can_relabel
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_windows_across_episodes_copy_whole_visits(tmp_path: Path) -> None:
     run = train(tiny(iterations=1, window_within="trial", evaluation_episodes=2), tmp_path / "run")
     (visits,) = read_segments(run / "replay", 1)

@@ -20,8 +20,6 @@ from test_load import untrained_run
 import nacre
 from nacre.tasks import FAMILIES
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 ROOT = Path(__file__).parents[1]
 ELSEWHERE = {
     "own-algorithm.md": "test_own_algorithm_doc.py runs its files",

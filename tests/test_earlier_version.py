@@ -34,8 +34,6 @@ SENTENCE = (
     "this version, so the run becomes another than it would have become there."
 )
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:

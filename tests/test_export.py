@@ -24,8 +24,6 @@ from nacre.errors import NacreError
 from nacre.exporting import _Programs, export
 from nacre.loading import read_trained
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 ROOT = Path(__file__).parents[1]
 SLOTS, STEPS = 3, 30
 
@@ -44,7 +42,6 @@ PLAYER = (
     + """
 import json, zipfile
 import jax, jax.export, numpy as np
-jax.config.update("jax_disable_most_optimizations", True)
 played = np.load(sys.argv[1])
 actions = {}
 for file in sys.argv[3:]:

@@ -22,8 +22,6 @@ from nacre.types import Key, Tree
 
 STEPS = 10
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 class Fit(NamedTuple):
     """A number that follows the data, and how many steps are left for it."""

@@ -17,8 +17,6 @@ import nacre
 from nacre.experiments import Experiment
 from nacre.logs import read_progress_csv
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(scope="module")
 def experiment(tiny: dict[str, int]) -> Experiment:

@@ -21,6 +21,8 @@ from nacre.tasks import register_family
 from nacre.tasks.point import PointRobot
 from nacre.training import train
 
+pytestmark = pytest.mark.usefixtures("compiled_as_for_users")
+
 LEVEL = -12.8
 """Adapted return on held-out goals; standing still gives about -21, walking straight to the goal about -6."""
 GAIN = 2.5

@@ -26,7 +26,6 @@ from nacre.runtime import learner_for
 from nacre.tasks import FAMILIES, Simulator, make_family, split_tasks
 from nacre.tasks.recorded import RecordedFamily, to_record
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 GETTING_STARTED = Path(__file__).parents[1] / "docs" / "getting-started.md"
 POSITIONS = np.random.default_rng(0).normal(size=(200, 2))
 
@@ -92,7 +91,6 @@ for name in sys.modules:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_an_agent_needs_no_simulator(tmp_path, monkeypatch):
     """Nor the module of a family of one's own, nor what some systems do not have: the run folder tells the sizes."""
     monkeypatch.setitem(FAMILIES, "of-a-robot", lambda: Clock(7, sparse=True))

@@ -27,6 +27,8 @@ from nacre.tasks.family import Sizes
 from nacre.training import train
 from nacre.types import Visit
 
+pytestmark = pytest.mark.usefixtures("compiled_as_for_users")
+
 
 class Errors(NamedTuple):
     """Mean squared errors, as shares of variances: an expectation that is always the same has 1."""

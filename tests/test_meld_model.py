@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -40,8 +39,6 @@ from nacre.agents.meld.losses import (
 from nacre.agents.meld.model import Gaussian, LatentModel
 from nacre.nn.image import NARROW, DoublingConvolution, HalvingConvolution, ImageDecoder, ImageEncoder, cameras_of
 from nacre.tasks.family import Sizes
-
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 ONE, TWO = (64, 64, 3), (128, 64, 3)
 
@@ -393,16 +390,8 @@ def test_a_step_of_policy_and_critics_by_hand(tiny: tuple[MeldLearner, Trained])
         np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.fixture
-def compiled_as_in_a_run() -> Iterator[None]:
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", True)
-
-
-def test_filtering_in_a_loop_is_filtering_in_a_scan(
-    tiny: tuple[MeldLearner, Trained], compiled_as_in_a_run: None
-) -> None:
+@pytest.mark.usefixtures("compiled_as_for_users")
+def test_filtering_in_a_loop_is_filtering_in_a_scan(tiny: tuple[MeldLearner, Trained]) -> None:
     """Bit for bit, across the reset between two episodes."""
     model: LatentModel = tiny[1].networks.model
     frames, n, length = tiny_frames(), *MASK.shape

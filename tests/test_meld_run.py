@@ -36,8 +36,6 @@ from nacre.tasks.family import Sizes
 from nacre.training import resume, train
 from nacre.types import Episode
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 TINY: dict[str, Any] = {
     "iterations": 2,
     "train_tasks": 3,
@@ -70,7 +68,7 @@ def tiny(**changes: Any) -> Experiment:
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory, quick_compilation: None) -> Path:
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete run. To read only."""
     return train(tiny(), tmp_path_factory.mktemp("meld") / "reference")
 

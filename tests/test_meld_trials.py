@@ -30,8 +30,6 @@ from nacre.tasks.pixels import PixelFamily
 from nacre.tasks.point import PointRobot
 from nacre.types import Episode, Transition, Visit
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 HORIZON = 4
 CONFIG = MeldConfig(
     base_depth=1,

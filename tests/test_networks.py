@@ -15,8 +15,6 @@ from nacre.nn.mlp import MLP
 from nacre.rl.policy import TanhGaussianPolicy
 from nacre.tasks.family import Sizes
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 KEY = jax.random.key(4)
 
 

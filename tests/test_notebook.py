@@ -63,7 +63,6 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> NotebookNode:
         cell.outputs, cell.execution_count = [], None
     folder = tmp_path_factory.mktemp("notebook")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # programs that run once
         patch.setenv("IPYTHONDIR", str(folder / "ipython"))  # not the settings of whoever runs the tests
         resources = {"metadata": {"path": str(folder)}}
         client = NotebookClient(notebook, kernel_name="python3", startup_timeout=300, timeout=300, resources=resources)

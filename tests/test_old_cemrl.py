@@ -27,8 +27,6 @@ from nacre.run_folder import read_run
 from nacre.runtime import learner_for
 from nacre.warm_start import resolve_warm_start
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 ENCODERS = [
     ("trajectory", "add", "fixedOnY"),
     ("transitionSharedY", "add", "network"),

@@ -38,8 +38,6 @@ from nacre.warm_start import resolve_warm_start
 OLD = Path(__file__).parent / "old_run"
 KINDS = ("zip", "legacy")
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(scope="module")
 def outputs() -> dict[str, np.ndarray]:
@@ -49,7 +47,7 @@ def outputs() -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def imported(quick_compilation: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def imported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """To read only."""
     return import_old_run(OLD / request.param, out=tmp_path_factory.mktemp("imported") / "run")
 

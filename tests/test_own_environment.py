@@ -371,7 +371,6 @@ def test_environments_that_offer_what_they_remember():
     other.close()
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_run_whose_environments_remember_is_resumed_exactly(tiny, tmp_path, monkeypatch):
     """The observations are counts of observations, so that a resumed run differs if the counts are lost."""
     monkeypatch.setattr("nacre.tasks.FAMILIES", dict(FAMILIES))

@@ -30,8 +30,6 @@ from nacre.types import Episode, Key, Transition, Tree
 HORIZON = 6
 FAMILY = Clock(HORIZON, sparse=True)
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 class Counts(NamedTuple):
     """How often a trial was concerned by each kind of call, and a sum over everything that it was told."""
@@ -290,7 +288,7 @@ CONFIG = PearlConfig(latent_size=5, hidden_size=300, encoder_hidden_size=200)
 
 
 @pytest.fixture(scope="module")
-def wide(quick_compilation: None) -> tuple[PearlAgent, ActingNetworks]:
+def wide() -> tuple[PearlAgent, ActingNetworks]:
     """With weights that let every rounding be felt in the actions."""
     networks = initial_networks(CONFIG, FAMILY.sizes, key=jax.random.key(0), precision="float32").acting
     leaves, structure = jax.tree.flatten(networks)

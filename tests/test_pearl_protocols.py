@@ -59,9 +59,6 @@ ALMOST_CERTAIN = 1e-7  # the least variance that a factor can have
 NOISE = 6 * ALMOST_CERTAIN**0.5
 
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 def learner_and_state(
     config: PearlConfig, horizon: int = HORIZON, variance: float = ALMOST_CERTAIN, code_scale: float = 1.0
 ) -> tuple[PearlLearner, LearnerState]:

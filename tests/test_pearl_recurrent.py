@@ -76,9 +76,6 @@ def draw_rl(config: PearlConfig, replay: Replay, tasks: jax.Array, key: Key) -> 
     return clock_learner(HORIZON, config)._draw_rl(replay, tasks, key)
 
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 def networks_of(config: PearlConfig = CONFIG) -> PearlNetworks:
     """Networks whose output layers are not almost zero, so that everything shows in the posterior."""
     networks = initial_networks(config, Clock(HORIZON).sizes, key=jax.random.key(1), precision="float32")
@@ -297,7 +294,7 @@ def test_a_stochastic_test_context_is_read_as_a_whole_too() -> None:
 
 
 @pytest.fixture(scope="module")
-def filled(quick_compilation: None) -> Filled:
+def filled() -> Filled:
     """The initial collection and one iteration's visits of all tasks."""
     learner, state = learner_and_state()
     visits = collect("initial collection", learner, state, 0) + collect("collect", learner, state, 1)

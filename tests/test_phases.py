@@ -30,8 +30,6 @@ from nacre.run_folder import create_run_folder, read_run
 from nacre.tasks import make_family, split_tasks
 from nacre.training import resume, train
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 LAST = "iteration_000003"
 
 

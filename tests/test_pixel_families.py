@@ -228,7 +228,6 @@ def tiny_run(algorithm: str, folder: Path, family: str, **view: Any) -> Path:
 
 
 @pytest.mark.opengl
-@pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("algorithm", ["meld", "pearl", "blind"])
 def test_who_learns_from_any_family(algorithm, tmp_path):
     run = tiny_run(algorithm, tmp_path / "run", "walker-vel-pixels", camera=["own", "track"])
@@ -237,7 +236,6 @@ def test_who_learns_from_any_family(algorithm, tmp_path):
     assert (run / "checkpoints" / "iteration_000001.npz").exists()
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_an_oracle_learns_from_pictures(tmp_path):
     """Its loaded agent stacks pictures, and begins anew with each episode."""
     run = tiny_run("oracle", tmp_path / "run", "sparse-point-robot-pixels")
@@ -257,7 +255,6 @@ def test_an_oracle_learns_from_pictures(tmp_path):
     env.close()
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_critics_alone_train_the_trunk_of_references():
     """The trunk goes against the gradient of the critics' loss, and the target trunk follows it."""
     config = OracleConfig(hidden_size=8, picture_filters=2, picture_features=4, meta_batch_size=2, batch_size=3)

@@ -61,8 +61,6 @@ CONFIG = PearlConfig(
 )
 TASKS, BATCH, CONTEXT = CONFIG.meta_batch_size, CONFIG.batch_size, CONFIG.context_size
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 # Families
 

@@ -19,7 +19,6 @@ from nacre.evaluation import TrialResult
 from nacre.tasks import Simulator, make_family
 from nacre.tasks.gymnasium import FamilyEnv
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
 LENGTHS = 2, 3, 1, 4
 GOALS = np.array([[0.5, 0.5], [-1.0, 0.2], [0.0, 1.0]])
 

@@ -14,8 +14,6 @@ from nacre.rl import quantile, sac
 from nacre.rl.policy import TanhGaussianPolicy
 from nacre.rl.quantile import QuantileCritic, draw_fractions, expected_value, quantile_huber_loss
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def huber_by_hand(predictions, midpoints, targets, widths) -> float:
     """One pair after another."""

@@ -36,7 +36,7 @@ from nacre.tasks.shifts import Shift
 from nacre.worker_options import WorkerOptions
 from nacre.workers import Workers, hired
 
-pytestmark = [NEEDS_RAY, pytest.mark.usefixtures("quick_compilation")]
+pytestmark = NEEDS_RAY
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -194,7 +194,7 @@ def test_signals_leave_no_process(number: signal.Signals, tmp_path: Path) -> Non
             *("--out", run, "--iterations", "100000", "--workers", "1"),
         ],
         cwd=Path(__file__).parent,
-        env={**os.environ, "NACRE_TEST_MARK": mark, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+        env={**os.environ, "NACRE_TEST_MARK": mark},
         start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -22,7 +22,6 @@ from nacre.workers import hired
 
 pytestmark = [
     NEEDS_RAY,
-    pytest.mark.usefixtures("quick_compilation"),
     pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning"),  # by Ray's own tool for clusters
 ]
 

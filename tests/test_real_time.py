@@ -226,7 +226,6 @@ def test_an_environment_may_say_itself_that_it_was_stopped():
         simulator.close()
 
 
-@pytest.mark.usefixtures("quick_compilation")
 def test_a_run_saves_itself_if_the_robot_crashes_and_goes_on_with_another(tmp_path):
     importlib.import_module("random_learner")
     ports = []

@@ -22,9 +22,6 @@ from nacre.types import Episode, Stretch, Transition, Visit
 OBSERVATIONS, ACTIONS = 3, 2
 
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 class Rows(NamedTuple):
     """One transition, or one array per field: the fields of `Transition`, in NumPy."""
 

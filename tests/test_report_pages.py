@@ -53,9 +53,6 @@ from nacre.runtime import learner_for
 from nacre.tasks.family import TaskSplit
 from nacre.types import Episode
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 # Numbers
 
 

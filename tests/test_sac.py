@@ -57,9 +57,6 @@ def make_trained(precision="float32", activation="relu") -> sac.Trained:
     return trained._replace(networks=networks, target_critics=jax.tree.map(lambda leaf: 0.9 * leaf, networks.critics))
 
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 # A step by hand
 
 

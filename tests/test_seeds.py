@@ -35,8 +35,6 @@ from nacre.tasks.simulator import Simulator
 from nacre.training import resume, train
 from nacre.types import Episode, Visit
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 SEEDS = (5, 6, 7)
 LAST = "checkpoints/iteration_000002.npz"
 

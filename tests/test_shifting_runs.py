@@ -35,8 +35,6 @@ from nacre.training import resume, train
 from nacre.types import Episode
 from nacre.video import RecordingSimulator, shots_of
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 SHIFT = Shift("time", 4, 3, probability=0.8)
 
 

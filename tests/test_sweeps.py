@@ -505,10 +505,9 @@ LONG = 100_000
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """Where `random_learner` can be imported; programs are compiled in no time."""
+    """Where `random_learner` can be imported."""
     path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
     monkeypatch.setenv("PYTHONPATH", path)
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     return dict(os.environ)
 
 

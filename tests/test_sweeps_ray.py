@@ -34,7 +34,6 @@ def ray() -> Iterator[Any]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
         with connected(None, cpus=2) as cluster:
             yield cluster.ray
 
@@ -120,7 +119,6 @@ def test_a_node_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: 
     from nacre.ray_cluster import import_ray
 
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     monkeypatch.syspath_prepend(HERE)
     monkeypatch.chdir(HERE)
     import_ray()

@@ -18,9 +18,6 @@ from nacre.types import Episode, Visit
 HOPPER = make_family("hopper-rand-params")
 
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
-
 class CountingSimulator(Simulator):
     """Counts the control steps that were really taken."""
 

@@ -20,8 +20,6 @@ from nacre.protocol import Protocol
 from nacre.tasks import make_family
 from nacre.types import Episode
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 POINT_RATE, POINT_PAUSE = 10, 5
 """Frames per second of the point robot, and how many the last picture of an episode stays longer."""
 

@@ -28,8 +28,6 @@ from nacre.warm_start import resolve_warm_start, take_networks
 
 OLD = Path(__file__).parent / "old_run"
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 @pytest.fixture(scope="module")
 def source(tiny_run: Path) -> LearnerState:

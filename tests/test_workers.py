@@ -42,8 +42,6 @@ from nacre.worker import Failure, Worker, answer_of, begun_with, on_device, on_h
 from nacre.worker_options import WorkerOptions
 from nacre.workers import Workers, WorkerTraceback, check_workers, hired
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 CLOCK = Clock(HORIZON, sparse=True)
 
 
@@ -403,7 +401,7 @@ def test_random_keys_travel(implementation: str) -> None:
 
 def test_jax_is_set_as_it_is_here() -> None:
     begun = begun_with(CLOCK, 1)
-    assert begun.jax_settings["jax_disable_most_optimizations"] is True  # by this module's fixture
+    assert begun.jax_settings["jax_disable_most_optimizations"] is True  # by conftest.py
     assert begun.jax_settings["jax_enable_x64"] is False
 
 
@@ -483,13 +481,8 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Callable[[fake_ray.Fault], FakeRay]
 
 @pytest.fixture(scope="module")
 def run_alone(tiny: dict[str, int], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run without workers, compiled as the others here are: another compilation rounds differently."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        return nacre.train(make_experiment("pearl/point-robot", **tiny), tmp_path_factory.mktemp("alone") / "run")
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
+    """A run without workers."""
+    return nacre.train(make_experiment("pearl/point-robot", **tiny), tmp_path_factory.mktemp("alone") / "run")
 
 
 def test_a_run_without_workers_any_more_is_saved(
