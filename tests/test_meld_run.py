@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import csv
+import io
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import av
 import gymnasium
 import jax
 import jax.numpy as jnp
@@ -23,7 +27,7 @@ from nacre import gradient_steps, journal
 from nacre.agents.meld.config import MeldConfig
 from nacre.agents.meld.learner import COLLECT, EARLIER, INITIAL, MODEL, POLICY, MeldLearner
 from nacre.agents.meld.memory import differences
-from nacre.agents.meld.report import belief_pictures, follow_trials, frames_of
+from nacre.agents.meld.report import FILM_GAP, FILM_WIDTH, belief_pictures, film_frames, follow_trials, frames_of
 from nacre.errors import Interrupted, NacreError
 from nacre.estimate import estimate
 from nacre.experiments import Experiment, family_of, make_experiment, named_experiments, options, validate
@@ -138,6 +142,9 @@ def test_its_figures(reference: Path) -> None:
     tables = {each.numbers.name: each.numbers.columns for each in pictures if each.numbers is not None}
     assert list(tables) == ["expected-pictures", "expected-rewards", "latent-states"]
     assert all("<image" in each.svg for each in pictures[:1])
+    (film,) = re.findall('<video controls loop .* src="data:video/mp4;base64,([^"]*)"', pictures[0].svg)
+    with av.open(io.BytesIO(base64.b64decode(film))) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 2 * (1 + HORIZON_OF_RUN)
     model, config = test.trained.parameters.model, tiny().algorithm
     assert isinstance(config, MeldConfig)
     trials = [task[0] for task in test.episodes]
@@ -160,6 +167,24 @@ def test_its_figures(reference: Path) -> None:
         imagined[0][0, HORIZON_OF_RUN + 1 :] != np.asarray(other.expected.pictures[1][0, HORIZON_OF_RUN + 1 :])
     ).any()
     np.testing.assert_allclose(imagined[1], other.expected.pictures[2], rtol=1e-5, atol=1e-6)
+
+
+def test_its_film(reference: Path) -> None:
+    """What was seen is the first of four columns; a trial is a row, and one that has ended stays."""
+    test = play_test_trials(reference, "latest", print)
+    config = tiny().algorithm
+    assert isinstance(config, MeldConfig)
+    course = follow_trials(test.trained.parameters.model, config, [task[0] for task in test.episodes])
+    early = course.frames.mask.at[1, 3:].set(False)
+    course = course._replace(frames=course.frames._replace(mask=early))
+    frames = list(film_frames(course, 2))
+    assert len(frames) == 2 * (1 + HORIZON_OF_RUN)
+    assert not any(side % 2 for frame in frames for side in frame.shape[:2])
+    row = (frames[0].shape[0] - 44) // 2
+    for number, frame in enumerate(frames):
+        for trial, at in enumerate((number, min(number, 2))):
+            seen = frame[44 + trial * row + FILM_GAP :, : FILM_WIDTH : FILM_WIDTH // 16][:: FILM_WIDTH // 16][:16]
+            np.testing.assert_array_equal(seen, course.frames.pictures[trial, at])
 
 
 def test_frames_of_an_episode_that_ended_early(reference: Path) -> None:

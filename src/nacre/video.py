@@ -151,15 +151,16 @@ def shots_of(simulator: RecordingSimulator, evaluation: Evaluation, task: int, t
     return shots
 
 
-def encode(frames: Iterable[Frame], rate: Fraction) -> bytes:
-    """Frames of WIDTH and CAPTION_HEIGHT + HEIGHT as an MP4 file that browsers play (H.264, 4:2:0)."""
+def encode(frames: Iterable[Frame], rate: Fraction | int) -> bytes:
+    """Frames of one size, which is even, as an MP4 file that browsers play (H.264, 4:2:0)."""
     import av  # here: it takes as long as NumPy to import, and no other command needs it
 
-    file = io.BytesIO()
+    file, frames = io.BytesIO(), iter(frames)
+    first = next(frames)
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=rate, options={"preset": "veryfast"})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, CAPTION_HEIGHT + HEIGHT, "yuv420p"
-        for frame in frames:
+        stream.height, stream.width, stream.pix_fmt = *first.shape[:2], "yuv420p"
+        for frame in itertools.chain([first], frames):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
     return file.getvalue()
@@ -171,8 +172,8 @@ def draw_caption(lines: tuple[str, ...]) -> Frame:
     pen = ImageDraw.Draw(image)
     margin, distance, size = 8, 21, 15
     for number, line in enumerate(lines):
-        width = _font(size).getlength(line)
-        fitting = _font(min(size, math.floor(size * (WIDTH - 2 * margin) / width)))
+        width = font_of(size).getlength(line)
+        fitting = font_of(min(size, math.floor(size * (WIDTH - 2 * margin) / width)))
         pen.text((margin, margin + number * distance), line, fill="black", font=fitting)
     return np.array(image)
 
@@ -229,7 +230,7 @@ def _measured_of(family: TaskFamily, course: Measurement, step: int) -> str:
 
 
 @functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font_of(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib. Pillow's own font has no letters but those of English."""
     import matplotlib
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import math
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import markupsafe
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -69,6 +71,13 @@ def picture(
     """The figure inside the page, with the numbers that it was drawn from, and switches for some of what is in it. The
     same figure gives the same text."""
     return Picture(svg_of(figure, alt, switches), alt, caption, numbers, switches, figure)
+
+
+def with_film(picture: Picture, video: bytes, alt: str) -> Picture:
+    """The picture with a film below it, an MP4 file that is inside the page. Nothing moves before it is started."""
+    address = f"data:video/mp4;base64,{base64.b64encode(video).decode()}"
+    film = f'<video controls loop muted playsinline aria-label="{markupsafe.escape(alt)}" src="{address}"></video>'
+    return replace(picture, svg=f"{picture.svg}\n{film}")
 
 
 def number(value: float | int, decimals: int = 1) -> str:

@@ -9,28 +9,30 @@ Trials that were played are filtered again, with noise of their own. Three expec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
 
 from nacre.agents.meld.config import MeldConfig
 from nacre.agents.meld.losses import Frames, filtered
 from nacre.agents.meld.model import LatentModel
 from nacre.nn.image import scaled
 from nacre.report.figures import AFTER, BEFORE, tidy
-from nacre.report.html import Picture, picture
+from nacre.report.html import Picture, picture, with_film
 from nacre.report.numbers import Numbers, crossed, rows_of
 from nacre.report.task_figures import parameter_columns, task_in_words
 from nacre.report.trial_figures import count_steps, label_panels, panels_of, spread
 from nacre.report.trials import RunTest
 from nacre.types import Episode, Key
+from nacre.video import encode, font_of
 
 FILMED_TASKS, DRAWN_TASKS = 2, 6
 """Test tasks, of each the first trial, whose pictures and whose rewards are shown."""
@@ -38,6 +40,8 @@ MOST_PICTURES = 24
 """Of a trial, side by side."""
 GAP = 1
 """Pixels between pictures."""
+FILM_WIDTH, FILM_GAP, FILM_RATE = 160, 4, 5
+"""Of the film: about the width of a picture and the gap between two of them, in pixels, and frames per second."""
 AFTER_FRAME, FROM_FIRST, FROM_NOTHING = "after the frame", "from the first frame", "from nothing"
 EXPECTATIONS = (AFTER_FRAME, FROM_FIRST, FROM_NOTHING)
 
@@ -166,17 +170,50 @@ def _strip_picture(test: RunTest, course: Course, tasks: Sequence[int]) -> Pictu
         axes.set_title(task_in_words(test.trained.family, test.evaluation.tasks, task), fontsize="small")
     panels[-1].set_xlabel("frame of the trial")
     errors = _errors(course)
-    return picture(
+    drawn = picture(
         figure,
         f"Film strips of {shown} trials: the pictures that the agent saw, and those that its model expects.",
         "What the model expects to see, below what was seen: from a belief that has seen the frame itself "
         "(a reconstruction); from the first frame of an episode on, of its actions, with what the episodes before have "
-        "told (conditional prior); and from nothing, of the actions of the trial alone (prior).",
+        "told (conditional prior); and from nothing, of the actions of the trial alone (prior). The film has "
+        "every frame.",
         Numbers(
             "expected-pictures",
             _columns(test, course, tasks, {f"squared error {name}": values for name, values in errors.items()}),
         ),
     )
+    film = encode(film_frames(course, shown), FILM_RATE)
+    return with_film(drawn, film, f"Film of {shown} trials: what the agent saw, and what its model expects.")
+
+
+def film_frames(course: Course, trials: int) -> Iterator[UInt8[np.ndarray, "height width 3"]]:
+    """Of the first few trials, a row for each: what was seen, and beside it what is expected. A trial that has ended
+    keeps its last frame."""
+    seen = np.asarray(scaled(course.frames.pictures[:trials]))
+    pictures = np.stack([seen, *np.asarray(course.expected.pictures[:, :trials])]).clip(0, 1)
+    mask = np.asarray(course.frames.mask[:trials])
+    times = [np.flatnonzero(each) for each in mask]
+    width = pictures.shape[4]
+    enlarged = max(1, round(FILM_WIDTH / width))
+    for number in range(max(map(len, times))):
+        lines = []
+        for trial, there in enumerate(times):
+            at = there[min(number, len(there) - 1)]
+            shown = (255 * pictures[:, trial, at]).round().astype(np.uint8).repeat(enlarged, 1).repeat(enlarged, 2)
+            apart = np.pad(shown, ((0, 0), (FILM_GAP, 0), (0, FILM_GAP), (0, 0)), constant_values=255)
+            lines.append(np.concatenate(list(apart), axis=1))
+        frame = np.concatenate([_film_heading(lines[0].shape[1], number + 1), *lines])
+        yield np.pad(frame, ((0, frame.shape[0] % 2), (0, frame.shape[1] % 2), (0, 0)), constant_values=255)
+
+
+def _film_heading(width: int, frame: int) -> UInt8[np.ndarray, "height width 3"]:
+    """The frame's number, and what is in each column."""
+    image = Image.new("RGB", (width, 44), "white")
+    pen = ImageDraw.Draw(image)
+    pen.text((2, 2), f"frame {frame} of the trial", fill="black", font=font_of(14))
+    for column, name in enumerate(("seen", *EXPECTATIONS)):
+        pen.text((2 + column * width // (1 + len(EXPECTATIONS)), 24), name, fill="black", font=font_of(14))
+    return np.array(image)
 
 
 def _errors(course: Course) -> dict[str, np.ndarray]:
