@@ -132,7 +132,10 @@ def learnt(name: str, folder: Path) -> float:
     return float(np.mean([columns[f"AverageReturn_test_episode_{episode}"][-3:] for episode in (1, 2)]))
 
 
+def test_it_infers_the_goal_from_rewards(tmp_path: Path) -> None:
+    assert learnt("meld/point-robot-quick", tmp_path / "run") > LEVEL
+
+
 @pytest.mark.sabotage
-def test_an_agent_needs_to_see_rewards(tmp_path: Path) -> None:
-    assert learnt("meld/point-robot-quick", tmp_path / "meld") > LEVEL
-    assert learnt("meld/point-robot-quick-slac", tmp_path / "slac") < LEVEL
+def test_without_rewards_it_does_not(tmp_path: Path) -> None:
+    assert learnt("meld/point-robot-quick-slac", tmp_path / "run") < LEVEL

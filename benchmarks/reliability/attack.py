@@ -8,7 +8,7 @@ first. It ends when all is done or the time is over; then the commands that were
 takes a minute or two. Its figures are in FILE.json at every moment. If there is such a file, it goes on from there,
 with other random numbers. It ends with 1 if anything was neither refused in a sentence nor right.
 
-Programs are compiled with few optimisations, as in the tests, so that most of the time is left for kills. Those of a
+Programs are compiled quickly, as in the tests, so that most of the time is left for kills. Those of a
 command that nobody kills are compiled anew. They are kept in a folder of this process's own, from where the killed ones
 read them: so what is compared is also what was compiled with what was read.
 """
@@ -33,6 +33,7 @@ from typing import Any
 os.environ.update(dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1"))
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 os.environ["MPLBACKEND"] = "agg"
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
