@@ -310,13 +310,25 @@ def test_encodings_are_of_the_task_in_force_once_the_window_is_of_it() -> None:
     classes = np.stack([latent[..., 0] / 20, 1 - latent[..., 0] / 20], axis=-1)
     course = Course(np.where(np.isnan(in_force), np.float32(np.nan), latent), classes, np.zeros((8, 2), bool))
     found = encodings_of(course, in_force, window=2)
-    # Task 1 in steps 4 of the first trial, 4 and 5 of the second; task 3 in step 7: steps 5 and 6 are too near.
+    # Task 1 in steps 4 of the first trial, 3 to 5 of the second; task 3 in step 7: steps 5 and 6 are too near.
     assert found.tasks.tolist() == [[1.0], [3.0]]
-    assert found.steps.tolist() == [3, 1]
-    np.testing.assert_allclose(found.mean, [[np.mean([8, 9, 11])], [14]])
-    np.testing.assert_allclose(found.deviation, [[np.std([8, 9, 11])], [0]], rtol=1e-6)
-    np.testing.assert_allclose(found.class_share, [[1 / 3, 2 / 3], [1, 0]])
-    np.testing.assert_allclose(found.class_probabilities[0], [28 / 60, 32 / 60], rtol=1e-6)
+    assert found.steps.tolist() == [4, 1]
+    np.testing.assert_allclose(found.mean, [[np.mean([8, 7, 9, 11])], [14]])
+    np.testing.assert_allclose(found.deviation, [[np.std([8, 7, 9, 11])], [0]], rtol=1e-6)
+    np.testing.assert_allclose(found.class_share, [[1 / 4, 3 / 4], [1, 0]])
+    np.testing.assert_allclose(found.class_probabilities[0], [35 / 80, 45 / 80], rtol=1e-6)
+
+
+def test_encodings_of_trials_that_end_early_count() -> None:
+    """Each trial has a second half of its own."""
+    in_force = np.full((8, 2, 1), np.nan)
+    in_force[:, 0], in_force[:3, 1] = 1.0, 2.0
+    latent = np.arange(16, dtype=np.float32).reshape(8, 2, 1)
+    course = Course(latent, np.ones((8, 2, 1), np.float32), np.zeros((8, 2), bool))
+    found = encodings_of(course, in_force, window=2)
+    assert found.tasks.tolist() == [[1.0], [2.0]]
+    assert found.steps.tolist() == [4, 2]
+    np.testing.assert_allclose(found.mean[1], [np.mean([3, 5])])
 
 
 def test_the_task_in_force_is_that_of_each_step() -> None:

@@ -242,7 +242,7 @@ def test_a_temperature_for_all_is_that_of_soft_actor_critic() -> None:
         control, batch.sac, key, replace(config.sac, target_entropy=-1.0)
     )
     for ours, theirs in zip(jax.tree.leaves(new.networks.control), jax.tree.leaves(expected.networks), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-9)
     assert metrics["Temperature"] == reported.temperature
     for ours, theirs in zip(
         jax.tree.leaves(new.networks.encoder), jax.tree.leaves(trained.networks.encoder), strict=True
@@ -271,6 +271,14 @@ def test_a_temperature_of_z() -> None:
     expected, _ = jax.jit(sac.step_without_temperature, static_argnums=4)(control, alpha, batch.sac, key, config.sac)
     for ours, theirs in zip(jax.tree.leaves(new.networks.control), jax.tree.leaves(expected.networks), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_a_temperature_of_z_begins_as_it_is_told() -> None:
+    config = make_config(latent_temperature=True, initial_temperature=0.05)
+    temperature = make_trained(config).networks.temperature
+    assert temperature is not None
+    latent = jax.random.normal(jax.random.key(0), (N, config.latent_size))
+    np.testing.assert_allclose(jnp.exp(temperature(latent)), 0.05, rtol=0.2)
 
 
 def test_target_critics() -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from cemrl_by_hand import SIZES, noisy
 from test_cemrl_losses import make_policy_batch, step_policy
 from test_quantile import critic_by_hand, huber_by_hand
 
-from nacre.agents.cemrl.losses import Trained
+from nacre.agents.cemrl.losses import Trained, policy_step
 from nacre.agents.dmrlad.config import DmrladConfig
 from nacre.agents.dmrlad.learner import DmrladLearner
+from nacre.rl import quantile
+from nacre.rl.policy import TanhGaussianPolicy
 from nacre.rl.quantile import draw_fractions
 
 FIELDS: dict[str, Any] = {
@@ -61,7 +65,7 @@ def test_a_step_by_hand() -> None:
     assert trained.target_policy is not None
     following = trained.target_policy.sample(rows.next_features, next_key)
     target_fractions = draw_fractions(n, 3, jax.random.fold_in(next_key, 1))
-    fractions = draw_fractions(n, 3, jax.random.fold_in(key, 1))
+    fractions = draw_fractions(n, 3, jax.random.fold_in(key, 2))
 
     inputs = np.concatenate([rows.next_features, following.action], 1).astype(np.float64)
     at = np.asarray(target_fractions.midpoints, np.float64)
@@ -136,3 +140,24 @@ def test_targets_at_first() -> None:
     plain = first(critics="expected", target_policy=False)
     assert plain.target_policy is None
     assert jnp.shape(plain.networks.control.critics[0].weights[-1]) == (5, 1)
+
+
+def test_no_fractions_are_drawn_with_the_key_of_actions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fractions at which returns are predicted would otherwise be the noise of the next actions."""
+    config = DmrladConfig(**FIELDS)
+    learner = DmrladLearner(config, SIZES)
+
+    def recording(function: Callable[..., Any], used: list[Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            used.append(tuple(jax.random.key_data(arguments[2]).tolist()))
+            return function(*arguments)
+
+        return call
+
+    of_fractions, of_actions = [], []
+    monkeypatch.setattr(quantile, "draw_fractions", recording(draw_fractions, of_fractions))
+    monkeypatch.setattr(TanhGaussianPolicy, "sample", recording(TanhGaussianPolicy.sample, of_actions))
+    policy_step(make_trained(learner), config, make_policy_batch(config), jax.random.key(2), learner.critics)
+    assert len(of_fractions) == len(set(of_fractions)) == 3
+    assert len(set(of_actions)) == 2  # the temperature sees what the policy's loss sees
+    assert not set(of_fractions) & set(of_actions)

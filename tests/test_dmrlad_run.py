@@ -180,6 +180,11 @@ def test_ablations() -> None:
         ({"risk_parameter": 0.3}, "risk_parameter is 0.3; allowed with risk neutral: 0"),
         ({"risk": "VaR", "risk_parameter": 1.0}, "risk_parameter is 1; allowed with risk VaR: more than 0 and less"),
         ({"risk": "cvar"}, "risk_parameter is 0; allowed with risk cvar: -1 to 1, but not 0"),
+        (
+            {"risk": "cvar", "risk_parameter": -0.1, "quantiles": 4},
+            "risk_parameter is -0.1; allowed with risk cvar and 4 quantiles: more than 0.125 in size",
+        ),
+        ({"risk": "wang", "risk_parameter": 4.0}, "risk_parameter is 4; allowed with risk wang: -3 to 3"),
         ({"risk": "cpw", "risk_parameter": 0.1}, "risk_parameter is 0.1; allowed with risk cpw: 0.28 to 1"),
         ({"risk_parameter": 1000.0}, "risk_parameter is 1000"),
         ({"initial_steps": 0}, "initial_steps is 0.*at least 1"),

@@ -220,7 +220,7 @@ def test_loaded(reference: Path) -> None:
 def test_phases() -> None:
     learner = MeldLearner(MeldConfig(rounds=2, model_rounds=3, offline_run="x"), Sizes((64, 64, 3), 6, 50, 1))
     each = Phase(COLLECT), Phase(MODEL, 40), Phase(POLICY, 40)
-    assert learner.phases(0) == (Phase(EARLIER), Phase(INITIAL), Phase(MODEL, 6000), *each, *each)
+    assert learner.phases(0) == (Phase(EARLIER), *(Phase(INITIAL),) * 20, Phase(MODEL, 6000), *each, *each)
     assert learner.phases(1) == (*each, Phase(COLLECT), Phase(POLICY, 40))
     assert learner.phases(2) == (Phase(COLLECT), Phase(POLICY, 40)) * 2
     assert learner.config.gradient_steps(3) == 6000 + 3 * 40 + 6 * 40
@@ -300,6 +300,10 @@ def test_families_that_play_otherwise() -> None:
     [
         ({"family": "point-robot", "family_options": options()}, "pictures, such as"),
         ({"family_options": options(size=40)}, "40 pixels high and 40 wide; allowed: a width that is a multiple of 16"),
+        (
+            {"family_options": options(size=(16, 32))},
+            "pixels high and .* wide; allowed: a width that is a multiple of 16",
+        ),
         ({"episode_steps": 5}, "episode_steps is 5; allowed for point-robot-pixels: 4, its horizon"),
         ({"context_reward": "sparse"}, "context_reward is 'sparse'.*no sparse reward"),
         ({"relabelled_share": 0.5, "shift": "time:2"}, "relabelled_share is 0.5; allowed with the shift"),

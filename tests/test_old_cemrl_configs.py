@@ -372,3 +372,16 @@ def test_unknown_keys_left_out(tmp_path: Path) -> None:
     experiment, messages = read(tmp_path, content, ignore_unknown=True)
     assert experiment == read(tmp_path, {"env_name": "cheetah-stationary-vel"})[0]
     assert messages[0] == "algo_params.wandb is unknown and was left out"
+
+
+@pytest.mark.parametrize(
+    ("keys", "shifts"),
+    [
+        ({"change_mode": "location", "change_prob": 0.0, "positive_change_point_basis": 10}, True),
+        ({"change_mode": "time", "change_prob": 0.0, "change_steps": 10}, False),
+    ],
+)
+def test_a_probability_counts_for_changes_by_time_alone(tmp_path: Path, keys: dict[str, Any], shifts: bool) -> None:
+    content = {"env_name": "cheetah-non-stationary-dir", "env_params": {"n_train_tasks": 2, "n_eval_tasks": 2} | keys}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    assert (read_old_config(tmp_path / "config.json")[0].shift is not None) == shifts

@@ -210,6 +210,26 @@ def test_an_emergency_stop_ends_the_episode_and_nothing_is_sent_after_it():
             assert other.ask()["actions"] == 2
 
 
+def test_a_driver_that_cannot_say_whether_it_was_stopped_has_stopped(tmp_path):
+    def is_stopped():
+        if broken:
+            raise ConnectionError("no answer")
+        return False
+
+    broken = False
+    with robot() as port:
+        simulator = Simulator(family_of(port, is_stopped=is_stopped, timing_file=tmp_path / "timing.csv"), 1)
+        play(simulator, [1.0])
+        broken = True
+        with pytest.raises(StoppedError, match=r"line-robot has stopped \(fault\): .*no answer"):
+            simulator.step(np.ones((1, 1), np.float32))
+        broken = False
+        with pytest.raises(StoppedError, match=r"line-robot has stopped \(fault\)"):
+            simulator.reset(seed=1)
+        simulator.close()
+    assert [row["end"] for row in rows_of(tmp_path / "timing.csv")] == ["fault"]
+
+
 def test_an_environment_may_say_itself_that_it_was_stopped():
     class Fragile(Robot):
         def step(self, action):

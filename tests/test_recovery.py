@@ -156,6 +156,24 @@ def test_kinds_that_cannot_be_compared_tell_nothing() -> None:
     assert found.followed_after == ()
 
 
+def test_a_height_and_a_speed_are_not_compared() -> None:
+    """Kinds of tasks measure different things, also if none of them has a target."""
+    family = make_family("cheetah-multi-task", variants=("flipping", "jumping"))
+    tasks = family.sample_tasks(np.random.default_rng(0), 2).repeat(10, axis=0)
+    episode = Episode(
+        observations=np.zeros((21, 20), np.float32),
+        actions=np.zeros((20, 6), np.float32),
+        rewards=np.zeros(20, np.float32),
+        sparse_rewards=None,
+        terminated=False,
+        reward_states=np.zeros((21, 18)) - np.arange(21)[:, None],
+        tasks=tasks,
+    )
+    found = recovery_of(family, tasks[:1], [[[episode]]])
+    assert found is not None
+    assert found.followed_after == ()
+
+
 def test_the_median_is_over_the_changes_that_were_followed() -> None:
     def with_steps(*steps: int | None) -> Recovery:
         empty = np.zeros(STEPS_BEFORE + STEPS_AFTER)

@@ -182,7 +182,7 @@ def _suits_better(
 ) -> Bool[np.ndarray, " steps"] | None:
     """Whether each transition suits the new task better than the old one; None: the family cannot tell."""
     states = episode.reward_states
-    if family.quantity is None or states is None:
+    if family.quantity is None or states is None or _differ_in_kind(family, old, new):
         return None
     steps = slice(step, end)
     transition = states[:-1][steps], episode.actions[steps], states[1:][steps]
@@ -198,6 +198,17 @@ def _suits_better(
     if kinds[0] != kinds[1] or np.array_equal(scores[0], scores[1]):
         return None
     return scores[1] > scores[0]
+
+
+def _differ_in_kind(
+    family: TaskFamily, old: Float64[np.ndarray, " parameters"], new: Float64[np.ndarray, " parameters"]
+) -> bool:
+    """Whether the quantity may be something else in one task than in the other, such as a height and a speed. Kinds of
+    finitely many tasks, such as directions, differ in nothing but the task."""
+    if family.kinds is None or family.finite_tasks is not None:
+        return False
+    first, second = family.kind_of(np.stack([old, new]))
+    return bool(first != second)
 
 
 def _first_held(suits: Bool[np.ndarray, " steps"]) -> int | None:

@@ -362,16 +362,19 @@ class _Group:
 
     @contextlib.contextmanager
     def _saving_if_stopped(self, runs: Sequence[Run]) -> Iterator[None]:
-        """Saves all runs as they were if there is no worker or a robot has stopped, so that they can go on."""
+        """Saves all runs as they were if there is no worker, a robot has stopped, or what it says cannot be used, so that
+        they can go on."""
         states = [run.state for run in runs]
         try:
             yield
-        except (WorkersLostError, StoppedError) as error:
+        except (WorkersLostError, StoppedError, SimulationError) as error:
             for run, state in zip(runs, states, strict=True):
                 run.state = state
             self._stop_if_asked()
             for run in self.runs:
                 run.save_if_new()
+            if isinstance(error, SimulationError):
+                raise
             said = str(error).removesuffix(".")
             raise type(error)(f"{said}; all is saved, go on with: {command('resume', self.folder)}") from error
 

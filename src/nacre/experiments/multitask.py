@@ -72,7 +72,15 @@ _TABLE: tuple[tuple[str, str, int, int, dict[str, Any], dict[str, Any], str], ..
         {},
         "a half-cheetah runs to a place; sparse reward",
     ),
-    ("ant-vel-sparse", "ant-vel-sparse", 50, 15, {"task_list": "seeded"}, {}, "an ant runs at a speed; sparse reward"),
+    (
+        "ant-vel-sparse",
+        "ant-vel-sparse",
+        50,
+        15,
+        {"task_list": "seeded", "family_options": options(horizon=300)},
+        {"visit_steps": 300},
+        "an ant runs at a speed; sparse reward",
+    ),
     ("ant-dir", "ant-dir", 2, 2, {}, _TWO_TASKS, "an ant runs forward or backward"),
     (
         "ant-random-dir",

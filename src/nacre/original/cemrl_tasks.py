@@ -282,7 +282,8 @@ def _shift(environment: Environment, given: Mapping[str, Any]) -> dict[str, Any]
         raise NacreError(f'env_params.change_mode is {json.dumps(mode)}; allowed: "location" or "time"')
     keys = "change_steps", "change_prob", "positive_change_point_basis", "negative_change_point_basis"
     steps, probability, first, behind = (_number(key, given.get(key, _USUAL_CHANGE[key])) for key in keys)
-    if environment.shifts is None or min(steps if mode == "time" else first, NEVER) == NEVER or probability == 0:
+    never = min(steps, NEVER) == NEVER or probability == 0 if mode == "time" else min(first, NEVER) == NEVER
+    if environment.shifts is None or never:
         return {}
     try:
         if mode == "time":

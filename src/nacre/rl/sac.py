@@ -298,7 +298,7 @@ def step_without_temperature(
     networks, target_critics, optimisers, target_policy = trained
     policy, critics = networks.policy, networks.critics
     action_key, next_action_key = jax.random.split(key)
-    loss_key = jax.random.fold_in(key, 1)
+    loss_key = jax.random.fold_in(key, 2)  # 0 and 1 give the two keys above
 
     next_policy = policy if target_policy is None else target_policy
     target = kind.target(next_policy, target_critics, temperature, batch, next_action_key, config.discount)

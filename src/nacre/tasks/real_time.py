@@ -231,7 +231,13 @@ class _RealTimeWorld(_GymnasiumWorld):
         return ""
 
     def _asks_to_stop(self) -> bool:
-        return self._is_stopped is not None and bool(call(self._is_stopped))
+        if self._is_stopped is None:
+            return False
+        try:
+            return bool(call(self._is_stopped))
+        except NacreError as error:
+            self._end("fault")
+            raise self._stopped("fault", error) from error
 
     def _stopped(self, why: str, error: NacreError) -> StoppedError:
         self._why_stopped = why

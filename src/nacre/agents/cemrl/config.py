@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from nacre.configuration import AlgorithmConfig, Count, Fraction, Positive, Steps, Weight, Width, whole_episodes
+from nacre.configuration import AlgorithmConfig, Bounds, Count, Fraction, Positive, Steps, Weight, Width, whole_episodes
 from nacre.errors import NacreError
 from nacre.protocol import Protocol
 from nacre.rl.sac_config import SacConfig
@@ -100,7 +100,7 @@ class CemrlConfig(AlgorithmConfig):
     policy_data: Usage = "uniform"
     """Which transitions policy and critics are trained on. uniform: any. last: the latest `last_transitions`. rising:
     more of the newer ones, up to nine times as many as of the oldest."""
-    last_transitions: Count = 1_000_000
+    last_transitions: Annotated[int, Bounds(1, 1_000_000_000)] = 1_000_000
     """How many transitions `last` is, over all tasks."""
     next_latent: Literal["following", "published"] = "following"
     """The z of a next state. following: what the agent infers there. published: that of the state before."""
@@ -111,7 +111,7 @@ class CemrlConfig(AlgorithmConfig):
     target_entropy_factor: Positive = 1.0
     """The temperature is tuned for an entropy of minus this times the number of action dimensions, in nats."""
     initial_temperature: Positive = 1.0
-    """Weight of the entropy before the first step."""
+    """Weight of the entropy before the first step; if it is a function of z, nearly so."""
     latent_temperature: bool = False
     """The temperature is a function of z, an MLP."""
     target_critics: Literal["copies", "published"] = "copies"

@@ -20,10 +20,12 @@ z is never stored: it is derived at the start of the policy's phase, and each tr
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -125,6 +127,8 @@ class CemrlLearner(Learner):
         if config.latent_temperature:
             latent = config.latent_size
             temperature = MLP((latent, 10 * latent, 1), key=keys[4], precision=precision)
+            start = temperature.biases[-1] + math.log(config.initial_temperature)
+            temperature = eqx.tree_at(lambda mlp: mlp.biases[-1], temperature, start)
         networks = Networks(encoder, decoder, control.networks, temperature, initial_normaliser(sizes))
         trained = Trained(
             networks=networks,

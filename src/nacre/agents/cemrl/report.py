@@ -128,7 +128,7 @@ def tasks_in_force(test: RunTest) -> Float64[np.ndarray, "steps n parameters"]:
 
 
 class Encodings(NamedTuple):
-    """What an agent infers in each of some tasks, in the second half of the trials' steps."""
+    """What an agent infers in each of some tasks, in the second half of each trial's steps."""
 
     tasks: Float64[np.ndarray, "tasks parameters"]
     steps: Int[np.ndarray, " tasks"]
@@ -144,10 +144,10 @@ def encodings_of(course: Course, in_force: Float64[np.ndarray, "steps n paramete
 
     After a change of the task, steps whose window still holds transitions of the task before are left out.
     """
-    counted = _settled(in_force, window)
-    counted[: len(counted) // 2] = False
+    there = ~np.isnan(in_force).any(axis=2)
+    counted = _settled(in_force, window) & _second_half(there)
     if not counted.any():
-        counted = ~np.isnan(in_force).any(axis=2)
+        counted = there
     rows, latent, classes = (values[counted] for values in (in_force, course.latent, course.class_probabilities))
     tasks, which = np.unique(rows, axis=0, return_inverse=True)
     groups = [np.flatnonzero(which.reshape(-1) == index) for index in range(len(tasks))]
@@ -160,6 +160,11 @@ def encodings_of(course: Course, in_force: Float64[np.ndarray, "steps n paramete
         np.stack([classes[group].mean(axis=0) for group in groups]),
         np.stack([chosen[group].mean(axis=0) for group in groups]),
     )
+
+
+def _second_half(there: Bool[np.ndarray, "steps n"]) -> Bool[np.ndarray, "steps n"]:
+    """Of each trial's own steps: one may end long before another."""
+    return there & (np.arange(len(there))[:, None] >= there.sum(axis=0) // 2)
 
 
 def _settled(in_force: Float64[np.ndarray, "steps n parameters"], window: int) -> Bool[np.ndarray, "steps n"]:
@@ -178,10 +183,9 @@ def _changes(in_force: Float64[np.ndarray, "steps n parameters"]) -> Bool[np.nda
 
 
 def _dimension_about(course: Course, parameter: Float[np.ndarray, "steps n"]) -> int:
-    """The dimension of z that goes most with a task parameter in the second half of the trials' steps."""
-    late = slice(len(course.latent) // 2, None)
-    there = ~np.isnan(parameter[late])
-    latent, wanted = course.latent[late][there], parameter[late][there]
+    """The dimension of z that goes most with a task parameter in the second half of each trial's steps."""
+    late = _second_half(~np.isnan(parameter))
+    latent, wanted = course.latent[late], parameter[late]
     centred, wanted = latent - latent.mean(axis=0), wanted - wanted.mean()
     scale = np.maximum(np.sqrt((centred**2).sum(axis=0) * (wanted**2).sum()), np.finfo(float).tiny)
     return int(np.abs(wanted @ centred / scale).argmax())

@@ -15,7 +15,7 @@ RISKS = {
     "neutral": ("0, as a mean has no parameter", lambda value: value == 0),
     "std": ("any number", lambda value: True),
     "VaR": ("more than 0 and less than 1", lambda value: 0 < value < 1),
-    "wang": ("any number", lambda value: True),
+    "wang": ("-3 to 3", lambda value: abs(value) <= 3),
     "cvar": ("-1 to 1, but not 0", lambda value: 0 < abs(value) <= 1),
     "cpw": ("0.28 to 1, or -1 to -0.28", lambda value: 0.28 <= abs(value) <= 1),
 }
@@ -95,6 +95,12 @@ class DmrladConfig(CemrlConfig):
         if not holds(self.risk_parameter):
             raise NacreError(
                 f"algorithm.risk_parameter is {self.risk_parameter:g}; allowed with risk {self.risk}: {allowed}"
+            )
+        lowest = 1 / (2 * self.quantiles)
+        if self.risk == "cvar" and abs(self.risk_parameter) <= lowest:
+            raise NacreError(
+                f"algorithm.risk_parameter is {self.risk_parameter:g}; allowed with risk cvar and {self.quantiles} "
+                f"quantiles: more than {lowest:g} in size, as the lowest of equal parts has its midpoint there"
             )
         if self.relabelling == "none":
             return

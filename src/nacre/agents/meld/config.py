@@ -231,7 +231,8 @@ def _check_pictures(family: TaskFamily) -> None:
         )
     from nacre.nn.image import SMALLEST_UNIT, cameras_of  # here, as it imports JAX
 
-    if cameras_of(size) is None:
+    cameras, named = cameras_of(size), getattr(family, "cameras", None)
+    if cameras is None or (named is not None and len(named) != cameras):
         raise NacreError(
             f"The pictures of {family.name} are {size[0]} pixels high and {size[1]} wide; allowed: a width that is a "
             f"multiple of {SMALLEST_UNIT}, and a height that is the same, or twice that for two cameras"

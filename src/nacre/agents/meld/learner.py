@@ -2,7 +2,7 @@
 
 repeat:                                                              phases
     [first iteration] episodes of an earlier run, if there is one    earlier run
-    [first iteration] random trials in every train task              initial collection
+    [first iteration] repeat: a random trial in every train task     initial collection
     [first iteration] repeat: draw trials, step the latent model     model
     for each round:
         one trial in one train task                                  collect
@@ -68,7 +68,7 @@ class MeldLearner(Learner):
         config = self.config
         first = (
             *((Phase(EARLIER),) if config.offline_run is not None else ()),  # first, as it may not fit
-            Phase(INITIAL),
+            *(Phase(INITIAL),) * config.initial_trials,  # a trial in each, so that one that fails costs no other
             *_steps(MODEL, config.initial_model_steps),
         )
         with_model = config.rounds_with_model(iteration)
@@ -113,7 +113,7 @@ class MeldLearner(Learner):
         tasks: Float64[np.ndarray, "n parameters"],
         seed: np.random.SeedSequence,
     ) -> Schedule[list[Visit]]:
-        """Random trials in every train task, what an earlier run collected, or one trial in one of them.
+        """A random trial in every train task, what an earlier run collected, or a trial in one of them.
 
         Episodes carry what rewards are computed from, so that later runs can go on from this one.
         """
@@ -123,7 +123,7 @@ class MeldLearner(Learner):
         agent: Agent = self.agent(0)
         visited = np.random.default_rng(child(seed, 0)).integers(len(tasks), size=1)
         if phase == INITIAL:
-            agent, visited = RandomAgent(self.sizes.action), np.repeat(np.arange(len(tasks)), config.initial_trials)
+            agent, visited = RandomAgent(self.sizes.action), np.arange(len(tasks))
         trials, _ = yield Play(
             agent,
             self.parameters(state),
