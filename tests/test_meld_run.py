@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from meld_toy import CONFIG, HORIZON, quickly_compiled_state, toy_visits
 from probes import load_script, stop_after
 from rich.console import Console
@@ -33,6 +34,9 @@ from nacre.estimate import estimate
 from nacre.experiments import Experiment, family_of, make_experiment, named_experiments, options, validate
 from nacre.files import read_npz
 from nacre.interfaces import Phase
+from nacre.report import read_runs
+from nacre.report.curves import FIRST_SCORE, learning_columns
+from nacre.report.figures import outcome_curve
 from nacre.report.trials import play_test_trials
 from nacre.run_folder import REPLAY
 from nacre.tasks import make_family
@@ -167,6 +171,20 @@ def test_its_figures(reference: Path) -> None:
         imagined[0][0, HORIZON_OF_RUN + 1 :] != np.asarray(other.expected.pictures[1][0, HORIZON_OF_RUN + 1 :])
     ).any()
     np.testing.assert_allclose(imagined[1], other.expected.pictures[2], rtol=1e-5, atol=1e-6)
+
+
+def test_its_scores_are_drawn_as_it_learns(reference: Path) -> None:
+    _, curves = read_runs([reference])
+    columns = learning_columns(curves)
+    for number in (1, 2):
+        recorded = next(iter(curves.values()))[f"AverageScore_test_episode_{number}"]
+        np.testing.assert_array_equal(columns[f"score of episode {number}"], recorded)
+    axes = Figure().subplots()
+    outcome_curve(axes, curves, FIRST_SCORE, "score")
+    last, first = (line.get_ydata() for line in axes.get_lines())
+    np.testing.assert_array_equal(first, columns["score of episode 1"])
+    np.testing.assert_array_equal(last, columns["score of episode 2"])
+    assert axes.get_ylabel() == "score"
 
 
 def test_its_film(reference: Path) -> None:

@@ -362,8 +362,7 @@ class _Group:
 
     @contextlib.contextmanager
     def _saving_if_stopped(self, runs: Sequence[Run]) -> Iterator[None]:
-        """Saves all runs as they were if there is no worker, a robot has stopped, or what it says cannot be used, so that
-        they can go on."""
+        """Saves all runs as they were if no worker is left, a robot has stopped, or what is observed is of no use."""
         states = [run.state for run in runs]
         try:
             yield

@@ -28,6 +28,9 @@ FIRST_SUCCESS = "AverageSuccess_test_episode_1"
 LAST_SUCCESS = TEST_SUCCESS
 """Only in task families that say what a success is."""
 
+FIRST_SCORE = "AverageScore_test_episode_1"
+"""Only of algorithms that report scores."""
+
 Curves = Mapping[int, Mapping[str, np.ndarray]]
 """By seed, columns of a run's progress.csv: float64 arrays with one value per iteration."""
 
@@ -71,6 +74,11 @@ def have_success(curves: Curves) -> bool:
     return all({FIRST_SUCCESS, LAST_SUCCESS} <= run.keys() for run in curves.values())
 
 
+def have_scores(curves: Curves) -> bool:
+    """Whether all runs have recorded scores."""
+    return all(FIRST_SCORE in run for run in curves.values())
+
+
 def cut_to_shortest(curves: Curves) -> Curves:
     """The curves as far as all seeds have come."""
     iterations = min(len(run[EPOCH]) for run in curves.values())
@@ -78,7 +86,7 @@ def cut_to_shortest(curves: Curves) -> Curves:
 
 
 def learning_columns(curves: Curves) -> dict[str, np.ndarray]:
-    """A table of the test returns, and successes if all runs have them, after each iteration of each seed."""
+    """A table of test returns, and of successes and scores if all runs have them, after each iteration of each seed."""
     first = next(iter(curves.values()))
     columns = {EPOCH: "iteration", STEPS: "environment steps"}
     columns |= {name: f"return of episode {number}" for number, name in enumerate(episode_columns(first), start=1)}
@@ -87,6 +95,9 @@ def learning_columns(curves: Curves) -> dict[str, np.ndarray]:
         found = enumerate(episode_columns(first, FIRST_SUCCESS), start=1)
         columns |= {name: f"success in episode {number}" for number, name in found}
         columns[LAST_SUCCESS] = "success in the last episode"
+    if have_scores(curves):
+        found = enumerate(episode_columns(first, FIRST_SCORE), start=1)
+        columns |= {name: f"score of episode {number}" for number, name in found}
     return {
         "seed": np.concatenate([np.full(len(run[EPOCH]), seed) for seed, run in curves.items()]),
         **{words: np.concatenate([run[name] for run in curves.values()]) for name, words in columns.items()},

@@ -44,16 +44,7 @@ def learning_curve(
     lines = [(LAST_EPISODE, protocol.last_label if protocol else "last episode", AFTER)]
     if len(episode_columns(next(iter(curves.values())))) > 1:
         lines.append((FIRST_EPISODE, protocol.first_label if protocol else "episode 1", BEFORE))
-    drawn: list[Artist] = []
-    for column, label, colour in lines:
-        returns = np.stack([run[column] for run in curves.values()])
-        drawn += axes.plot(
-            steps, returns.mean(axis=0), color=colour, linewidth=2, marker=".", markersize=4, label=label
-        )
-        if len(curves) > 1:
-            low, high = returns.min(axis=0), returns.max(axis=0)
-            drawn.append(axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0))
-
+    drawn = _means_and_ranges(axes, curves, lines)
     draw_references(axes, references, steps[-1])
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.set_xlabel("environment steps")
@@ -63,6 +54,44 @@ def learning_curve(
     axes.legend(
         loc="lower left", bbox_to_anchor=(0, 1), frameon=False, title=seeds, alignment="left", borderaxespad=0.2
     )
+    return drawn
+
+
+def outcome_curve(axes: Axes, curves: Curves, first: str, label: str) -> list[Artist]:
+    """Draws success or score on test tasks against environment steps, in episode 1 and the last one, as the learning
+    curve.
+
+    Args:
+        axes: what is drawn on.
+        curves: of the seeds.
+        first: the column of episode 1.
+        label: of the axis.
+
+    Returns:
+        The lines and bands of the seeds.
+    """
+    curves = cut_to_shortest(curves)
+    *_, last = episode_columns(next(iter(curves.values())), first)
+    lines = [(last, "", AFTER), *([(first, "", BEFORE)] if first != last else [])]
+    drawn = _means_and_ranges(axes, curves, lines)
+    axes.set_ylabel(label)
+    tidy(axes)
+    return drawn
+
+
+def _means_and_ranges(axes: Axes, curves: Curves, lines: Sequence[tuple[str, str, str]]) -> list[Artist]:
+    """Draws lines, each a column, its label and its colour: the mean over seeds, and a band from the lowest to the
+    highest."""
+    steps = np.mean([run[STEPS] for run in curves.values()], axis=0)
+    drawn: list[Artist] = []
+    for column, label, colour in lines:
+        values = np.stack([run[column] for run in curves.values()])
+        drawn += axes.plot(
+            steps, values.mean(axis=0), color=colour, linewidth=2, marker=".", markersize=4, label=label or f"_{column}"
+        )
+        if len(curves) > 1:
+            low, high = values.min(axis=0), values.max(axis=0)
+            drawn.append(axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0))
     return drawn
 
 

@@ -23,6 +23,8 @@ from nacre.report.board import write_board
 from nacre.report.curves import (
     EPOCH,
     FIRST_EPISODE,
+    FIRST_SCORE,
+    FIRST_SUCCESS,
     LAST_EPISODE,
     LAST_SUCCESS,
     SECONDS,
@@ -34,12 +36,13 @@ from nacre.report.curves import (
     episode_columns,
     flat_fields,
     group_by_configuration,
+    have_scores,
     have_success,
     learning_columns,
     read_runs,
 )
 from nacre.report.drawing import Switch
-from nacre.report.figures import AFTER, BEFORE, learning_curve, seed_lines
+from nacre.report.figures import AFTER, BEFORE, learning_curve, outcome_curve, seed_lines
 from nacre.report.films import MOST_INSIDE, Films, films_of, find_videos
 from nacre.report.html import Picture, Table, number, percent, picture, span, write_page
 from nacre.report.numbers import Numbers, check_data_folder, crossed, joined, rows_of
@@ -257,9 +260,20 @@ def _section(
 
 
 def _learning_picture(experiment: Experiment, curves: Curves, references: Sequence[Reference]) -> Picture:
-    figure = Figure(figsize=(9, 4.6), layout="constrained")
-    axes = figure.subplots()
+    outcomes = [(FIRST_SUCCESS, "success")] if have_success(curves) else []
+    outcomes += [(FIRST_SCORE, "score")] if have_scores(curves) else []
+    figure = Figure(figsize=(9, 4.6 + 1.8 * len(outcomes)), layout="constrained")
+    panels = figure.subplots(
+        1 + len(outcomes), 1, squeeze=False, height_ratios=[4.6, *[1.8] * len(outcomes)], sharex=True
+    )
+    axes, *others = panels[:, 0]
     together = learning_curve(axes, curves, references, protocol_of(experiment))
+    for panel, (first, label) in zip(others, outcomes, strict=True):
+        together += outcome_curve(panel, curves, first, label)
+    if others:
+        others[-1].set_xlabel(axes.get_xlabel())
+        axes.set_xlabel("")
+    below = f" Below: {' and '.join(label for _, label in outcomes)}, in the same episodes." if outcomes else ""
     bands, switches = "", []
     if len(curves) > 1:
         bands = (
@@ -273,7 +287,7 @@ def _learning_picture(experiment: Experiment, curves: Curves, references: Sequen
     return picture(
         figure,
         curve_in_words(curves),
-        f"Return on test tasks after each iteration, against environment steps of collection.{bands}",
+        f"Return on test tasks after each iteration, against environment steps of collection.{below}{bands}",
         Numbers("learning", learning_columns(curves)),
         switches,
     )

@@ -144,7 +144,7 @@ def encodings_of(course: Course, in_force: Float64[np.ndarray, "steps n paramete
 
     After a change of the task, steps whose window still holds transitions of the task before are left out.
     """
-    there = ~np.isnan(in_force).any(axis=2)
+    there = np.logical_not(np.isnan(in_force).any(axis=2))
     counted = _settled(in_force, window) & _second_half(there)
     if not counted.any():
         counted = there
