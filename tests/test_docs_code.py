@@ -59,9 +59,7 @@ def a_video(folder: Path) -> None:
 
 BEFORE: dict[str, Callable[[Path], Any]] = {
     "README.md": lambda folder: shutil.rmtree(folder / "runs"),  # it makes runs/first itself
-    "pixels.md": lambda folder: untrained_run(
-        folder / "runs" / "pearl" / "point-robot-pixels" / "seed-1", "pearl/point-robot-pixels"
-    ),
+    "pixels.md": lambda folder: untrained_run(folder / "runs" / "pixels", "pearl/point-robot-pixels"),
     "references.md": lambda folder: untrained_run(
         folder / "runs" / "oracle" / "seed-0", "oracle/point-robot", encoder_hidden_size=None
     ),

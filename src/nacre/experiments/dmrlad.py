@@ -184,6 +184,6 @@ EXPERIMENTS: tuple[NamedExperiment, ...] = (
                 choice="arg-max",
             ),
         ),
-        "a point finds a goal on a half circle that only a reward close to it betrays, in minutes",
+        "a point finds a goal on a half circle, which only a reward close to it tells, in minutes",
     ),
 )

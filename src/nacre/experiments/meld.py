@@ -185,28 +185,32 @@ _CHEETAH_SMALL = replace(
 
 EXPERIMENTS: tuple[NamedExperiment, ...] = (
     # For the demo: small pictures, networks and batches. Not a published configuration.
-    NamedExperiment(_POINT, "a point that sees pictures of itself walks to a goal that only rewards betray"),
+    NamedExperiment(_POINT, "a point that sees pictures of itself walks to a goal, which only rewards tell"),
     NamedExperiment(
         replace(
             _POINT,
             name="meld/point-robot-quick-slac",
             algorithm=replace(_POINT.algorithm, context_reward="none"),
         ),
-        "the same, but the agent does not see its rewards (SLAC), and so cannot know its task",
+        "meld/point-robot-quick without seeing rewards (SLAC), so that the agent cannot know its task",
     ),
-    NamedExperiment(_REACHER, "a robot arm that sees pictures reaches a place in the air that only rewards betray"),
-    NamedExperiment(_PEG, "it puts a peg into the hole of one of four blocks that look alike"),
-    NamedExperiment(_SHELF, "it puts a cup of unknown weight to a place on a shelf, by torques"),
-    NamedExperiment(_BUTTONS, "it presses one of three buttons"),
+    NamedExperiment(_REACHER, "a robot arm that sees pictures reaches a place in the air, which only rewards tell"),
+    NamedExperiment(
+        _PEG, "a robot arm that sees pictures puts a peg into the hole of one of four blocks that look alike"
+    ),
+    NamedExperiment(
+        _SHELF, "a robot arm that sees pictures puts a cup of unknown weight on a place of a shelf, by torques"
+    ),
+    NamedExperiment(_BUTTONS, "a robot arm that sees pictures presses one of three buttons"),
     NamedExperiment(
         _BUTTONS_SPARSE,
-        "the same in trials of two episodes, with a reward that tells nothing until it is there (name a run of "
-        "meld/buttons in offline_run)",
+        "meld/buttons in trials of two episodes, with a reward that tells nothing until the arm is there (name a run "
+        "of meld/buttons in offline_run)",
     ),
     NamedExperiment(_REACHER_SMALL, "meld/reacher on two CPU cores: smaller networks and pictures, fewer tasks"),
     NamedExperiment(
         _CHEETAH,
-        "a half-cheetah that sees pictures of itself, ten in a second, runs at a velocity that only rewards betray",
+        "a half-cheetah that sees pictures of itself, ten in a second, runs at a velocity, which only rewards tell",
     ),
-    NamedExperiment(_CHEETAH_SMALL, "the same on two CPU cores: smaller networks and pictures, fewer tasks"),
+    NamedExperiment(_CHEETAH_SMALL, "meld/cheetah-vel on two CPU cores: smaller networks and pictures, fewer tasks"),
 )

@@ -106,7 +106,7 @@ EXPERIMENTS: tuple[NamedExperiment, ...] = (
             task_list="shared",
             algorithm=_ANT_DIRECTIONS,
         ),
-        "an ant runs in one of two directions, drawn from the seed; tested on the same two",
+        "an ant runs in one of two directions, drawn from the seed; both are train and test tasks",
     ),
     NamedExperiment(
         Experiment(

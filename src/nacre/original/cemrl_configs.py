@@ -163,9 +163,9 @@ WITHOUT_MEANING = {
     "algo_params.batch_size_relabel": "it only says how many transitions are encoded at a time",
     "algo_params.max_replay_buffer_size": "the replay keeps everything that was collected",
     "algo_params.snapshot_gap": "it did nothing in the old code either; say --checkpoint-every",
-    "algo_params.showcase_every": "nothing is rendered while training; nacre video shows an agent",
-    "algo_params.num_showcase_deterministic": "nothing is rendered while training; nacre video shows an agent",
-    "algo_params.num_showcase_non_deterministic": "nothing is rendered while training; nacre video shows an agent",
+    "algo_params.showcase_every": "nothing is rendered while training: nacre evaluate RUN --video",
+    "algo_params.num_showcase_deterministic": "nothing is rendered while training: nacre evaluate RUN --video",
+    "algo_params.num_showcase_non_deterministic": "nothing is rendered while training: nacre evaluate RUN --video",
     "algo_params.sac_alpha": "the temperature is always learned, as in the old code, which did not read it",
     "reconstruction_params.factor_qf_loss": "it belongs to use_combination_trainer",
     "reconstruction_params.temp_folder": "the best encoder and decoder are kept in memory and in checkpoints",
@@ -180,7 +180,7 @@ WITHOUT_MEANING = {
 """Old keys that are accepted and ignored, with what to say about them."""
 
 FIXED = {
-    "train_or_showcase": ("train", "nacre video and nacre report show an agent"),
+    "train_or_showcase": ("train", "nacre evaluate RUN --video and nacre report RUN show an agent"),
     "path_to_weights": (
         None,
         "the old networks have to be imported first, with nacre import FOLDER --iteration N: then --warm-start RUN "
