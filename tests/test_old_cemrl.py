@@ -184,7 +184,7 @@ def test_lost_tasks_are_told(tmp_path: Path) -> None:
     said = said_of(old_cemrl.Run(changes).write(tmp_path / "old"), tmp_path / "run")
     assert len(said) == 1
     assert said[0].startswith(
-        "the original code drew the tasks of cheetah-multi-task anew in each run and kept no list"
+        "the list of tasks that the original code drew for cheetah-multi-task, always the same, is not rebuilt, so"
     )
 
 

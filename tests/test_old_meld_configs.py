@@ -182,6 +182,11 @@ def _fields(experiment: Experiment) -> dict[str, Any]:
     return own | {field.name: getattr(config, field.name) for field in dataclasses.fields(config)} | {"algorithm": None}
 
 
+def test_rounds_that_fill_no_iteration_are_told(tmp_path: Path) -> None:
+    messages = read(tmp_path, "train_eval.num_iterations = 50", "train_eval.eval_interval = 100").messages
+    assert any("num_iterations 50 became 100 rounds in 1 iteration(s)" in message for message in messages)
+
+
 def test_later_files_win_and_what_is_not_published_is_translated(tmp_path: Path) -> None:
     lines = ("train_eval.num_train_tasks = 15", "train_eval.num_train_tasks = 10", "train_eval.num_iterations = 1050")
     assert changed(tmp_path, *lines) == {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,15 +20,17 @@ ABLATIONS: dict[str, tuple[dict[str, Any], str]] = {
 """What is appended to the name, what is changed, and how it is described."""
 
 
-def with_ablations(experiment: Experiment, description: str) -> tuple[NamedExperiment, ...]:
-    """The experiment, and its ablations."""
+def with_ablations(
+    experiment: Experiment, description: str, only: Sequence[str] = tuple(ABLATIONS)
+) -> tuple[NamedExperiment, ...]:
+    """The experiment, and its ablations; `only` names those that there are."""
     algorithm = experiment.algorithm
     return tuple(
         NamedExperiment(
             replace(experiment, name=experiment.name + ending, algorithm=replace(algorithm, **changes)),
             description + words,
         )
-        for ending, (changes, words) in ABLATIONS.items()
+        for ending, (changes, words) in ((ending, ABLATIONS[ending]) for ending in only)
     )
 
 
@@ -112,6 +115,22 @@ EXPERIMENTS: tuple[NamedExperiment, ...] = (
             visit_steps=300,
             scoring_states=256,
         )
+    ),
+    *with_ablations(
+        *_published(
+            "ant-stationary-vel",
+            "ant-vel",
+            "an ant runs at a hidden speed between 0 and 3 m/s",
+            tasks=(50, 15),
+            iterations=401,
+            family_options=options(lowest=0.0, highest=3.0, horizon=300),
+            state_coordinates=13,
+            window=20,
+            tasks_per_iteration=10,
+            visit_steps=300,
+            scoring_states=256,
+        ),
+        only=("", "-cemrl"),
     ),
     _published(
         "ant-goal-sparse",

@@ -370,6 +370,13 @@ def _about_others(values: Mapping[str, Any], given: Mapping[str, Any], environme
             f"train_eval.num_iterations {NO_END} became iterations {environment.iterations}, as the old code went on "
             "until it was stopped; say --iterations"
         )
+    rounds, interval = values["train_eval.num_iterations"], values["train_eval.eval_interval"]
+    if rounds != NO_END and rounds % interval:
+        iterations = -(-rounds // interval)
+        messages.append(
+            f"train_eval.num_iterations {rounds} became {iterations * interval} rounds in {iterations} iteration(s), as "
+            f"one has eval_interval {interval} rounds"
+        )
     tasks, trials = values["train_eval.num_eval_tasks"], values["train_eval.num_eval_trials"]
     if trials % tasks:
         messages.append(

@@ -173,7 +173,8 @@ def _in_family(experiment: Experiment, name: str) -> Experiment:
 
 
 def _lost_tasks(experiment: Experiment) -> str:
-    return (
-        f"the original code drew the tasks of {experiment.family} anew in each run and kept no list of them, so the "
-        f"tasks of this run are others, drawn from seed {experiment.seed}"
-    )
+    family = family_of(experiment)
+    lost = f"the original code drew the tasks of {experiment.family} anew in each run and kept no list of them"
+    if family.kinds is not None and family.finite_tasks is None:
+        lost = f"the list of tasks that the original code drew for {experiment.family}, always the same, is not rebuilt"
+    return f"{lost}, so the tasks of this run are others, drawn from seed {experiment.seed}"
