@@ -374,8 +374,8 @@ def _about_others(values: Mapping[str, Any], given: Mapping[str, Any], environme
     if rounds != NO_END and rounds % interval:
         iterations = -(-rounds // interval)
         messages.append(
-            f"train_eval.num_iterations {rounds} became {iterations * interval} rounds in {iterations} iteration(s), as "
-            f"one has eval_interval {interval} rounds"
+            f"train_eval.num_iterations {rounds} became {iterations * interval} rounds in {iterations} iteration(s), "
+            f"as one has eval_interval {interval} rounds"
         )
     tasks, trials = values["train_eval.num_eval_tasks"], values["train_eval.num_eval_trials"]
     if trials % tasks:
