@@ -15,6 +15,7 @@ from extras import NEEDS_METAWORLD
 from gymnasium.utils.env_checker import check_env
 from scipy.spatial.transform import Rotation
 
+import nacre
 from nacre.errors import NacreError
 from nacre.experiments import family_of, make_experiment, validate
 from nacre.tasks import Simulator, make_family, split_tasks
@@ -565,6 +566,13 @@ def test_without_the_package_nothing_is_drawn_and_all_else_works(name, monkeypat
     with pytest.raises(NacreError, match=f"The family {name} needs the robot's models.*the extra metaworld brings it"):
         simulator.make_renderer(64, 64)
     simulator.close()
+
+
+def test_what_cannot_be_drawn_leaves_no_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(NacreError, match="needs the robot's models"):
+        nacre.train(nacre.make_experiment("meld/reacher-small"), tmp_path / "run")
+    assert not list(tmp_path.iterdir())
 
 
 def drawn(name: str, tasks, signs: bool = False, camera: str | None = None, size: int = 64) -> list[np.ndarray]:

@@ -89,6 +89,8 @@ def train(
     validate(experiment, family)
     options = WorkerOptions(workers, ray_address, worker_timeout)
     check_workers(family, options)
+    if not workers:
+        family.check_machine()
     with prepare_jax(experiment.device):
         check_memory(experiment, 1 if seeds is None else len(_with_seeds(experiment, seeds)))
         experiment = resolve_warm_start(experiment, learner_for(experiment, family))

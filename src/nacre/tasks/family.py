@@ -295,6 +295,13 @@ class TaskFamily(abc.ABC):
         emergency stop. That is a truncation."""
         return np.zeros(np.shape(following)[:-1], dtype=bool)
 
+    def check_machine(self) -> None:  # noqa: B027 - most families need nothing
+        """Called before a run is begun whose episodes are played here.
+
+        Raises:
+            NacreError: this machine has not what the worlds need, such as OpenGL or a package.
+        """
+
     @abc.abstractmethod
     def make_world(self, n_slots: int, threads: int) -> World:
         """The physics of `n_slots` slots, stepped by `threads` threads."""

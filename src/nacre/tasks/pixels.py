@@ -122,6 +122,11 @@ class PixelFamily(TaskFamily):
             raise
 
 
+    def check_machine(self) -> None:
+        if not self.may_be_cut:  # a robot is left alone until it is needed
+            self.make_world(1, 1).close()
+
+
 def _names(family: str, camera: Any) -> tuple[str, ...]:
     names = tuple(camera) if isinstance(camera, tuple | list) else (camera,)
     if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
