@@ -250,6 +250,12 @@ def test_overrides() -> None:
         ("pearl/cheetah-vel", {"kl_weight": "0.1"}, "kl_weight is '0.1'; allowed: a finite number"),
         ("pearl/cheetah-vel", {"kl_weight": float("nan")}, "kl_weight is nan; allowed: a finite number"),
         ("pearl/cheetah-vel", {"kl_weight": 10**400}, r"kl_weight is 10+\[...\]0+; allowed: a finite number"),
+        (
+            "pearl/cheetah-vel",
+            {"family_options": {"lowest": 10**400}},
+            r"family_options.lowest is 10+\[...\]0+; allowed",
+        ),
+        ("pearl/cheetah-vel", {"family_options": {"lowest": [1, 10**400]}}, r"family_options.lowest is 10+\[...\]0+"),
         ("pearl/cheetah-vel", {"seed": float("inf")}, "seed is inf; allowed: a whole number"),
         ("pearl/cheetah-vel", {"device": "tpu"}, "device is 'tpu'; allowed: 'cpu' or 'gpu' or None"),
         ("pearl/cheetah-vel", {"threads": 0.5}, "threads is 0.5; allowed: a whole number or None"),

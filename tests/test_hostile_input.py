@@ -104,6 +104,26 @@ def test_any_changed_number_is_noticed(run_copy: Path) -> None:
         read_run(run_copy)
 
 
+def test_a_number_that_json_has_not_is_noticed(run_copy: Path) -> None:
+    path = run_copy / "experiment.json"
+    content = json.loads(path.read_text())
+    content["versions"]["cpu"] = float("nan")
+    path.write_text(json.dumps(content))
+    with pytest.raises(NacreError, match="its checksum is not that of its content"):
+        read_run(run_copy)
+
+
+@pytest.mark.parametrize("dtype", ["caf\udce9", "float33"])
+def test_an_unknown_dtype_of_an_array(run_copy: Path, dtype: str) -> None:
+    path = run_copy / "checkpoints" / "iteration_000002.npz"
+    arrays = read_npz(path)
+    manifest = json.loads(arrays["manifest"].tobytes())
+    next(facts for facts in manifest["leaves"].values() if "dtype" in facts and "key" not in facts)["dtype"] = dtype
+    write_npz(path, arrays | {"manifest": np.frombuffer(json.dumps(manifest).encode(), np.uint8)})
+    with pytest.warns(UserWarning, match="is of an unknown dtype"):
+        assert read(run_copy).position.iteration < 2
+
+
 @pytest.mark.parametrize(
     ("progress", "message"),
     [
@@ -113,6 +133,8 @@ def test_any_changed_number_is_noticed(run_copy: Path) -> None:
         ({"phase_steps": 1}, "fit no moment of an iteration"),
         ({"totals": [1]}, r"its totals is \[1\]"),
         ({"seconds": "long"}, "its seconds is 'long'"),
+        ({"seconds": 10**400}, "its seconds is 10+"),
+        ({"totals": {"x": 10**400}}, "its totals is"),
         ({"run": "other"}, "is of another run"),
     ],
 )

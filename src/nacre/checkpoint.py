@@ -273,7 +273,7 @@ def _check_array(path: Path, name: str, array: np.ndarray, facts: dict[str, Any]
     else:
         try:
             dtype = jnp.dtype(facts["dtype"])
-        except TypeError:
+        except (TypeError, ValueError):
             raise NacreError(f"{path} is damaged: {name} is of an unknown dtype, {shown(facts['dtype'])}") from None
         stored = np.dtype(f"u{dtype.itemsize}") if dtype.kind == "V" else dtype
         fits = array.dtype == stored and array.shape == shape

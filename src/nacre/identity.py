@@ -42,7 +42,7 @@ def stamp_of(name: str, experiment: Experiment, split: TaskSplit) -> str:
 
 def checksum(content: Any) -> str:
     """Of JSON values, however they are laid out in a file."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))  # NaN may be in what is read, and be refused
     return hashlib.sha256(text.encode()).hexdigest()
 
 

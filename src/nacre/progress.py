@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from nacre.errors import NacreError, shown
 from nacre.protocol import TEST_RETURN
+from nacre.tasks.options import is_finite_number
 
 
 class Check(NamedTuple):
@@ -23,7 +24,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
+    return type(value) is float or is_finite_number(value)
 
 
 def _is_totals(value: Any) -> bool:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Annotated
 
 from tyro.conf import arg
 
 from nacre.errors import NacreError, shown
+from nacre.tasks.options import is_finite_number
 
 MOST_WORKERS = 10_000
 WORKER_TIMEOUT = 300.0
@@ -39,7 +39,7 @@ class WorkerOptions:
                 f"ray_address is {shown(self.ray_address)} without workers; allowed: together with workers, of which "
                 "there is at least 1"
             )
-        if not (math.isfinite(self.worker_timeout) and self.worker_timeout > 0):
+        if not (is_finite_number(self.worker_timeout) and self.worker_timeout > 0):
             raise NacreError(f"worker_timeout is {shown(self.worker_timeout)}; allowed: seconds, more than 0")
 
 

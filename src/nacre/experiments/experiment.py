@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import math
 import sys
 import types
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from nacre.configuration import AlgorithmConfig, Bounds, Count, plain_numbers
 from nacre.errors import NacreError, nearest, shown
 from nacre.tasks import make_family
 from nacre.tasks.family import TaskFamily, TaskList
+from nacre.tasks.options import is_finite_number
 from nacre.tasks.shifts import Shift, read_shift
 
 ADDED_LATER: dict[str, Any] = {"warm_start": None, "family_options": (), "shift": None}
@@ -262,7 +262,7 @@ def _option(field: str, value: Any) -> Any:
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, list | tuple):
         return tuple(_option(field, entry) for entry in value)
-    if isinstance(value, bool | str) or (_is_number(value) and math.isfinite(value)):
+    if isinstance(value, bool | str) or is_finite_number(value):
         return value
     raise NacreError(f"{field} is {shown(value)}; allowed: a finite number, text, true or false, or a list of these")
 

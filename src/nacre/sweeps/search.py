@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from nacre.errors import NacreError, nearest, shown
 from nacre.experiments.experiment import alternatives
 from nacre.sweeps.mistakes import Mistakes, whole_number
+from nacre.tasks.options import is_finite_number
 
 MOST_SAMPLES = 10_000
 _DIGITS = 4
@@ -124,17 +125,19 @@ def _range(place: str, given: Any, mistakes: Mistakes) -> Range | None:
     if table is None:
         return None
     low, high, is_log = table.get("low"), table.get("high"), table.get("log", False)
-    if _is_number(low) and _is_number(high) and low < high and isinstance(is_log, bool) and not (is_log and low <= 0):
+    if (
+        is_finite_number(low)
+        and is_finite_number(high)
+        and low < high
+        and isinstance(is_log, bool)
+        and not (is_log and low <= 0)
+    ):
         return Range(low, high, is_log)
     mistakes.add(
         f"{place} is {shown(given)}; allowed: {{ low = A, high = B }} with A less than B, and log = true if A is more "
         "than 0"
     )
     return None
-
-
-def _is_number(value: Any) -> TypeGuard[int | float]:
-    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _table(place: str, given: Any, keys: Sequence[str], mistakes: Mistakes) -> Mapping[str, Any] | None:

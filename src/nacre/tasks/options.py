@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeGuard
 
 from nacre.errors import NacreError, shown
 
@@ -20,7 +20,7 @@ def positive(family: str, option: str, value: Any) -> float:
     Raises:
         NacreError: it is something else.
     """
-    if not _is_number(value) or value <= 0:
+    if not is_finite_number(value) or value <= 0:
         raise NacreError(f"{option} of {family} is {shown(value)}; allowed: a finite number above 0")
     return float(value)
 
@@ -36,7 +36,7 @@ def picture_size(family: str, option: str, value: Any) -> tuple[int, int]:
         NacreError: they are something else than whole numbers.
     """
     sides = tuple(value) if isinstance(value, tuple | list) else (value, value)
-    if len(sides) != 2 or not all(_is_number(side) and side in range(1, MOST_PIXELS + 1) for side in sides):
+    if len(sides) != 2 or not all(is_finite_number(side) and side in range(1, MOST_PIXELS + 1) for side in sides):
         raise NacreError(
             f"{option} of {family} is {shown(value)}; allowed: a whole number from 1 to {MOST_PIXELS}, or two of them "
             "for height and width"
@@ -52,7 +52,7 @@ def interval(family: str, lowest: Any, highest: Any) -> tuple[float, float]:
         NacreError: they are not two finite numbers, the first below the second.
     """
     for option, value in (("lowest", lowest), ("highest", highest)):
-        if not _is_number(value):
+        if not is_finite_number(value):
             raise NacreError(f"{option} of {family} is {shown(value)}; allowed: a finite number")
     if lowest >= highest:
         raise NacreError(f"lowest of {family} is {lowest} and highest is {highest}; allowed: lowest below highest")
@@ -84,5 +84,9 @@ def some_of(family: str, option: str, values: Any, allowed: tuple[Any, ...]) -> 
     return tuple(allowed[allowed.index(value)] for value in chosen)  # such as -1.0 for -1
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def is_finite_number(value: Any) -> TypeGuard[int | float]:
+    """Whether it is a number of Python's that a float can hold."""
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False

@@ -121,7 +121,6 @@ class PixelFamily(TaskFamily):
             world.close()
             raise
 
-
     def check_machine(self) -> None:
         if not self.may_be_cut:  # a robot is left alone until it is needed
             self.make_world(1, 1).close()
