@@ -392,8 +392,8 @@ def test_seeds_and_groups_can_be_switched_off(tiny_run: Path, tmp_path: Path) ->
         *((f"seed {seed}", True) for seed in (1, 2, 3)),
     ]
     classes = [group.get("class") for group in ElementTree.fromstring(learning.svg).iter() if group.get("class")]
-    # Of the means two lines and two bands, of each seed the last episode and episode 1.
-    assert sorted(classes) == ["switch-0"] * 4 + ["switch-1"] * 2 + ["switch-2"] * 2 + ["switch-3"] * 2
+    # Of the means of return and success two lines and two bands each, of each seed the last episode and episode 1.
+    assert sorted(classes) == ["switch-0"] * 8 + ["switch-1"] * 4 + ["switch-2"] * 4 + ["switch-3"] * 4
     assert f"<title>seed 2: {curves[2][STEPS][-1]:.6g}, -2</title>" in learning.svg
     assert _learning_picture(experiments[0], {1: curves[1]}, ()).switches == []
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -279,11 +280,18 @@ def _learning_picture(experiment: Experiment, curves: Curves, references: Sequen
         bands = (
             " Thick lines are means over seeds, bands go from the lowest to the highest seed; thin lines are the seeds."
         )
-        columns = {LAST_EPISODE: AFTER}
-        if len(episode_columns(next(iter(curves.values())))) > 1:
-            columns[FIRST_EPISODE] = BEFORE
-        each = [Switch(f"seed {seed}", lines) for seed, lines in seed_lines(axes, curves, columns).items()]
-        switches = [Switch("mean and range", together), *each]
+        has_first = len(episode_columns(next(iter(curves.values())))) > 1
+        ends = [(LAST_EPISODE, FIRST_EPISODE)]
+        ends += [(episode_columns(next(iter(curves.values())), first)[-1], first) for first, _ in outcomes]
+        each: dict[int, list[Artist]] = {seed: [] for seed in curves}
+        for panel, (last, first) in zip(panels[:, 0], ends, strict=True):
+            columns = {last: AFTER} | ({first: BEFORE} if has_first else {})
+            for seed, lines in seed_lines(panel, curves, columns).items():
+                each[seed] += lines
+        switches = [
+            Switch("mean and range", together),
+            *(Switch(f"seed {seed}", lines) for seed, lines in each.items()),
+        ]
     return picture(
         figure,
         curve_in_words(curves),
