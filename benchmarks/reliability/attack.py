@@ -47,6 +47,7 @@ from nacre.files import parse_json, write_atomically
 from nacre.run_folder import versions
 
 KILLS, CONFIGURATIONS = "kills", "configurations"
+ROOT = Path(__file__).resolve().parents[2]
 BATCH = 100
 """Inputs or configurations that one process is given."""
 LIMIT = 900.0
@@ -220,6 +221,8 @@ class Attack:
             self.figures.setdefault(what, Counter()).update(outcomes)
             if failure is not None:
                 print(f"FAILED: {what} of {name}: {failure}", flush=True)
+                for folder in (ROOT, Path(sys.base_prefix)):  # they say nothing elsewhere
+                    failure = failure.replace(f"{folder}/", "")
                 if len(self.failures) < MOST_FAILURES:
                     self.failures.append({"what": what, "of": name, "seed": self.options.seed, "said": failure[-3000:]})
 
