@@ -236,13 +236,12 @@ def make_policy_batch(config: CemrlConfig) -> PolicyBatch:
 def test_a_temperature_for_all_is_that_of_soft_actor_critic() -> None:
     config = make_config(hidden_size=5, hidden_layers=1, target_entropy_factor=0.5)
     trained, batch, key = make_trained(config), make_policy_batch(config), jax.random.key(2)
-    new, metrics = step_policy(trained, config, batch, key)
+    # Not compiled: XLA may round two programs differently.
+    new, metrics = policy_step(trained, config, batch, key)
     control = sac.Trained(trained.networks.control, trained.target_critics, trained.optimisers.control)
-    expected, reported = jax.jit(sac.step, static_argnums=3)(
-        control, batch.sac, key, replace(config.sac, target_entropy=-1.0)
-    )
+    expected, reported = sac.step(control, batch.sac, key, replace(config.sac, target_entropy=-1.0))
     for ours, theirs in zip(jax.tree.leaves(new.networks.control), jax.tree.leaves(expected.networks), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-6, atol=1e-9)
+        np.testing.assert_array_equal(ours, theirs)
     assert metrics["Temperature"] == reported.temperature
     for ours, theirs in zip(
         jax.tree.leaves(new.networks.encoder), jax.tree.leaves(trained.networks.encoder), strict=True

@@ -126,19 +126,25 @@ def test_the_next_change_ends_the_wait() -> None:
     assert "in 1 of 2 change(s), after 0 step(s) (median), before" in found.in_words()[1]
 
 
+def moving(states: np.ndarray, tasks: np.ndarray) -> Episode:
+    """An episode of which only reward states and tasks count."""
+    steps = len(tasks)
+    return Episode(
+        observations=np.zeros((steps + 1, 17), np.float32),
+        actions=np.zeros((steps, 6), np.float32),
+        rewards=np.zeros(steps, np.float32),
+        sparse_rewards=None,
+        terminated=False,
+        reward_states=states,
+        tasks=tasks,
+    )
+
+
 def test_a_quantity_that_is_the_same_in_both_tasks_tells_nothing() -> None:
     family = make_family("walker-rand-params")
     tasks = family.sample_tasks(np.random.default_rng(0), 2)
     states = np.random.default_rng(0).standard_normal((21, 18))
-    episode = Episode(
-        observations=np.zeros((21, 17), np.float32),
-        actions=np.zeros((20, 6), np.float32),
-        rewards=np.zeros(20, np.float32),
-        sparse_rewards=None,
-        terminated=False,
-        reward_states=states,
-        tasks=np.repeat(tasks, 10, axis=0),
-    )
+    episode = moving(states, tasks.repeat(10, axis=0))
     found = recovery_of(family, tasks[:1], [[[episode]]])
     assert found is not None
     assert found.followed_after == ()
@@ -160,15 +166,7 @@ def test_a_height_and_a_speed_are_not_compared() -> None:
     """Kinds of tasks measure different things, also if none of them has a target."""
     family = make_family("cheetah-multi-task", variants=("flipping", "jumping"))
     tasks = family.sample_tasks(np.random.default_rng(0), 2).repeat(10, axis=0)
-    episode = Episode(
-        observations=np.zeros((21, 20), np.float32),
-        actions=np.zeros((20, 6), np.float32),
-        rewards=np.zeros(20, np.float32),
-        sparse_rewards=None,
-        terminated=False,
-        reward_states=np.zeros((21, 18)) - np.arange(21)[:, None],
-        tasks=tasks,
-    )
+    episode = moving(np.zeros((21, 18)) - np.arange(21)[:, None], tasks)
     found = recovery_of(family, tasks[:1], [[[episode]]])
     assert found is not None
     assert found.followed_after == ()

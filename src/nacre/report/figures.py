@@ -72,7 +72,7 @@ def outcome_curve(axes: Axes, curves: Curves, first: str, label: str) -> list[Ar
     """
     curves = cut_to_shortest(curves)
     *_, last = episode_columns(next(iter(curves.values())), first)
-    lines = [(last, "", AFTER), *([(first, "", BEFORE)] if first != last else [])]
+    lines = [(last, f"_{last}", AFTER), *([(first, f"_{first}", BEFORE)] if first != last else [])]
     drawn = _means_and_ranges(axes, curves, lines)
     axes.set_ylabel(label)
     tidy(axes)
@@ -86,9 +86,7 @@ def _means_and_ranges(axes: Axes, curves: Curves, lines: Sequence[tuple[str, str
     drawn: list[Artist] = []
     for column, label, colour in lines:
         values = np.stack([run[column] for run in curves.values()])
-        drawn += axes.plot(
-            steps, values.mean(axis=0), color=colour, linewidth=2, marker=".", markersize=4, label=label or f"_{column}"
-        )
+        drawn += axes.plot(steps, values.mean(axis=0), color=colour, linewidth=2, marker=".", markersize=4, label=label)
         if len(curves) > 1:
             low, high = values.min(axis=0), values.max(axis=0)
             drawn.append(axes.fill_between(steps, low, high, color=colour, alpha=0.2, linewidth=0))

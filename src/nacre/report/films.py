@@ -62,11 +62,16 @@ def films_of(videos: Sequence[Path], page: Path, room: int) -> Films | None:
         is_inside = size <= room
         if is_inside:
             room -= size
-            address = "data:video/mp4;base64," + base64.b64encode(video.read_bytes()).decode()
+            address = inside_address(video.read_bytes())
         else:
             address = quote(os.path.relpath(video.resolve(), page.parent.resolve()).replace(os.sep, "/"))
         films.append(Film(_name_of(video), address, is_inside))
     return Films(videos[0].parent.name, films) if films else None
+
+
+def inside_address(video: bytes) -> str:
+    """The address of an MP4 file that a page itself holds."""
+    return "data:video/mp4;base64," + base64.b64encode(video).decode()
 
 
 def _name_of(video: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
 import math
 import re
@@ -20,6 +19,7 @@ from matplotlib.figure import Figure
 
 from nacre.files import write_atomically
 from nacre.report.drawing import Switch, numbered, svg_of
+from nacre.report.films import inside_address
 from nacre.report.numbers import Numbers, data_folder, write_numbers
 
 
@@ -75,7 +75,7 @@ def picture(
 
 def with_film(picture: Picture, video: bytes, alt: str) -> Picture:
     """The picture with a film below it, an MP4 file that is inside the page. Nothing moves before it is started."""
-    address = f"data:video/mp4;base64,{base64.b64encode(video).decode()}"
+    address = inside_address(video)
     film = f'<video controls loop muted playsinline aria-label="{markupsafe.escape(alt)}" src="{address}"></video>'
     return replace(picture, svg=f"{picture.svg}\n{film}")
 
