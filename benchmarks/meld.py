@@ -5,8 +5,8 @@
 Without names: the published half-cheetah and the one for two CPU cores. Of each it prints
 
 - gradient steps per second of both phases, drawing of their batches included, their floating-point work as XLA counts
-  it, and which share that is of the machine's peak: a float32 matrix product of (2048, 512) by (512, 512), measured in
-  the same rounds;
+  it, and which share that is of the machine's peak: a large product of matrices in the same precision, measured in the
+  same rounds;
 - what the convolutions of encoder and decoder reach with their gradients, in a compiled loop as in a step, of what the
   same layers reach alone, each in a program of its own (on a CPU it should be 70 % or more);
 - the memory of the replay for 1000 more frames, and how much of it are pictures;
@@ -154,7 +154,7 @@ def measure(experiment: Experiment, rounds: int, steps: int) -> dict[str, Any]:
     subject.seconds(steps)  # compiles
     found, peaks = [], []
     for _ in range(rounds):
-        peaks.append(peak())
+        peaks.append(peak(experiment.precision))
         found.append(subject.seconds(steps))
     seconds = {part: float(np.median([each[part] for each in found])) for part in found[0]}
     work, config = subject.operations(), subject.config
@@ -190,7 +190,7 @@ def show(name: str, result: dict[str, Any], console: Console) -> None:
         per_second, share = result["steps_per_second"][phase], result["shares_of_peak"][phase]
         table.add_row(phase, f"{per_second:.2f}", f"{count / 1e9:.2f}", f"{share:.0%}")
     console.print(table)
-    console.print(f"float32 peak {np.median(result['peak_operations_per_second']) / 1e9:.0f} GFLOP/s")
+    console.print(f"{result['precision']} peak {np.median(result['peak_operations_per_second']) / 1e9:.0f} GFLOP/s")
     layers = result["convolutions"]
     console.print(
         f"Convolutions: {layers['together']:.4f} s with all gradients, {layers['reached']:.0%} of what the same layers "

@@ -162,7 +162,7 @@ def test_several_seeds_in_one_call_are_each_alone(
         update(LEARNER, phase, jax.tree.map(jnp.copy, state), memory, extra, STEPS)
         for state, memory, extra in zip(states, memories, derived, strict=True)
     ]
-    monkeypatch.setattr(seeds, "_platform", lambda: "gpu")
+    monkeypatch.setattr(seeds, "current_platform", lambda: "gpu")
     together = list(update_seeds(LEARNER, phase, states, memories, derived, STEPS))
     for (state, metrics), (other, other_metrics) in zip(alone, together, strict=True):
         assert_close(state.trained, other.trained)

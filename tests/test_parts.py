@@ -199,7 +199,7 @@ def test_several_plays_in_one_call_are_each_alone(monkeypatch: pytest.MonkeyPatc
     """As on a GPU; this agent adds up the columns of a row in the same order there."""
     plays = [counting(5, seed, param=seed) for seed in range(3)]
     alone = [played(play)[0] for play in plays]
-    monkeypatch.setattr(seeds, "_platform", lambda: "gpu")
+    monkeypatch.setattr(seeds, "current_platform", lambda: "gpu")
     for one, together in zip(alone, played(*plays), strict=True):
         for these, those in zip(one.trials, together.trials, strict=True):
             assert [len(episode) for episode in these] == [len(episode) for episode in those]
@@ -240,7 +240,7 @@ def test_an_error_in_a_turn_is_placed_in_its_play() -> None:
 def test_resting_trials_are_left_alone(batched: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each trial acts and observes once for each of its steps, however long the others go on."""
     if batched:
-        monkeypatch.setattr(seeds, "_platform", lambda: "gpu")
+        monkeypatch.setattr(seeds, "current_platform", lambda: "gpu")
     for trials, belief in played(counting(MOST_ROWS + 3, 0), counting(MOST_ROWS + 3, 1)):
         steps = [sum(map(len, trial)) for trial in trials]
         assert len(set(steps)) > 2

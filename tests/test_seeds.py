@@ -449,14 +449,14 @@ def test_where_calls_are_batched(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not seeds.batched(5)
     with jax.default_device(jax.devices("cpu")[0]):
         assert not seeds.batched(5)
-    monkeypatch.setattr(seeds, "_platform", lambda: "gpu")
+    monkeypatch.setattr(seeds, "current_platform", lambda: "gpu")
     assert seeds.batched(2)
     assert not seeds.batched(1)  # as before there were several
 
 
 @pytest.fixture
 def batched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seeds, "_platform", lambda: "gpu")
+    monkeypatch.setattr(seeds, "current_platform", lambda: "gpu")
 
 
 def test_batched_seeds_are_what_they_would_be_alone_up_to_rounding(

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from nacre.device import current_device
 from nacre.errors import NacreError
 from nacre.experiments import Experiment, family_of, validate
 from nacre.experiments.experiment import bounds_of, field_types
@@ -83,7 +84,7 @@ def check_memory(experiment: Experiment, seeds: int = 1, available: float | None
 
 def memory_of_device() -> float:
     """Bytes of the memory that JAX computes in: the device's own, or what this process may use of the machine's."""
-    device = jax.config.jax_default_device or jax.devices()[0]  # pyright: ignore[reportAttributeAccessIssue]
+    device = current_device()
     statistics = device.memory_stats() if device.platform != "cpu" else None
     if statistics and "bytes_limit" in statistics:
         return float(statistics["bytes_limit"])

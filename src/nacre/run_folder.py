@@ -473,9 +473,9 @@ def _cpu_model() -> str | None:
 
 def _device() -> str:
     """What JAX computes on: "cpu", or the name of the GPU."""
-    import jax  # not at the top: who only reads a run folder does not wait for it
+    from nacre.device import current_device  # not at the top: who only reads a run folder does not wait for JAX
 
-    return (jax.config.jax_default_device or jax.devices()[0]).device_kind  # pyright: ignore[reportAttributeAccessIssue]
+    return current_device().device_kind
 
 
 def _package_version(package: str) -> str | None:

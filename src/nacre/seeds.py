@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from nacre.device import current_platform
 from nacre.types import Key, Tree
 
 
@@ -29,7 +30,7 @@ def batched(seeds: int) -> bool:
     A GPU is not full with the small networks of one seed, so that a call of several costs little more. The cores of a
     CPU are: there every seed has calls of its own, those of a seed alone, and so the same numbers to the last bit.
     """
-    return seeds > 1 and _platform() != "cpu"
+    return seeds > 1 and current_platform() != "cpu"
 
 
 def stack(trees: Sequence[Tree]) -> Tree:
@@ -40,8 +41,3 @@ def stack(trees: Sequence[Tree]) -> Tree:
 def unstack(tree: Tree, n: int) -> list[Tree]:
     """The `n` trees that :func:`stack` put together."""
     return [jax.tree.map(lambda leaf, index=index: leaf[index], tree) for index in range(n)]
-
-
-def _platform() -> str:
-    device = jax.config.jax_default_device or jax.devices()[0]  # pyright: ignore[reportAttributeAccessIssue]
-    return device.platform

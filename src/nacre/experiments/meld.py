@@ -183,17 +183,23 @@ _CHEETAH_SMALL = replace(
     ),
 )
 
+
+def _slac(experiment: Experiment) -> NamedExperiment:
+    """The ablation of an experiment that sees no rewards: SLAC (Lee et al. 2020) in its place."""
+    return NamedExperiment(
+        replace(
+            experiment,
+            name=f"{experiment.name}-slac",
+            algorithm=replace(experiment.algorithm, context_reward="none"),
+        ),
+        f"{experiment.name} without seeing rewards (SLAC), so that the agent cannot know its task",
+    )
+
+
 EXPERIMENTS: tuple[NamedExperiment, ...] = (
     # For the demo: small pictures, networks and batches. Not a published configuration.
     NamedExperiment(_POINT, "a point that sees pictures of itself walks to a goal, which only rewards tell"),
-    NamedExperiment(
-        replace(
-            _POINT,
-            name="meld/point-robot-quick-slac",
-            algorithm=replace(_POINT.algorithm, context_reward="none"),
-        ),
-        "meld/point-robot-quick without seeing rewards (SLAC), so that the agent cannot know its task",
-    ),
+    _slac(_POINT),
     NamedExperiment(_REACHER, "a robot arm that sees pictures reaches a place in the air, which only rewards tell"),
     NamedExperiment(
         _PEG, "a robot arm that sees pictures puts a peg into the hole of one of four blocks that look alike"
@@ -208,9 +214,11 @@ EXPERIMENTS: tuple[NamedExperiment, ...] = (
         "of meld/buttons in offline_run)",
     ),
     NamedExperiment(_REACHER_SMALL, "meld/reacher on two CPU cores: smaller networks and pictures, fewer tasks"),
+    _slac(_REACHER_SMALL),
     NamedExperiment(
         _CHEETAH,
         "a half-cheetah that sees pictures of itself, ten in a second, runs at a velocity, which only rewards tell",
     ),
     NamedExperiment(_CHEETAH_SMALL, "meld/cheetah-vel on two CPU cores: smaller networks and pictures, fewer tasks"),
+    _slac(_CHEETAH_SMALL),
 )

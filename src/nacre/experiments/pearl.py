@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from nacre.agents.pearl.config import PearlConfig
-from nacre.experiments.experiment import Experiment, NamedExperiment
+from nacre.experiments.experiment import Experiment, NamedExperiment, options
 
 _ANT_DIRECTIONS = PearlConfig(updates_per_iteration=4000, meta_batch_size=4, context_size=256, evaluation_trials=4)
 _ANT_GOAL = PearlConfig(updates_per_iteration=4000, meta_batch_size=10, context_size=256, kl_weight=1.0)
@@ -263,6 +263,7 @@ EXPERIMENTS += (
 # stacked. The half-cheetah's hyperparameters are the published ones, with fewer initial steps and iterations, so that
 # the pictures take up 4.2 GB.
 _QUICK = _named("point-robot-quick")
+_SMALL_PICTURES = PearlConfig(picture_filters=16, hidden_size=256, meta_batch_size=10, batch_size=32, context_size=64)
 EXPERIMENTS += (
     NamedExperiment(
         replace(
@@ -283,5 +284,47 @@ EXPERIMENTS += (
             algorithm=PearlConfig(initial_steps=400),
         ),
         "cheetah-vel from stacks of 3 pictures of 64 × 64 pixels; wants a GPU",
+    ),
+    # Beside MELD's experiments for two CPU cores: their tasks, pictures, environment steps, gradient steps of the
+    # policy, filters and widths.
+    NamedExperiment(
+        Experiment(
+            name="pearl/cheetah-vel-10hz-pixels-small",
+            family="cheetah-vel-10hz-pixels",
+            family_options=options(camera="track", size=32),
+            train_tasks=10,
+            test_tasks=5,
+            task_list="published",
+            iterations=20,
+            algorithm=replace(
+                _SMALL_PICTURES,
+                initial_steps=500,
+                prior_steps=100,
+                extra_posterior_steps=150,
+                updates_per_iteration=1000,
+                evaluation_steps=150,
+            ),
+        ),
+        "meld/cheetah-vel-small by PEARL, from stacks of 3 pictures",
+    ),
+    NamedExperiment(
+        Experiment(
+            name="pearl/sawyer-reacher-pixels-small",
+            family="sawyer-reacher-pixels",
+            family_options=options(size=32),
+            train_tasks=20,
+            test_tasks=10,
+            task_list="seeded",
+            iterations=20,
+            algorithm=replace(
+                _SMALL_PICTURES,
+                initial_steps=200,
+                prior_steps=80,
+                extra_posterior_steps=120,
+                updates_per_iteration=500,
+                evaluation_steps=120,
+            ),
+        ),
+        "meld/reacher-small by PEARL, from stacks of 3 pictures",
     ),
 )

@@ -21,6 +21,8 @@ class MujocoRenderer:
     """A model seen from the side by a camera that goes along with its first body, or through a camera of its own,
     without shadows and reflections.
 
+    `one_at_a_time`: threads that draw at the same time only wait for one another, as on a GPU. In software they do not.
+
     Where a goal is shown the view from the side is from higher and farther away, so that the goal is in the picture.
     (MuJoCo's own tracking camera follows smoothly: its pictures would depend on those before.)
     """
@@ -34,6 +36,7 @@ class MujocoRenderer:
         self._renderer = _offscreen_renderer(model, width, height)
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             self._renderer.scene.flags[flag] = False
+        self.one_at_a_time = not _draws_in_software()
         self._camera = mujoco.MjvCamera()
         self._camera.azimuth, self._camera.lookat[2] = 90.0, 0.5
 
@@ -102,6 +105,14 @@ def _offscreen_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoc
         raise NacreError(
             f"Nothing can be drawn, as OpenGL does not work here ({type(error).__name__}: {error}). {_advice()}"
         ) from error
+
+
+def _draws_in_software() -> bool:
+    """Whether OpenGL, of which a context is current, computes pictures on the CPU: with one of Mesa's programs."""
+    from OpenGL import GL  # here: it loads the library that MUJOCO_GL names
+
+    name = GL.glGetString(GL.GL_RENDERER)
+    return any(program in (name or b"").lower() for program in (b"llvmpipe", b"softpipe", b"swrast", b"software"))
 
 
 def _use_egl() -> None:

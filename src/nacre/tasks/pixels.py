@@ -154,7 +154,8 @@ class PixelWorld:
             world: what is seen.
             cameras: whose pictures stand one above the other; "own" alone, unless it is a FilmedWorld.
             height, width: of the picture of one camera.
-            threads: how many draw, the calling one included, if it is a FilmedWorld.
+            threads: how many draw, the calling one included, if it is a FilmedWorld whose renderers draw at the same
+                time.
 
         Raises:
             NacreError: the machine cannot draw.
@@ -165,7 +166,8 @@ class PixelWorld:
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._helpers: list[threading.Thread] = []
         try:
-            for _ in range(threads - 1 if isinstance(world, FilmedWorld) else 0):
+            together = isinstance(world, FilmedWorld) and not getattr(self._renderer, "one_at_a_time", False)
+            for _ in range(threads - 1 if together else 0):
                 self._add_helper()
         except BaseException:
             self._close_drawing()
