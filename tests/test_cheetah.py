@@ -34,6 +34,19 @@ def test_sparse_velocity_by_hand(target, expected):
 
 
 @pytest.mark.parametrize(
+    ("target", "expected"),
+    [(2.0, 2.0), (2.29, 2.0 - 0.29), (1.71, 2.0 - 0.29), (2.31, 0.0), (1.69, 0.0), (0.0, 0.0)],
+)
+def test_the_other_sparse_velocity_of_the_public_code(target, expected):
+    """At 2 m/s, one by one and as relabelling computes it."""
+    family = make_family("cheetah-vel-sparse", radius=0.3, floor=-2, control_cost=0.05)
+    following, task = np.array([0.1, 0, 0]), np.array([target])
+    assert family.reward(START, ACTION, following, task) == pytest.approx(expected - 0.05 * SQUARES)
+    rows = [np.stack([row] * 2) for row in (START, ACTION, following, task)]
+    np.testing.assert_allclose(family.reward(*rows), expected - 0.05 * SQUARES)
+
+
+@pytest.mark.parametrize(
     ("x", "expected", "success"),
     [
         (3.0, 2.0, True),
@@ -139,6 +152,22 @@ def test_only_pearls_range_has_a_published_list():
             {"lowest": float("nan")},
             "lowest of cheetah-vel-sparse is nan; allowed: a finite number",
         ),
+        (
+            "cheetah-vel-sparse",
+            {"radius": 0},
+            "radius of cheetah-vel-sparse is 0; allowed: a finite number above 0",
+        ),
+        (
+            "cheetah-vel-sparse",
+            {"floor": float("-inf")},
+            "floor of cheetah-vel-sparse is -inf; allowed: a finite number",
+        ),
+        (
+            "cheetah-vel-sparse",
+            {"control_cost": -0.5},
+            "control_cost of cheetah-vel-sparse is -0.5; allowed: a finite number of at least 0",
+        ),
+        ("cheetah-vel-sparse", {"control_cost": "low"}, "control_cost of cheetah-vel-sparse is 'low'; allowed: a"),
         ("cheetah-goal-sparse", {"highest": True}, "highest of cheetah-goal-sparse is True; allowed: a finite number"),
         (
             "cheetah-dir",

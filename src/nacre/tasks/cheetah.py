@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int
 
 from nacre.tasks.family import PUBLISHED_SEED, TaskList, TaskSplit, World
-from nacre.tasks.options import Number, Several, Truth, interval, positive, some_of
+from nacre.tasks.options import Number, Several, Truth, finite, interval, not_negative, positive, some_of
 from nacre.tasks.rewards import choose, sparsified
 from nacre.tasks.running import DirectionTasks, Runner, VelocityTasks
 
@@ -142,13 +142,30 @@ def _scaled_control(data: mujoco.MjData, action: np.ndarray) -> None:
 
 
 class CheetahVelSparse(VelocityTasks, _HalfCheetah):
-    """Run forward at a target velocity, uniform in [0, 3] m/s, that the reward tells only within 0.1 m/s."""
+    """Run forward at a target velocity, uniform in [0, 3] m/s, that the reward tells only within `radius`."""
 
     name = "cheetah-vel-sparse"
 
+    def __init__(
+        self,
+        lowest: Number = 0.0,
+        highest: Number = 3.0,
+        terminates: Truth = False,
+        radius: Number = VELOCITY_RADIUS,
+        floor: Number = FLOOR,
+        control_cost: Number = SPARSE_CONTROL_COST,
+    ) -> None:
+        """`radius` is how near to the target, in m/s, the reward tells the difference; `floor` is what stands for minus
+        the difference farther away; `control_cost` is the weight of the squares of the action. For the others see
+        VelocityTasks."""
+        super().__init__(lowest, highest, terminates)
+        self.radius = positive(self.name, "radius", radius)
+        self.floor = finite(self.name, "floor", floor)
+        self.control_cost = not_negative(self.name, "control_cost", control_cost)
+
     def reward(self, previous: Any, action: Any, following: Any, task: Any) -> Any:
         difference = self.difference(previous, following, task)
-        return sparsified(-difference, VELOCITY_RADIUS, FLOOR) - SPARSE_CONTROL_COST * _squares(action)
+        return sparsified(-difference, self.radius, self.floor) - self.control_cost * _squares(action)
 
 
 class CheetahDir(DirectionTasks, _HalfCheetah):

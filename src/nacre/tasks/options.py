@@ -25,6 +25,28 @@ def positive(family: str, option: str, value: Any) -> float:
     return float(value)
 
 
+def not_negative(family: str, option: str, value: Any) -> float:
+    """The value, a number of at least 0.
+
+    Raises:
+        NacreError: it is something else.
+    """
+    if not is_finite_number(value) or value < 0:
+        raise NacreError(f"{option} of {family} is {shown(value)}; allowed: a finite number of at least 0")
+    return float(value)
+
+
+def finite(family: str, option: str, value: Any) -> float:
+    """The value, a finite number.
+
+    Raises:
+        NacreError: it is something else.
+    """
+    if not is_finite_number(value):
+        raise NacreError(f"{option} of {family} is {shown(value)}; allowed: a finite number")
+    return float(value)
+
+
 MOST_PIXELS = 4096
 """Along a side of a picture."""
 
@@ -51,12 +73,10 @@ def interval(family: str, lowest: Any, highest: Any) -> tuple[float, float]:
     Raises:
         NacreError: they are not two finite numbers, the first below the second.
     """
-    for option, value in (("lowest", lowest), ("highest", highest)):
-        if not is_finite_number(value):
-            raise NacreError(f"{option} of {family} is {shown(value)}; allowed: a finite number")
+    low, high = finite(family, "lowest", lowest), finite(family, "highest", highest)
     if lowest >= highest:
         raise NacreError(f"lowest of {family} is {lowest} and highest is {highest}; allowed: lowest below highest")
-    return float(lowest), float(highest)
+    return low, high
 
 
 def truth(family: str, option: str, value: Any) -> bool:
