@@ -141,11 +141,17 @@ _REACHER_SMALL = replace(
         image_deviation=0.16,
         initial_trials=5,
         rounds=25,
+        model_steps=16,
         model_rounds=None,
+        policy_steps=40,
         model_trials=4,
         policy_trials=4,
         policy_batch_size=128,
         model_learning_rate=3e-4,
+        policy_learning_rate=1e-3,
+        critic_learning_rate=1e-3,
+        temperature_learning_rate=1e-3,
+        initial_temperature=0.1,
     ),
 )
 
@@ -179,7 +185,13 @@ _CHEETAH_SMALL = replace(
         initial_trials=10,
         initial_model_steps=2000,
         rounds=25,
+        model_steps=20,
+        policy_steps=80,
         model_learning_rate=3e-4,
+        policy_learning_rate=1e-3,
+        critic_learning_rate=1e-3,
+        temperature_learning_rate=1e-3,
+        initial_temperature=0.1,
     ),
 )
 
