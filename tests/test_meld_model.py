@@ -37,6 +37,7 @@ from nacre.agents.meld.losses import (
     seen_rewards,
 )
 from nacre.agents.meld.model import Gaussian, LatentModel
+from nacre.nn import image
 from nacre.nn.image import NARROW, DoublingConvolution, HalvingConvolution, ImageDecoder, ImageEncoder, cameras_of
 from nacre.tasks.family import Sizes
 
@@ -90,7 +91,16 @@ def random_pictures(generator: np.random.Generator, *shape: int) -> np.ndarray:
     return generator.integers(0, 256, (*shape, 3)).astype(np.uint8)
 
 
-@pytest.mark.parametrize("channels", [(3, 4), (NARROW, NARROW + 1)], ids=["narrow", "wide"])
+@pytest.fixture(params=["narrow", "narrow on a GPU", "wide"])
+def channels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tuple[int, int]:
+    """Those of inputs and outputs, for each way in which a convolution is computed."""
+    if request.param == "narrow on a GPU":
+        monkeypatch.setattr(image, "current_platform", lambda: "gpu")
+        monkeypatch.setattr(image, "_convolve", None)
+        monkeypatch.setattr(image, "_convolve_transposed", None)
+    return (NARROW, NARROW + 1) if request.param == "wide" else (3, 4)
+
+
 @pytest.mark.parametrize("size", [(5, 5), (3, 3), (10, 5), (6, 3)])
 def test_convolutions(size: tuple[int, int], channels: tuple[int, int]) -> None:
     """Both against loops, as both are computed; and the one is the transpose of the other."""
@@ -120,7 +130,6 @@ def test_convolutions(size: tuple[int, int], channels: tuple[int, int]) -> None:
     np.testing.assert_allclose((pictures * np.asarray(raised, np.float64)).sum(), product, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("channels", [(3, 4), (NARROW, NARROW + 1)], ids=["narrow", "wide"])
 @pytest.mark.parametrize("size", [(5, 5), (3, 3), (10, 5), (6, 3)])
 def test_gradients_of_convolutions(size: tuple[int, int], channels: tuple[int, int]) -> None:
     """Both are linear in inputs and kernel: a gradient's product with any kernel is what that kernel would give."""

@@ -3,8 +3,10 @@
 Tests that draw MuJoCo's worlds need OpenGL and are marked so.
 """
 
+import contextlib
 import functools
 import inspect
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +155,17 @@ def test_pictures_do_not_depend_on_threads():
     alone, shared = first_pictures(family, threads=1), first_pictures(family, threads=3)
     np.testing.assert_array_equal(alone, shared)
     np.testing.assert_array_equal(first_pictures(family, threads=3, n=1, steps=1)[:, 0], alone[:2, 0])
+
+
+@pytest.mark.opengl
+@pytest.mark.parametrize(("name", "drawing"), [(b"llvmpipe (LLVM 15.0.6, 256 bits)", 3), (b"NVIDIA H100 80GB HBM3", 1)])
+def test_on_a_gpu_one_thread_draws(monkeypatch: pytest.MonkeyPatch, name: bytes, drawing: int) -> None:
+    """Several only wait for one another there."""
+    from OpenGL import GL
+
+    monkeypatch.setattr(GL, "glGetString", lambda _: name)
+    with contextlib.closing(PixelFamily(CheetahVel(), size=16).make_world(4, threads=3)):
+        assert sum(thread.name == "nacre-pictures" for thread in threading.enumerate()) == drawing - 1
 
 
 @pytest.mark.opengl
