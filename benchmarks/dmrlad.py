@@ -74,16 +74,14 @@ class Subject(TimedLearner):
         for phase in (ENCODER, POLICY):
             derived = learner.derive(phase, self.state, self.memory, self.split.train)
             counted[f"{phase}: step"] = operations(
-                update.lower(learner, phase, self.state, self.memory.arrays, derived, 1).compile()
+                update.lower(learner, phase, self.state, self.memory.arrays, derived, 1)
             )
             if phase == ENCODER:
                 batch = jax.jit(learner.draw, static_argnums=0)(phase, self.memory.arrays, derived, jax.random.key(0))
                 networks = self.state.trained.networks
                 trained = networks.encoder, networks.decoder
                 look = sum(
-                    operations(
-                        jax.jit(inferred_losses, static_argnums=1).lower(trained, self.config, windows, None).compile()
-                    )
+                    operations(jax.jit(inferred_losses, static_argnums=1).lower(trained, self.config, windows, None))
                     for windows in (batch.train, batch.validation)
                 )
                 counted[f"{phase}: step"] -= look * (1 - 1 / self.config.evaluate_every)

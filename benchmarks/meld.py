@@ -71,8 +71,7 @@ class Subject(TimedLearner):
         """Floating-point operations of a gradient step of each phase."""
         counted = {}
         for phase in (MODEL, POLICY):
-            program = update.lower(self.learner, phase, self.state, self.memory.arrays, None, 1).compile()
-            counted[phase] = operations(program)
+            counted[phase] = operations(update.lower(self.learner, phase, self.state, self.memory.arrays, None, 1))
         return counted
 
     def bytes_of_frames(self) -> dict[str, float]:

@@ -66,8 +66,9 @@ def peak(precision: Precision = "float32", repetitions: int = 40) -> float:
     return 2 * rows.size * width / best(lambda: product(rows, rows[:width]), repetitions)
 
 
-def operations(compiled: Any) -> float:
-    """Floating-point operations of a compiled program, as XLA counts them: of a condition, both ways."""
-    analysis = compiled.cost_analysis()
+def operations(lowered: Any) -> float:
+    """Floating-point operations of a lowered program, as XLA counts them: of a condition, both ways. (Of a program that
+    is compiled for a GPU it would not count the products of matrices, which are calls of a library there.)"""
+    analysis = lowered.cost_analysis()
     assert analysis is not None
     return analysis["flops"]
