@@ -72,7 +72,7 @@ def is_ablation(experiment: Experiment) -> bool:
 
 def is_quick(experiment: Experiment) -> bool:
     """Whether it is one of our own, in minutes."""
-    return "-quick" in experiment.name
+    return any(part in ("quick", "small", "fast") for part in experiment.name.split("-"))
 
 
 def kind(experiment: Experiment) -> str:
