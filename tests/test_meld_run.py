@@ -117,6 +117,14 @@ def test_columns(reference: Path) -> None:
     assert float(last["AverageScore_test_episode_1"]) < 0
     assert last["d_AverageScoreMetricEval_1"] == last["AverageScore_test_episode_2"]
     assert last["c_AverageReturnEval_0"] == last["AverageReturn_test_episode_1"]
+    assert last["f_AverageEpisodeLengthEval_1"] == last["AverageLength_test_episode_2"]
+    for name, column in (
+        ("a_AverageReturn", "Return"),
+        ("b_AverageScore", "Score"),
+        ("e_AverageEpisodeLength", "Length"),
+    ):
+        assert last[f"{name}Train"] == last[f"Average{column}_collected"]
+    assert float(last["AverageReturn_collected"]) < 0
     for theirs, ours in (
         ("model_loss", "Model Loss"),
         ("elbo", "ELBO"),

@@ -348,7 +348,7 @@ def test_episodes_of_an_earlier_run() -> None:
             for number in range(2)
         ]
         learner = MeldLearner(config, POINT.sizes)
-        memory = TrialMemory(_replay_of_both(learner), POINT, TASKS, every=False, trial=2)
+        memory = TrialMemory(_replay_of_both(learner), POINT, TASKS, every=False, trial=2, latest=4)
         memory.add([*online, *offline])
         arrays = memory.arrays
         drawn = numbers_of(jax.jit(lambda key: draw_trials(arrays, config, 3000, key))(jax.random.key(0)))  # noqa: B023
@@ -369,9 +369,29 @@ def _replay_of_both(learner: MeldLearner) -> Any:
     return ReplayBuffer(8, learner.sizes, has_sparse_reward=False, transitions=20, fullest_task=8)
 
 
+def test_what_the_latest_trials_came_to() -> None:
+    """Means over as many episodes as there is room for, without those of an earlier run; NaN before there are any."""
+    memory = TrialMemory(
+        _replay_of_both(MeldLearner(CONFIG, POINT.sizes)), POINT, TASKS, every=False, trial=2, latest=4
+    )
+    assert {name: np.isnan(value) for name, value in memory.latest_results().items()} == {
+        "AverageReturn_collected": True,
+        "AverageLength_collected": True,
+        "AverageScore_collected": True,
+    }
+    episodes = [replace(numbered_episode(number), rewards=np.full(HORIZON, -1.0 * number, np.float32)) for number in range(8)]
+    memory.add([Visit(0, tuple(episodes[:2])), Visit(1, tuple(episodes[2:4]))])
+    memory.add([Visit(0, (episodes[7],), relabelled=True), Visit(2, tuple(episodes[4:6]))])
+    found = memory.latest_results()
+    assert found["AverageReturn_collected"] == -HORIZON * np.mean([2, 3, 4, 5])
+    assert found["AverageLength_collected"] == HORIZON
+
+
 def test_the_memory_grows() -> None:
     """The table of rewards with the replay; every frame stays where it is."""
-    memory = TrialMemory(_replay_of_both(MeldLearner(CONFIG, POINT.sizes)), POINT, TASKS, every=False, trial=2)
+    memory = TrialMemory(
+        _replay_of_both(MeldLearner(CONFIG, POINT.sizes)), POINT, TASKS, every=False, trial=2, latest=4
+    )
     for round_ in range(5):
         memory.add([Visit(round_ % 4, tuple(numbered_episode(2 * round_ + place) for place in range(2)))])
     memory.add([])

@@ -72,6 +72,12 @@ class Evaluation:
         return np.array([np.mean([trial.returns[:episodes] for trial in trials], axis=0) for trials in self.trials])
 
     @property
+    def lengths_by_episode(self) -> Float64[np.ndarray, "n episodes"]:
+        """Per task and episode of a trial: the mean number of steps over trials; cut as the returns are."""
+        episodes = self._common_episodes
+        return np.array([np.mean([trial.lengths[:episodes] for trial in trials], axis=0) for trials in self.trials])
+
+    @property
     def final_successes(self) -> Float64[np.ndarray, " n"] | None:
         """Per task: the share of trials whose last episode was a success; None in families without successes."""
         successes = self._successes
@@ -223,7 +229,7 @@ def meta_test(
     played = [first + second for first, second in zip(played, adapted, strict=True)]
     grouped = [played[start : start + protocol.trials] for start in range(0, len(played), protocol.trials)]
     results = tuple(
-        tuple(_result(trial, protocol.sparse_returns, family, task) for trial in trials)
+        tuple(result_of(trial, protocol.sparse_returns, family, task) for trial in trials)
         for task, trials in zip(tasks, grouped, strict=True)
     )
     recovery = None if family.shift is None else recovery_of(family, tasks, grouped, protocol.sparse_returns)
@@ -252,18 +258,18 @@ def evaluate_split(
     split: TaskSplit,
     protocol: Protocol,
     seed: np.random.SeedSequence,
-    scores: bool = False,
+    details: bool = False,
 ) -> Schedule[SplitEvaluation]:
     """Meta-tests an agent on the test tasks and on as many train tasks: what every algorithm reports. A task that
-    changes inside an episode becomes another one of the same set. `scores`: whether to report them too, if the family
-    has them."""
+    changes inside an episode becomes another one of the same set. `details`: whether to report lengths of episodes
+    too, and scores if the family has them."""
     train, test = split.train, split.test
     pick = np.random.default_rng(child(seed, 0))
     picked = pick.choice(len(train), size=min(len(train), len(test)), replace=False)
     tasks = np.concatenate([test, train[picked]])
     pools = [test] * len(test) + [train] * len(picked)
     evaluation, _, belief = yield from meta_test(
-        make_agent, params, family, tasks, protocol, child(seed, 1), keeps_all=scores, pools=pools
+        make_agent, params, family, tasks, protocol, child(seed, 1), keeps_all=details, pools=pools
     )
     final, n = evaluation.final_returns, len(test)
     episodes = protocol.minimum_episodes(family.horizon)
@@ -279,6 +285,9 @@ def evaluate_split(
         columns[TEST_SUCCESS] = float(final_successes[:n].mean())
         by_episode = successes[:n].mean(axis=0)
         columns |= {f"AverageSuccess_test_episode_{i + 1}": float(by_episode[i]) for i in range(episodes)}
+    if details:
+        by_episode = evaluation.lengths_by_episode[:n].mean(axis=0)
+        columns |= {f"AverageLength_test_episode_{i + 1}": float(by_episode[i]) for i in range(episodes)}
     if evaluation.scores_by_episode is not None:
         by_episode = evaluation.scores_by_episode[:n].mean(axis=0)
         columns |= {f"AverageScore_test_episode_{i + 1}": float(by_episode[i]) for i in range(episodes)}
@@ -291,9 +300,10 @@ def episode_return(episode: Episode, sparse: bool) -> float:
     return math.fsum(rewards)
 
 
-def _result(
-    trial: list[Episode], sparse: bool, family: TaskFamily, task: Float64[np.ndarray, " parameters"]
+def result_of(
+    trial: Sequence[Episode], sparse: bool, family: TaskFamily, task: Float64[np.ndarray, " parameters"]
 ) -> TrialResult:
+    """What a trial came to. `sparse`: whether returns are of the sparse reward, if there is one."""
     successes = [
         bool(episode.successes.any() if family.success_at == "any" else episode.successes[-1])
         for episode in trial

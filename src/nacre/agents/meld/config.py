@@ -155,10 +155,17 @@ class MeldConfig(AlgorithmConfig):
             "reconst_reward_error": "Reward Error",
             "EnvironmentSteps": "Number of env steps total",
             "NumberOfEpisodes": "Number of rollouts total",
+            "a_AverageReturnTrain": "AverageReturn_collected",
+            "b_AverageScoreTrain": "AverageScore_collected",
+            "e_AverageEpisodeLengthTrain": "AverageLength_collected",
             **{
                 f"{name}Eval_{episode}": f"{column}_test_episode_{episode + 1}"
                 for episode in range(self.episodes)
-                for name, column in (("c_AverageReturn", "AverageReturn"), ("d_AverageScoreMetric", "AverageScore"))
+                for name, column in (
+                    ("c_AverageReturn", "AverageReturn"),
+                    ("d_AverageScoreMetric", "AverageScore"),
+                    ("f_AverageEpisodeLength", "AverageLength"),
+                )
             },
         }
 

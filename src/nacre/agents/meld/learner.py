@@ -161,12 +161,12 @@ class MeldLearner(Learner):
         split: TaskSplit,
         seed: np.random.SeedSequence,
     ) -> Schedule[tuple[Metrics, int]]:
-        """Meta-tests, with scores."""
+        """Meta-tests, with lengths and scores, and what the latest trials in train tasks came to."""
         protocol = self.config.protocol(self.sizes.horizon)
         found = yield from evaluate_split(
-            self.agent, self.parameters(state), family, split, protocol, seed, scores=True
+            self.agent, self.parameters(state), family, split, protocol, seed, details=True
         )
-        return found.columns, found.steps
+        return memory.latest_results() | found.columns, found.steps
 
     def _initial_control(self, key: Key) -> sac.Trained:
         config = self.config

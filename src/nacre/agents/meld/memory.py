@@ -7,6 +7,8 @@ column. Episodes of an earlier run are in the same replay, as data of tasks K + 
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +22,7 @@ from jaxtyping import Array, Bool, Float32, Float64, Int32
 from nacre.agents.meld.config import MeldConfig
 from nacre.agents.meld.losses import Frames, PolicyBatch
 from nacre.errors import NacreError, shown
+from nacre.evaluation import result_of
 from nacre.experiments import family_of
 from nacre.interfaces import Learner
 from nacre.journal import Owner, find_segments, read_segments
@@ -27,7 +30,7 @@ from nacre.replay import Replay, ReplayBuffer, extend_rows, most_visits, write_r
 from nacre.run_folder import REPLAY, read_run, read_stamp
 from nacre.tasks.family import TaskFamily
 from nacre.tasks.hindsight import rewards_in, terminated_in, with_outcomes
-from nacre.types import Episode, Key, Visit
+from nacre.types import Episode, Key, Metrics, Visit
 
 _PLAIN = (bool, int, float, str, tuple, list, np.ndarray, np.generic, type(None))
 STREAMS = 2
@@ -56,6 +59,7 @@ class TrialMemory:
         *,
         every: bool,
         trial: int,
+        latest: int,
     ):
         """
         Args:
@@ -64,9 +68,11 @@ class TrialMemory:
             tasks: the train tasks.
             every: whether each frame has the rewards and ends of all of them.
             trial: episodes that a visit has to have, or it is left out: 1 if they are put together anew.
+            latest: of so many episodes it is known what they came to.
         """
         self._replay, self._family, self._tasks, self._every = replay, family, tasks, every
         self._trial, self._frames = trial, 0
+        self._latest: deque[tuple[float, float, float]] = deque(maxlen=latest)
         columns, room = len(tasks) if every else 1, len(replay.arrays.observations)
         self._rewards, self._ends = jnp.zeros((room, columns, STREAMS)), jnp.zeros((room, columns), bool)
 
@@ -83,6 +89,11 @@ class TrialMemory:
         visits = [visit for visit in visits if visit.relabelled or len(visit.episodes) % self._trial == 0]
         if not visits:
             return
+        for visit in visits:
+            if not visit.relabelled:
+                result = result_of(visit.episodes, False, self._family, self._tasks[visit.task])
+                scores = result.scores or [math.nan] * len(result.returns)
+                self._latest.extend(zip(result.returns, result.lengths, scores, strict=True))
         places = [replace(visit, task=visit.task + len(self._tasks) * visit.relabelled) for visit in visits]
         self._replay.add(places)
         episodes = [(visit.task, episode) for visit in visits for episode in visit.episodes]
@@ -94,6 +105,13 @@ class TrialMemory:
         rows = self._frames + np.arange(len(rewards))
         self._rewards, self._ends = write_rows(self._rewards, rows, rewards), write_rows(self._ends, rows, ends)
         self._frames += len(rewards)
+
+    def latest_results(self) -> Metrics:
+        """Means over the latest episodes that were played in train tasks: return, length, and score if the family has
+        them; NaN where one is not known."""
+        returns, lengths, scores = zip(*self._latest, strict=True) if self._latest else [(math.nan,)] * 3
+        found = {"Return": returns, "Length": lengths} | ({} if self._family.quantity is None else {"Score": scores})
+        return {f"Average{name}_collected": float(np.mean(values)) for name, values in found.items()}
 
     def _rewards_of(self, task: int, episode: Episode) -> Float32[np.ndarray, "frames columns 2"]:
         sparse = episode.rewards if episode.sparse_rewards is None else episode.sparse_rewards
@@ -356,4 +374,5 @@ def empty_memory(
         tasks,
         every=bool(config.relabelled_share),
         trial=config.episodes if config.trials == "consecutive" else 1,
+        latest=len(tasks) * config.episodes,
     )
