@@ -26,6 +26,7 @@ from rich.table import Table
 
 from nacre.agents.pearl.learner import PearlLearner
 from nacre.agents.pearl.losses import Batch, gradient_step
+from nacre.agents.pearl.networks import Context
 from nacre.experiments import make_experiment
 from nacre.gradient_steps import update
 from nacre.replay import ReplayBuffer
@@ -63,9 +64,8 @@ def counted_work(learner: PearlLearner, replay: ReplayBuffer) -> float:
     def step(state, arrays, key):
         config = learner.config
         tasks = jnp.zeros(config.meta_batch_size, jnp.int32)
-        batch = Batch(
-            tasks, arrays.draw(tasks, config.batch_size, key), arrays.draw_context(tasks, config.context_size, key)
-        )
+        context = Context(arrays.draw_context(tasks, config.context_size, key))
+        batch = Batch(tasks, arrays.draw(tasks, config.batch_size, key), context)
         return gradient_step(state.trained, config, batch, key)
 
     state = jax.jit(learner.initial_state)(jax.random.key(0))

@@ -75,8 +75,7 @@ def play_held_out_goals(run: Path) -> tuple[Evaluation, Trials, np.ndarray]:
 def print_returns(console: Console, evaluation: Evaluation, trials: Trials, goals: np.ndarray) -> None:
     """What the episodes of a trial earned, and how far from the goal they ended."""
     returns = evaluation.returns_by_episode.mean(axis=0)
-    ends = np.array([[[episode.observations[-1] for episode in trial] for trial in of_goal] for of_goal in trials])
-    distances = np.linalg.norm(ends - goals[:, None, None], axis=-1).mean(axis=(0, 1))
+    starts, distances = (mean_distances(trials, goals, place) for place in (0, -1))
     explored = evaluation.protocol.exploration_episodes
 
     table = Table(title=f"{len(goals)} held-out goals, {evaluation.protocol.trials} trials each", title_justify="left")
@@ -85,15 +84,30 @@ def print_returns(console: Console, evaluation: Evaluation, trials: Trials, goal
     table.add_column("mean return", justify="right")
     table.add_column("final distance to the goal", justify="right")
     for index, (value, distance) in enumerate(zip(returns, distances, strict=True)):
-        source = "nothing, a guess" if index < explored else "episode 1" if index == 1 else f"episodes 1–{index}"
+        before = "episode 1" if index == 1 else f"episodes 1–{index}"
+        if explored:
+            source = "nothing, a guess" if index < explored else before
+        else:
+            source = f"{before}, and its own steps" if index else "its own steps so far"
         table.add_row(str(index + 1), source, f"{value:.1f}", f"{distance:.2f}")
     console.print()
     console.print(table)
-    learnt = "it has learnt to infer the goal" if distances[-1] < distances[0] / 2 else "it needs more training"
-    console.print(
-        f"Before inference the robot ends {distances[0]:.2f} away from the goal, after inference "
-        f"{distances[-1]:.2f}: {learnt}."
-    )
+    if explored:
+        learnt = distances[-1] < distances[0] / 2
+        sentence = f"Before inference the robot ends {distances[0]:.2f} away from the goal, after inference "
+        sentence += f"{distances[-1]:.2f}"
+    else:
+        learnt = distances[-1] < starts[0] / 4
+        sentence = "The robot infers the goal while it moves. "
+        sentence += f"In episode 1 it starts {starts[0]:.2f} away from the goal and ends {distances[0]:.2f} away,\n"
+        sentence += f"in episode {len(distances)} {distances[-1]:.2f}"
+    console.print(f"{sentence}: it {'has learnt to infer the goal' if learnt else 'needs more training'}.")
+
+
+def mean_distances(trials: Trials, goals: np.ndarray, place: int) -> np.ndarray:
+    """How far from the goal the robot is at one place of each episode of a trial, as a mean over goals and trials."""
+    seen = np.array([[[episode.observations[place] for episode in trial] for trial in of_goal] for of_goal in trials])
+    return np.linalg.norm(seen - goals[:, None, None], axis=-1).mean(axis=(0, 1))
 
 
 def draw(picture: Path, run: Path, evaluation: Evaluation, trials: Trials) -> None:

@@ -75,13 +75,21 @@ def test_ctrl_c_ends_with_the_run_s_own_message(
 
 
 @pytest.mark.parametrize(
-    ("last", "verdict"), [(0.1, "it has learnt to infer the goal"), (0.8, "it needs more training")]
+    ("exploration", "last", "sentence"),
+    [
+        (1, 0.1, "ends 1.00 away from the goal, after inference 0.10: it has learnt to infer the goal."),
+        (1, 0.8, "ends 1.00 away from the goal, after inference 0.80: it needs more training."),
+        (0, 0.1, "starts 2.00 away from the goal and ends 1.00 away,\nin episode 3 0.10: it has learnt to infer"),
+        (0, 0.6, "starts 2.00 away from the goal and ends 1.00 away,\nin episode 3 0.60: it needs more training."),
+    ],
 )
-def test_the_sentence_fits_the_numbers(last: float, verdict: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_sentence_fits_the_numbers(
+    exploration: int, last: float, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     ends = [1.0, 0.5, last]
     episodes = [
         Episode(
-            observations=np.array([[0, 9], [0.25, end]], np.float32),
+            observations=np.array([[0.25, 2], [0.25, end]], np.float32),
             actions=np.zeros((1, 2), np.float32),
             rewards=np.array([-end], np.float32),
             sparse_rewards=None,
@@ -91,9 +99,14 @@ def test_the_sentence_fits_the_numbers(last: float, verdict: str, capsys: pytest
     ]
     goals = np.array([[0.25, 0.0], [0.25, 0.0]])
     trial = TrialResult(returns=(-20.0, -10.0, -5.0), lengths=(1, 1, 1), successes=None)
-    protocol = Protocol("deterministic-context", trials=1, steps=3, episodes=1, exploration_episodes=1)
+    protocol = Protocol("deterministic-context", trials=1, steps=3, episodes=1, exploration_episodes=exploration)
     evaluation = Evaluation(protocol, goals, ((trial,), (trial,)))
     demo.print_returns(Console(file=sys.stdout, width=120), evaluation, [[episodes], [episodes]], goals)
     text = capsys.readouterr().out
     assert [row[2:] for row in rows(text)] == [["-20.0", "1.00"], ["-10.0", "0.50"], ["-5.0", f"{last:.2f}"]]
-    assert f"ends 1.00 away from the goal, after inference {last:.2f}: {verdict}." in text
+    assert [row[1] for row in rows(text)] == (
+        ["nothing, a guess", "episode 1", "episodes 1–2"]
+        if exploration
+        else ["its own steps so far", "episode 1, and its own steps", "episodes 1–2, and its own steps"]
+    )
+    assert sentence in text

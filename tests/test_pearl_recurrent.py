@@ -24,6 +24,7 @@ from nacre.agents.pearl.config import PearlConfig
 from nacre.agents.pearl.learner import PearlLearner, _replay_belief
 from nacre.agents.pearl.losses import Batch, Trained, critic_and_encoder_loss, gradient_step, initial_optimisers
 from nacre.agents.pearl.networks import (
+    Context,
     PearlNetworks,
     RecurrentEncoder,
     drawn_context,
@@ -40,7 +41,7 @@ from nacre.protocol import Protocol
 from nacre.replay import Replay, ReplayBuffer
 from nacre.tasks import make_family
 from nacre.tasks.simulator import Simulator
-from nacre.types import Episode, Key, Stretch, Transition, Visit
+from nacre.types import Episode, Key, Transition, Visit
 
 HORIZON = 5
 TASKS = np.array([[0.0, NEVER], [0.1, 3], [0.2, NEVER], [0.3, 2]])
@@ -67,7 +68,7 @@ infer = jax.jit(infer_posterior, static_argnums=1)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def draw_context(config: PearlConfig, replay: Replay, tasks: jax.Array, key: Key) -> Transition | Stretch:
+def draw_context(config: PearlConfig, replay: Replay, tasks: jax.Array, key: Key) -> Context:
     return clock_learner(HORIZON, config)._draw_context(replay, tasks, key)
 
 
@@ -334,7 +335,7 @@ def test_defects_5_and_6_training_reads_whole_episodes_of_the_context_as_acting_
     lengths = set()
     for seed in range(8):
         drawn = draw_context(CONFIG, buffer.arrays, jnp.arange(4), jax.random.key(seed))
-        assert isinstance(drawn, Stretch)
+        assert drawn.mask is not None
         mean, variance = infer(encoder, CONFIG, *drawn_context(CONFIG, drawn))
         for task in range(4):
             reset_number = float(drawn.transitions.observation[task, 0, 1])
@@ -414,11 +415,10 @@ def test_sources_of_the_context(encoder: Any, source: Any, filled: Filled) -> No
     config = dataclasses.replace(CONFIG, encoder=encoder, context_source=source, context_size=300)
     buffer, context = filled
     drawn = draw_context(config, buffer.arrays, jnp.arange(4), jax.random.key(1))
-    transitions = drawn.transitions if isinstance(drawn, Stretch) else drawn
-    assert isinstance(drawn, Stretch) == (encoder == "recurrent")
+    assert (drawn.mask is not None) == (encoder == "recurrent")
     for task in range(4):
         recent = {float(episode.observations[0, 1]) for episode in context[task]}
-        found = {float(number) for number in np.asarray(transitions.observation[task, :, 1])}
+        found = {float(number) for number in np.asarray(drawn.transitions.observation[task, :, 1])}
         if source == "recent":
             assert found <= recent
         else:
@@ -440,7 +440,7 @@ def test_the_rl_batch_as_context(monkeypatch: pytest.MonkeyPatch, filled: Filled
         learner, state = learner_and_state(config)
         jax.eval_shape(functools.partial(update, learner, "update", steps=1), state, filled[0].arrays, None)
     recent, shared = seen
-    assert shared.context is shared.rl
+    assert shared.context.transitions is shared.rl
     assert recent.context is not recent.rl
 
 

@@ -21,7 +21,7 @@ from nacre.agents.pearl.losses import (
     policy_loss,
     value_loss,
 )
-from nacre.agents.pearl.networks import initial_networks
+from nacre.agents.pearl.networks import Context, initial_networks
 from nacre.metrics import PerTask
 from nacre.tasks.family import Sizes
 from nacre.types import Transition
@@ -59,7 +59,11 @@ def make_batch(config: PearlConfig) -> Batch:
             terminated=jnp.asarray(generator.random((TASKS, size)) < 0.4),
         )
 
-    return Batch(jnp.arange(TASKS), transitions(BATCH), transitions(CONTEXT))
+    return Batch(jnp.arange(TASKS), transitions(BATCH), Context(transitions(CONTEXT)))
+
+
+def with_context(batch: Batch, **changes: jax.Array) -> Batch:
+    return batch._replace(context=batch.context._replace(transitions=batch.context.transitions._replace(**changes)))
 
 
 def make_trained(config: PearlConfig) -> Trained:
@@ -90,7 +94,9 @@ def step_by_hand(trained: Trained, config: PearlConfig, batch: Batch, key):
     networks = trained.networks
     encoder, value, target_value = Layers(networks.encoder), Layers(networks.value), Layers(trained.target_value)
     policy, critics = Layers(networks.policy.network), [Layers(critic) for critic in networks.critics]
-    rl, context = (jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), part) for part in (batch.rl, batch.context))
+    rl, context = (
+        jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), part) for part in (batch.rl, batch.context.transitions)
+    )
 
     # posterior
     encoder_input = np.concatenate([context.observation, context.action, context.reward[..., None]], -1)
@@ -286,9 +292,9 @@ def test_sparse_reward_reaches_the_context_and_not_the_rl_losses():
     before = auxiliary(batch)
     other_sparse = batch._replace(rl=batch.rl._replace(sparse_reward=batch.rl.sparse_reward + 1))
     np.testing.assert_array_equal(auxiliary(other_sparse).target, before.target)
-    other_dense = batch._replace(context=batch.context._replace(reward=batch.context.reward + 1))
+    other_dense = with_context(batch, reward=batch.context.transitions.reward + 1)
     np.testing.assert_array_equal(auxiliary(other_dense).mean, before.mean)
-    other_context = batch._replace(context=batch.context._replace(sparse_reward=batch.context.sparse_reward + 1))
+    other_context = with_context(batch, sparse_reward=batch.context.transitions.sparse_reward + 1)
     assert (auxiliary(other_context).mean != before.mean).all()
 
 
@@ -301,7 +307,7 @@ def test_next_observation_in_context():
     def mean(batch):
         return critic_and_encoder_loss(pair, trained.target_value, config, batch, key)[1].mean
 
-    changed = batch._replace(context=batch.context._replace(next_observation=batch.context.next_observation + 1))
+    changed = with_context(batch, next_observation=batch.context.transitions.next_observation + 1)
     assert (mean(changed) != mean(batch)).all()
 
 
@@ -310,7 +316,7 @@ def test_deterministic_context_is_the_mean_and_has_no_kl():
     trained, batch, key = make_trained(config), make_batch(config), jax.random.key(3)
     pair = (trained.networks.encoder, trained.networks.critics)
     _, auxiliary = critic_and_encoder_loss(pair, trained.target_value, config, batch, key)
-    context = batch.context
+    context = batch.context.transitions
     rows = np.concatenate([context.observation, context.action, context.reward[..., None]], -1).astype(np.float64)
     expected = Layers(trained.networks.encoder).forward(rows.reshape(TASKS * CONTEXT, -1)).reshape(TASKS, CONTEXT, -1)
     np.testing.assert_allclose(auxiliary.latent, expected.mean(1), rtol=1e-5, atol=1e-6)

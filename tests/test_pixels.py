@@ -32,7 +32,7 @@ from nacre.agents.pearl.losses import (
     gradient_step,
     initial_optimisers,
 )
-from nacre.agents.pearl.networks import ActingNetworks, initial_networks
+from nacre.agents.pearl.networks import ActingNetworks, Context, initial_networks
 from nacre.errors import NacreError
 from nacre.experiments import make_experiment, validate
 from nacre.files import read_npz
@@ -294,7 +294,7 @@ def step() -> tuple[Trained, Batch]:
     networks = dataclasses.replace(scaled, trunk=networks.trunk)
     target_trunk = jax.tree.map(lambda leaf: leaf * 1.1 + 0.01, networks.trunk)
     trained = Trained(networks, networks.value, initial_optimisers(networks), target_trunk)
-    context = made_up_transitions(jax.random.key(2), CONTEXT)
+    context = Context(made_up_transitions(jax.random.key(2), CONTEXT))
     return trained, Batch(jnp.arange(TASKS), made_up_transitions(jax.random.key(1), BATCH), context)
 
 

@@ -72,12 +72,15 @@ class Replay(NamedTuple):
 
     def draw_context(self, tasks: Int32[Array, " n"], size: int, key: Key, frames: int = 1) -> Transition:
         """`size` transitions of each task's context data, uniformly and with replacement."""
-        start, count = self.context_start[tasks], self.context_count[tasks]
-        return self._read(tasks, self._draw_ranks(start, count, size, key), count, frames)
+        return self._read(tasks, self.draw_context_ranks(tasks, size, key), self.context_count[tasks], frames)
 
     def draw_ranks(self, tasks: Int32[Array, " n"], size: int, key: Key) -> Int32[Array, "n size"]:
         """The ranks of `size` transitions of each task, uniformly and with replacement."""
         return self._draw_ranks(jnp.zeros_like(tasks), self.counts[tasks], size, key)
+
+    def draw_context_ranks(self, tasks: Int32[Array, " n"], size: int, key: Key) -> Int32[Array, "n size"]:
+        """The ranks of `size` transitions of each task's context data, uniformly and with replacement."""
+        return self._draw_ranks(self.context_start[tasks], self.context_count[tasks], size, key)
 
     def draw_episodes(self, tasks: Int32[Array, " n"], size: int, key: Key, frames: int = 1) -> Stretch:
         """An episode of each task, uniformly, and those that followed it, as many as fit into `size` as a whole.

@@ -13,6 +13,28 @@ _ANT_GOAL = PearlConfig(updates_per_iteration=4000, meta_batch_size=10, context_
 _RANDOM_PARAMETERS = PearlConfig(
     next_observation_in_context=True, updates_per_iteration=4000, meta_batch_size=10, evaluation_trials=2
 )
+# The point robot at a size that a laptop learns in minutes, with the published inference between episodes.
+_SMALL = PearlConfig(
+    hidden_size=64,
+    encoder_hidden_size=64,
+    initial_steps=200,
+    prior_steps=200,
+    extra_posterior_steps=200,
+    updates_per_iteration=800,
+    meta_batch_size=16,
+    batch_size=64,
+    context_size=20,
+    discount=0.9,
+    reward_scale=50.0,
+    kl_weight=0.3,
+    policy_learning_rate=1e-3,
+    critic_learning_rate=1e-3,
+    value_learning_rate=1e-3,
+    encoder_learning_rate=1e-3,
+    evaluation_trials=2,
+    evaluation_steps=60,
+    exploration_episodes=1,
+)
 
 EXPERIMENTS: tuple[NamedExperiment, ...] = (
     NamedExperiment(
@@ -165,7 +187,8 @@ EXPERIMENTS: tuple[NamedExperiment, ...] = (
         ),
         "a hopper whose masses, inertias, damping and friction vary runs forward",
     ),
-    # For the demo: the point robot with fewer tasks, smaller networks and batches. Not a published configuration.
+    # For the demo: the point robot with small networks and batches, and inference within episodes from contexts like
+    # those of the test. Not a published configuration.
     NamedExperiment(
         Experiment(
             name="pearl/point-robot-quick",
@@ -174,26 +197,19 @@ EXPERIMENTS: tuple[NamedExperiment, ...] = (
             test_tasks=20,
             task_list="seeded",
             iterations=20,
-            algorithm=PearlConfig(
-                hidden_size=64,
-                encoder_hidden_size=64,
-                initial_steps=200,
-                prior_steps=200,
-                extra_posterior_steps=200,
-                updates_per_iteration=800,
-                meta_batch_size=16,
-                batch_size=64,
-                context_size=20,
-                discount=0.9,
-                reward_scale=50.0,
-                kl_weight=0.3,
-                policy_learning_rate=1e-3,
-                critic_learning_rate=1e-3,
-                value_learning_rate=1e-3,
-                encoder_learning_rate=1e-3,
-                evaluation_trials=2,
-                evaluation_steps=60,
-                exploration_episodes=1,
+            algorithm=replace(
+                _SMALL,
+                infer_every=1,
+                reward_change_in_context=10.0,
+                context_source="trials",
+                context_sizes="any",
+                context_size=60,
+                initial_steps=100,
+                tasks_per_iteration=40,
+                prior_steps=0,
+                posterior_steps=60,
+                extra_posterior_steps=0,
+                batch_size=32,
             ),
         ),
         "point-robot at a size that a laptop learns in minutes; for demos and tests",
@@ -262,17 +278,16 @@ EXPERIMENTS += (
 # From pictures; not published configurations. The point robot's picture shows all there is to see, so that none are
 # stacked. The half-cheetah's hyperparameters are the published ones, with fewer initial steps and iterations, so that
 # the pictures take up 4.2 GB.
-_QUICK = _named("point-robot-quick")
 _SMALL_PICTURES = PearlConfig(picture_filters=16, hidden_size=256, meta_batch_size=10, batch_size=32, context_size=64)
 EXPERIMENTS += (
     NamedExperiment(
         replace(
-            _QUICK,
+            _named("point-robot-quick"),
             name="pearl/point-robot-pixels",
             family="point-robot-pixels",
-            algorithm=replace(_QUICK.algorithm, frame_stack=1, picture_filters=16, batch_size=32),
+            algorithm=replace(_SMALL, frame_stack=1, picture_filters=16, batch_size=32),
         ),
-        "point-robot-quick from pictures of 64 × 64 pixels",
+        "a small point-robot from pictures of 64 × 64 pixels",
     ),
     NamedExperiment(
         Experiment(

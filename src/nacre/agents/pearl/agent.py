@@ -10,7 +10,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Float32, Int32, Real, UInt8
 
 from nacre.agents.pearl.config import PearlConfig
-from nacre.agents.pearl.networks import ActingNetworks, context_rows, context_width, encoder_class, infer_posterior
+from nacre.agents.pearl.networks import (
+    ActingNetworks,
+    context_rows,
+    context_width,
+    encoder_class,
+    infer_posterior,
+    reward_column,
+)
 from nacre.nn.convolution import stack_with
 from nacre.nn.gaussian import draw_normal, noise_of_trials
 from nacre.tasks.family import Sizes
@@ -144,7 +151,11 @@ class PearlAgent:
             )
         trials = jnp.arange(len(mask))
         slot = jnp.where(mask, belief.context_count, self.capacity)  # out of range is dropped
-        rows = context_rows(self.config, transition, belief.begins)
+        reward_before = None
+        if self.config.reward_change_in_context:
+            column = reward_column(self.config, self.sizes)
+            reward_before = belief.context[trials, jnp.maximum(belief.context_count - 1, 0), column]
+        rows = context_rows(self.config, transition, belief.begins, reward_before)
         context = belief.context.at[trials, slot].set(rows, mode="drop")
         count = jnp.minimum(belief.context_count + mask.astype(jnp.int32), self.capacity)
         return belief._replace(context=context, context_count=count, begins=belief.begins & ~mask)
@@ -231,5 +242,6 @@ def evaluation_agent(config: PearlConfig, sizes: Sizes, capacity: int) -> PearlA
 
 
 def random_context(config: PearlConfig) -> int | None:
-    """How many random transitions a posterior comes from; None: all, as their order matters."""
-    return None if encoder_class(config).reads_episodes else config.context_size
+    """How many random transitions a posterior comes from; None: all, as in training they come in order too."""
+    ordered = encoder_class(config).reads_episodes or config.context_source == "trials"
+    return None if ordered else config.context_size

@@ -22,6 +22,7 @@ class PearlConfig(AlgorithmConfig):
         "context_source": "recent",
         "context_sizes": "fixed",
         "infer_every": 0,
+        "reward_change_in_context": 0.0,
         "frame_stack": 3,
         "picture_filters": 32,
         "picture_features": 50,
@@ -44,6 +45,10 @@ class PearlConfig(AlgorithmConfig):
     """Encode (s, a, r, s') instead of (s, a, r): needed if the dynamics vary between tasks."""
     sparse_reward_in_context: bool = False
     """The context, and the returns of evaluation, use the sparse reward; the RL losses keep the dense one."""
+
+    reward_change_in_context: Weight = 0.0
+    """Above 0: encode, too, by how much the reward has changed since the step before, times this factor, and whether
+    there is such a step in the episode. 0: every transition by itself (published)."""
 
     frame_stack: Width = 3
     """If observations are pictures: how many of the latest the networks see, so that what moves is seen to move."""
@@ -85,10 +90,12 @@ class PearlConfig(AlgorithmConfig):
     room for them, filled with whole episodes; while collecting, all of a visit's context is read."""
     context_sizes: Literal["fixed", "any"] = "fixed"
     """fixed: a gradient step infers from `context_size` transitions of each task (published). any: from so many or
-    fewer, at least one, a number that is drawn for each task, as an agent meets them within an episode."""
-    context_source: Literal["recent", "replay", "rl-batch"] = "recent"
+    fewer, at least one, a number that is drawn for each task, as an agent meets them within an episode. Of contexts in
+    order (`context_source` trials) it is the first ones."""
+    context_source: Literal["recent", "replay", "trials", "rl-batch"] = "recent"
     """Where a gradient step takes its context from. recent: a task's context data. replay: all of a task's data.
-    rl-batch: the RL batch itself. Each visit infers from its own data whatever this says."""
+    trials: any trial of the task, old or new, from its first transition on; while collecting, all of a visit's context
+    is read. rl-batch: the RL batch itself. Each visit infers from its own data whatever this says."""
 
     discount: Fraction = 0.99
     """Discount factor."""
@@ -197,6 +204,11 @@ def _check_context(config: PearlConfig) -> None:
     collected in a task by the end of its first visit.
     """
     if config.context_source == "rl-batch":
+        if config.reward_change_in_context:
+            raise NacreError(
+                f"algorithm.reward_change_in_context is {config.reward_change_in_context}; allowed with "
+                "context_source='rl-batch': 0, as the steps before those of an RL batch are not drawn"
+            )
         if config.encoder == "recurrent":
             raise NacreError(
                 "algorithm.context_source is 'rl-batch'; allowed with encoder='recurrent': 'recent' or 'replay', as it "
@@ -207,9 +219,10 @@ def _check_context(config: PearlConfig) -> None:
                 f"algorithm.context_size is {config.context_size}; allowed with context_source='rl-batch': "
                 f"{config.batch_size}, the batch_size, as they are the same transitions"
             )
-    if config.context_sizes == "any" and config.encoder == "recurrent":
+    if config.context_sizes == "any" and config.encoder == "recurrent" and config.context_source != "trials":
         raise NacreError(
-            "algorithm.context_sizes is 'any'; allowed with encoder='recurrent': 'fixed', as it reads whole episodes"
+            "algorithm.context_sizes is 'any'; allowed with encoder='recurrent': 'fixed', as it reads whole episodes, "
+            "unless context_source is 'trials'"
         )
     collected = config.initial_steps + config.prior_steps + config.posterior_steps
     if config.context_size > collected:

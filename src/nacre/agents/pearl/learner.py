@@ -25,6 +25,7 @@ from nacre.agents.pearl.config import PearlConfig
 from nacre.agents.pearl.losses import Batch, Trained, gradient_step, initial_optimisers
 from nacre.agents.pearl.networks import (
     ActingNetworks,
+    Context,
     drawn_context,
     encoder_class,
     infer_posterior,
@@ -37,7 +38,7 @@ from nacre.metrics import StepMetrics
 from nacre.replay import Replay, ReplayBuffer
 from nacre.seeds import child, key_of
 from nacre.tasks.family import TaskFamily, TaskSplit
-from nacre.types import Episode, Key, Metrics, Stretch, Transition, Visit
+from nacre.types import Episode, Key, Metrics, Transition, Visit
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class PearlLearner(Learner):
         task_key, rl_key, context_key = jax.random.split(key, 3)
         tasks = jax.random.randint(task_key, (config.meta_batch_size,), 0, len(arrays.counts))
         rl = self._draw_rl(arrays, tasks, rl_key)
-        context = rl if config.context_source == "rl-batch" else self._draw_context(arrays, tasks, context_key)
+        context = Context(rl) if config.context_source == "rl-batch" else self._draw_context(arrays, tasks, context_key)
         if config.context_sizes == "any":
             context = _cut(context, jax.random.fold_in(context_key, 1))
         return Batch(tasks, rl, context)
@@ -209,14 +210,25 @@ class PearlLearner(Learner):
             return replay.draw_episodes(tasks, config.batch_size, key, self._frames).transitions
         return replay.draw(tasks, config.batch_size, key, self._frames)
 
-    def _draw_context(self, replay: Replay, tasks: Int32[Array, " n"], key: Key) -> Transition | Stretch:
+    def _draw_context(self, replay: Replay, tasks: Int32[Array, " n"], key: Key) -> Context:
         """What posteriors are inferred from. (An RL batch is random data of the whole replay.)"""
-        recent = self.config.context_source == "recent"
-        if encoder_class(self.config).reads_episodes:
+        config, frames = self.config, self._frames
+        if config.context_source == "trials":
+            return Context.of_stretch(
+                replay.trials(tasks, replay.draw_ranks(tasks, 1, key)[:, 0], config.context_size, frames)
+            )
+        recent = config.context_source == "recent"
+        if encoder_class(config).reads_episodes:
             draw = replay.draw_context_episodes if recent else replay.draw_episodes
-        else:
-            draw = replay.draw_context if recent else replay.draw
-        return draw(tasks, self.config.context_size, key, self._frames)
+            return Context.of_stretch(draw(tasks, config.context_size, key, frames))
+        draw_ranks = replay.draw_context_ranks if recent else replay.draw_ranks
+        ranks = draw_ranks(tasks, config.context_size, key)
+        transitions = replay.read(tasks, ranks, frames)
+        if not config.reward_change_in_context:
+            return Context(transitions)
+        before = replay.windows(tasks, ranks, 1, "episode")
+        steps = jax.tree.map(lambda leaf: leaf[:, :, 0], before.transitions)
+        return Context(transitions, begins=~before.mask[:, :, 0], before=steps)
 
     @property
     def _frames(self) -> int:
@@ -265,13 +277,12 @@ def _replay_belief(
     return belief._replace(mean=mean, variance=variance)
 
 
-def _cut(drawn: Transition | Stretch, key: Key) -> Stretch:
-    """Of each task's transitions so many as are drawn, at least one. They are in no order."""
-    assert isinstance(drawn, Transition)
-    n, size = drawn.reward.shape
-    kept = jax.random.randint(key, (n, 1), 1, size + 1)
-    mask = jnp.arange(size)[None] < kept
-    return Stretch(drawn, begins=jnp.zeros_like(mask), mask=mask)
+def _cut(context: Context, key: Key) -> Context:
+    """The first of each task's transitions, as many as are drawn, at least one."""
+    n, size = context.transitions.reward.shape
+    mask = jnp.ones((n, size), bool) if context.mask is None else context.mask
+    kept = jax.random.randint(key, (n, 1), 1, mask.sum(axis=1, keepdims=True) + 1)
+    return context._replace(mask=mask & (jnp.arange(size)[None] < kept))
 
 
 def _appended(episodes: Sequence[Sequence[Episode]], trials: Sequence[Sequence[Episode]]) -> list[list[Episode]]:

@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from nacre.agents.pearl.config import PearlConfig
-from nacre.agents.pearl.networks import Encoder, PearlNetworks, drawn_context, infer_posterior, with_features
+from nacre.agents.pearl.networks import Context, Encoder, PearlNetworks, drawn_context, infer_posterior, with_features
 from nacre.metrics import PerTask, StepMetrics, summarise
 from nacre.nn.convolution import ConvolutionalTrunk
 from nacre.nn.gaussian import draw_normal, kl_to_standard_normal
@@ -20,7 +20,7 @@ from nacre.nn.mlp import MLP
 from nacre.nn.optimise import adam_state, adam_step, follow
 from nacre.rl import sac, sac_with_value
 from nacre.rl.policy import PolicySample, TanhGaussianPolicy
-from nacre.types import Key, Stretch, Transition, Tree
+from nacre.types import Key, Transition, Tree
 
 Trunk = ConvolutionalTrunk | None
 """There is one if observations are pictures."""
@@ -42,7 +42,7 @@ class Batch(NamedTuple):
 
     tasks: Int[Array, " meta_batch"]
     rl: Transition
-    context: Transition | Stretch
+    context: Context
 
 
 class Trained(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -54,7 +54,25 @@ class RecurrentEncoder(eqx.Module):
 
 
 Encoder = TransitionEncoder | RecurrentEncoder
-Drawn = TypeVar("Drawn", bound=Transition | Stretch)
+
+
+class Context(NamedTuple):
+    """Transitions of n trials or tasks, from which posteriors are inferred."""
+
+    transitions: Transition
+    """Leading axes (n, size)."""
+    mask: Bool[Array, "n size"] | None = None
+    """False where a transition takes no part; None: all do."""
+    begins: Bool[Array, "n size"] | None = None
+    """Whether a transition is the first of its episode; None: that is not seen."""
+    before: Transition | None = None
+    """The steps before them, if they are seen. Where an episode begins they mean nothing."""
+
+    @classmethod
+    def of_stretch(cls, stretch: Stretch) -> Context:
+        """With what is in order all is known."""
+        before = jax.tree.map(lambda leaf: jnp.roll(leaf, 1, axis=1), stretch.transitions)
+        return cls(stretch.transitions, stretch.mask, stretch.begins, before)
 
 
 class ActingNetworks(NamedTuple):
@@ -121,46 +139,69 @@ def feature_size(config: PearlConfig, sizes: Sizes) -> int:
     return sizes.observation if isinstance(sizes.observation, int) else config.picture_features
 
 
-def with_features(trunk: ConvolutionalTrunk | None, drawn: Drawn) -> Drawn:
-    """What was drawn, with features in place of pictures; unchanged without a trunk."""
+def with_features(trunk: ConvolutionalTrunk | None, context: Context) -> Context:
+    """The context with features in place of pictures; unchanged without a trunk."""
     if trunk is None:
-        return drawn
-    if isinstance(drawn, Stretch):
-        return drawn._replace(transitions=with_features(trunk, drawn.transitions))
-    return drawn._replace(observation=trunk(drawn.observation), next_observation=trunk(drawn.next_observation))
+        return context
+    seen = context.transitions
+    seen = seen._replace(observation=trunk(seen.observation), next_observation=trunk(seen.next_observation))
+    return context._replace(transitions=seen)
 
 
 def context_width(config: PearlConfig, sizes: Sizes) -> int:
     """Width of one row of context."""
     observations = (2 if config.next_observation_in_context else 1) * feature_size(config, sizes)
-    return observations + sizes.action + (2 if encoder_class(config).reads_episodes else 1)
+    change = 1 if config.reward_change_in_context else 0
+    return observations + sizes.action + 1 + change + (1 if _sees_beginnings(config) else 0)
+
+
+def reward_column(config: PearlConfig, sizes: Sizes) -> int:
+    """Where the reward is in a row of context."""
+    return feature_size(config, sizes) + sizes.action
+
+
+def context_reward(config: PearlConfig, transition: Transition) -> Float[Array, "*batch"]:
+    """The reward that the encoder sees."""
+    return transition.sparse_reward if config.sparse_reward_in_context else transition.reward
 
 
 def context_rows(
-    config: PearlConfig, transition: Transition, begins: Bool[Array, "*batch"] | None = None
+    config: PearlConfig,
+    transition: Transition,
+    begins: Bool[Array, "*batch"] | None = None,
+    reward_before: Float[Array, "*batch"] | None = None,
 ) -> Float[Array, "*batch context"]:
     """What the encoder sees of transitions: observation, action, reward and, if asked, the next observation.
 
-    A recurrent encoder also sees which transitions begin an episode: `begins`.
+    If asked it also sees how the reward changed, from `reward_before`, the one that the encoder saw of the step before.
+    Then, or if it is recurrent, it sees which transitions begin an episode: `begins`.
     """
-    reward = transition.sparse_reward if config.sparse_reward_in_context else transition.reward
+    reward = context_reward(config, transition)
     parts = [transition.observation, transition.action, reward[..., None]]
     if config.next_observation_in_context:
         parts.append(transition.next_observation)
-    if encoder_class(config).reads_episodes:
+    if _sees_beginnings(config):
         if begins is None:
             raise ValueError("this encoder has to see where episodes begin")
         parts.append(begins[..., None].astype(reward.dtype))
+    if config.reward_change_in_context:
+        if begins is None or reward_before is None:
+            raise ValueError("this encoder has to see the reward of the step before")
+        change = jnp.where(begins, 0, reward - reward_before)
+        parts.append(config.reward_change_in_context * change[..., None])
     return jnp.concatenate(parts, axis=-1)
 
 
 def drawn_context(
-    config: PearlConfig, drawn: Transition | Stretch
+    config: PearlConfig, context: Context
 ) -> tuple[Float[Array, "n size context"], Bool[Array, "n size"] | None]:
-    """The context and its mask, as :func:`infer_posterior` takes them, of a draw from the replay."""
-    if isinstance(drawn, Stretch):
-        return context_rows(config, drawn.transitions, drawn.begins), drawn.mask
-    return context_rows(config, drawn), None
+    """The rows of a context and its mask, as :func:`infer_posterior` takes them."""
+    before = None if context.before is None else context_reward(config, context.before)
+    return context_rows(config, context.transitions, context.begins, before), context.mask
+
+
+def _sees_beginnings(config: PearlConfig) -> bool:
+    return encoder_class(config).reads_episodes or config.reward_change_in_context > 0
 
 
 def infer_posterior(
