@@ -379,7 +379,9 @@ def test_what_the_latest_trials_came_to() -> None:
         "AverageLength_collected": True,
         "AverageScore_collected": True,
     }
-    episodes = [replace(numbered_episode(number), rewards=np.full(HORIZON, -1.0 * number, np.float32)) for number in range(8)]
+    episodes = [
+        replace(numbered_episode(number), rewards=np.full(HORIZON, -1.0 * number, np.float32)) for number in range(8)
+    ]
     memory.add([Visit(0, tuple(episodes[:2])), Visit(1, tuple(episodes[2:4]))])
     memory.add([Visit(0, (episodes[7],), relabelled=True), Visit(2, tuple(episodes[4:6]))])
     found = memory.latest_results()

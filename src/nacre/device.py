@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 
 
-def current_device() -> jax.Device:
-    """That of `jax_default_device`, or else JAX's first."""
+def current_device() -> Any:
+    """A `jax.Device`: that of `jax_default_device`, or else JAX's first."""
     return jax.config.jax_default_device or jax.devices()[0]  # pyright: ignore[reportAttributeAccessIssue]
 
 

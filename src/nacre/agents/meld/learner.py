@@ -166,7 +166,7 @@ class MeldLearner(Learner):
         found = yield from evaluate_split(
             self.agent, self.parameters(state), family, split, protocol, seed, details=True
         )
-        return memory.latest_results() | found.columns, found.steps
+        return {**memory.latest_results(), **found.columns}, found.steps
 
     def _initial_control(self, key: Key) -> sac.Trained:
         config = self.config
