@@ -7,7 +7,6 @@ criterion; they take minutes and are run on demand: `pytest -m sabotage tests/te
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,32 +30,16 @@ GAIN = 2.5
 
 
 SHORTER = {"iterations": 15, "updates_per_iteration": 400}
-BETWEEN_EPISODES = {
-    "infer_every": 0,
-    "reward_change_in_context": 0.0,
-    "context_source": "recent",
-    "context_sizes": "fixed",
-    "context_size": 20,
-    "initial_steps": 200,
-    "tasks_per_iteration": 5,
-    "prior_steps": 200,
-    "posterior_steps": 0,
-    "extra_posterior_steps": 200,
-}
-"""How the published agent infers its task, and how it collects."""
-
+WITHIN_EPISODES = "pearl/point-robot-quick"
 WITHIN_FIRST, WITHIN_THIRD = -13.0, -9.0
 """Returns of an agent that infers within episodes; the best without the task is -15.9, in every episode."""
 
 
-def learn(folder: Path, **overrides) -> tuple[float, float]:
-    """Trains, and returns the test returns of the first and third episode, averaged over the last four iterations.
-
-    The agent infers between episodes, as the published one, unless the overrides say otherwise.
-    """
+def learn(folder: Path, name: str = "pearl/point-robot-quick-between-episodes", **overrides) -> tuple[float, float]:
+    """Trains, and returns the test returns of the first and third episode, averaged over the last four iterations."""
     jax.clear_caches()  # a sabotaged function must not run from the cache, nor stay in it
     try:
-        train(make_experiment("pearl/point-robot-quick", **{**SHORTER, **BETWEEN_EPISODES, **overrides}), folder)
+        train(make_experiment(name, **{**SHORTER, **overrides}), folder)
     finally:
         jax.clear_caches()
     table = read_progress_csv(folder / "progress.csv")
@@ -74,15 +57,9 @@ def test_pearl_learns_to_adapt(tmp_path):
 
 
 def test_pearl_learns_to_infer_within_its_first_episode(tmp_path):
-    first, third = learn(tmp_path / "run", **within_episodes())
+    first, third = learn(tmp_path / "run", WITHIN_EPISODES)
     assert first > WITHIN_FIRST, f"episode 1: {first:.2f}"
     assert third > WITHIN_THIRD, f"episode 3: {third:.2f}"
-
-
-def within_episodes() -> dict[str, Any]:
-    """The values of the named experiment, where the published ones differ."""
-    config = make_experiment("pearl/point-robot-quick").algorithm
-    return {field: getattr(config, field) for field in BETWEEN_EPISODES}
 
 
 def blind(encoder, config, context, mask=None):
@@ -95,7 +72,7 @@ def blind(encoder, config, context, mask=None):
 def test_without_an_encoder_nothing_is_inferred_within_episodes(tmp_path, monkeypatch):
     for module in (pearl_agent, pearl_losses):
         monkeypatch.setattr(module, "infer_posterior", blind)
-    first, third = learn(tmp_path / "run", **within_episodes())
+    first, third = learn(tmp_path / "run", WITHIN_EPISODES)
     assert first < WITHIN_FIRST, f"episode 1: {first:.2f}"
     assert third < WITHIN_THIRD, f"episode 3: {third:.2f}"
 

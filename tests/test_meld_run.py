@@ -125,6 +125,7 @@ def test_columns(reference: Path) -> None:
     ):
         assert last[f"{name}Train"] == last[f"Average{column}_collected"]
     assert float(last["AverageReturn_collected"]) < 0
+    assert float(last["AverageScore_collected"]) < 0
     for theirs, ours in (
         ("model_loss", "Model Loss"),
         ("elbo", "ELBO"),

@@ -187,7 +187,7 @@ def test_without_the_option_nothing_of_it_is_there() -> None:
     arrays, _ = filled()
     context = draw(dataclasses.replace(TINY, meta_batch_size=4), arrays, jax.random.key(0))
     assert context.begins is None
-    assert context.before is None
+    assert context.reward_before is None
     rows = context_rows(TINY, context.transitions)
     assert rows.shape[-1] == context_width(TINY, FAMILY.sizes) == 5
 

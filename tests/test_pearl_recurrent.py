@@ -474,7 +474,7 @@ def test_defect_8_rl_batches_of_whole_episodes(filled: Filled) -> None:
         ),
         (
             {"context_source": "rl-batch", "encoder": "recurrent", "context_size": 256},
-            "algorithm.context_source is 'rl-batch'; allowed with encoder='recurrent': 'recent' or 'replay'",
+            "algorithm.context_source is 'rl-batch'; allowed with encoder='recurrent': 'recent', 'replay' or 'trials'",
         ),
     ],
 )

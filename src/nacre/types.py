@@ -50,9 +50,10 @@ class Transition(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """Consecutive whole episodes of n tasks, one after another, oldest first.
+    """Consecutive transitions of n tasks, oldest first.
 
-    What is left of `size` repeats them from the first on, so that `transitions` serve if a mask is of no use.
+    They are whole episodes, and what is left of `size` repeats them from the first on, so that `transitions` serve if a
+    mask is of no use. Or they are a trial from its beginning on, and what is left is filled with anything.
     """
 
     transitions: Transition
@@ -60,7 +61,7 @@ class Stretch(NamedTuple):
     begins: Bool[Array, "n size"]
     """Whether a transition is the first of its episode."""
     mask: Bool[Array, "n size"]
-    """False for repeated episodes."""
+    """False for what only fills the array."""
 
 
 @dataclass(frozen=True)

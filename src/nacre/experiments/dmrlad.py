@@ -165,7 +165,7 @@ EXPERIMENTS: tuple[NamedExperiment, ...] = (
         visit_steps=150,
         scoring_states=256,
     ),
-    # Minutes on one core; docs/dmrlad.md names every change. Not a published configuration.
+    # Minutes on one core; the page in results/ lists every change. Not a published configuration.
     *with_ablations(
         Experiment(
             name="dmrlad/cheetah-vel-sparse-small",

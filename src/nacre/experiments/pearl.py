@@ -215,6 +215,13 @@ EXPERIMENTS: tuple[NamedExperiment, ...] = (
         "point-robot at a size that a laptop learns in minutes; for demos and tests",
     ),
 )
+_QUICK = EXPERIMENTS[-1].experiment
+EXPERIMENTS += (
+    NamedExperiment(
+        replace(_QUICK, name="pearl/point-robot-quick-between-episodes", algorithm=_SMALL),
+        "point-robot-quick with the published inference, between episodes alone",
+    ),
+)
 
 
 def _named(task: str) -> Experiment:
@@ -282,7 +289,7 @@ _SMALL_PICTURES = PearlConfig(picture_filters=16, hidden_size=256, meta_batch_si
 EXPERIMENTS += (
     NamedExperiment(
         replace(
-            _named("point-robot-quick"),
+            _QUICK,
             name="pearl/point-robot-pixels",
             family="point-robot-pixels",
             algorithm=replace(_SMALL, frame_stack=1, picture_filters=16, batch_size=32),
@@ -300,8 +307,8 @@ EXPERIMENTS += (
         ),
         "cheetah-vel from stacks of 3 pictures of 64 × 64 pixels; wants a GPU",
     ),
-    # Beside MELD's experiments for two CPU cores: their tasks, pictures, environment steps, gradient steps of the
-    # policy, filters and widths.
+    # Beside MELD's experiments for two CPU cores: their tasks, pictures, environment steps, filters and widths, and
+    # half as many gradient steps of the policy.
     NamedExperiment(
         Experiment(
             name="pearl/cheetah-vel-10hz-pixels-small",

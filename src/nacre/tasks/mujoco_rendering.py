@@ -108,11 +108,16 @@ def _offscreen_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoc
 
 
 def _draws_in_software() -> bool:
-    """Whether OpenGL, of which a context is current, computes pictures on the CPU: with one of Mesa's programs."""
-    from OpenGL import GL  # here: it loads the library that MUJOCO_GL names
+    """Whether OpenGL, of which a context is current, computes pictures on the CPU, with one of Mesa's programs; so it
+    is taken for one if it does not say."""
+    try:
+        from OpenGL import GL  # here: it loads the library that MUJOCO_GL names
 
-    name = GL.glGetString(GL.GL_RENDERER)
-    return any(program in (name or b"").lower() for program in (b"llvmpipe", b"softpipe", b"swrast", b"software"))
+        name = GL.glGetString(GL.GL_RENDERER)
+    except Exception:  # of PyOpenGL, which may look for another library than MuJoCo draws with
+        name = None
+    programs = b"llvmpipe", b"softpipe", b"swrast", b"software"
+    return name is None or any(program in name.lower() for program in programs)
 
 
 def _use_egl() -> None:

@@ -30,6 +30,7 @@ from nacre.replay import Replay, ReplayBuffer, extend_rows, most_visits, write_r
 from nacre.run_folder import REPLAY, read_run, read_stamp
 from nacre.tasks.family import TaskFamily
 from nacre.tasks.hindsight import rewards_in, terminated_in, with_outcomes
+from nacre.tasks.quantities import targets_of
 from nacre.types import Episode, Key, Metrics, Visit
 
 _PLAIN = (bool, int, float, str, tuple, list, np.ndarray, np.generic, type(None))
@@ -72,6 +73,7 @@ class TrialMemory:
         """
         self._replay, self._family, self._tasks, self._every = replay, family, tasks, every
         self._trial, self._frames = trial, 0
+        self._has_scores = not np.isnan(targets_of(family, tasks)).any()
         self._latest: deque[tuple[float, float, float]] = deque(maxlen=latest)
         columns, room = len(tasks) if every else 1, len(replay.arrays.observations)
         self._rewards, self._ends = jnp.zeros((room, columns, STREAMS)), jnp.zeros((room, columns), bool)
@@ -89,13 +91,13 @@ class TrialMemory:
         visits = [visit for visit in visits if visit.relabelled or len(visit.episodes) % self._trial == 0]
         if not visits:
             return
+        places = [replace(visit, task=visit.task + len(self._tasks) * visit.relabelled) for visit in visits]
+        self._replay.add(places)
         for visit in visits:
             if not visit.relabelled:
                 result = result_of(visit.episodes, False, self._family, self._tasks[visit.task])
                 scores = result.scores or [math.nan] * len(result.returns)
                 self._latest.extend(zip(result.returns, result.lengths, scores, strict=True))
-        places = [replace(visit, task=visit.task + len(self._tasks) * visit.relabelled) for visit in visits]
-        self._replay.add(places)
         episodes = [(visit.task, episode) for visit in visits for episode in visit.episodes]
         rewards = np.concatenate([self._rewards_of(task, episode) for task, episode in episodes])
         ends = np.concatenate([self._ends_of(task, episode) for task, episode in episodes])
@@ -107,10 +109,10 @@ class TrialMemory:
         self._frames += len(rewards)
 
     def latest_results(self) -> Metrics:
-        """Means over the latest episodes that were played in train tasks: return, length, and score if the family has
-        them; NaN where one is not known."""
+        """Means over the latest episodes that were played in train tasks: return, length, and score if tasks have
+        targets; NaN where one is not known."""
         returns, lengths, scores = zip(*self._latest, strict=True) if self._latest else [(math.nan,)] * 3
-        found = {"Return": returns, "Length": lengths} | ({} if self._family.quantity is None else {"Score": scores})
+        found = {"Return": returns, "Length": lengths} | ({"Score": scores} if self._has_scores else {})
         return {f"Average{name}_collected": float(np.mean(values)) for name, values in found.items()}
 
     def _rewards_of(self, task: int, episode: Episode) -> Float32[np.ndarray, "frames columns 2"]:

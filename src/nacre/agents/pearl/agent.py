@@ -52,7 +52,7 @@ class PearlAgent:
 
     The posterior is the prior until `exploration_episodes` episodes have ended and the context has `exploration_steps`
     transitions. It is then recomputed at the end of every `refresh_every`-th episode: from all of the context, or from
-    `context_draw` random transitions of it (not with an encoder that reads whole episodes, in order).
+    `context_draw` random transitions of it (not with contexts in order: see `random_context`).
     Context beyond `capacity` transitions is not kept.
 
     With the configuration's `infer_every` the same is done every so many steps of an episode, and z is drawn anew. No

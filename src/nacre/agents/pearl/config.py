@@ -211,8 +211,8 @@ def _check_context(config: PearlConfig) -> None:
             )
         if config.encoder == "recurrent":
             raise NacreError(
-                "algorithm.context_source is 'rl-batch'; allowed with encoder='recurrent': 'recent' or 'replay', as it "
-                "reads the context as whole episodes, each once"
+                "algorithm.context_source is 'rl-batch'; allowed with encoder='recurrent': 'recent', 'replay' or "
+                "'trials', as it reads the context in order"
             )
         if config.context_size != config.batch_size:
             raise NacreError(
@@ -235,7 +235,10 @@ def _check_context(config: PearlConfig) -> None:
 def _check_whole_episodes(config: PearlConfig, family: TaskFamily) -> None:
     """What is drawn as whole episodes has room for the longest."""
     drawn_whole = {
-        "context_size": ("encoder='recurrent'", config.encoder == "recurrent"),
+        "context_size": (
+            "encoder='recurrent'",
+            config.encoder == "recurrent" and config.context_source != "trials",
+        ),
         "batch_size": ("rl_batch='episodes'", config.rl_batch == "episodes"),
     }
     for field, (reason, whole) in drawn_whole.items():

@@ -26,6 +26,7 @@ from nacre.agents.pearl.losses import Batch, Trained, gradient_step, initial_opt
 from nacre.agents.pearl.networks import (
     ActingNetworks,
     Context,
+    context_reward,
     drawn_context,
     encoder_class,
     infer_posterior,
@@ -138,7 +139,7 @@ class PearlLearner(Learner):
 
         Each has up to three parts: prior data and posterior data, both of which become the task's context, and extra
         posterior data for the RL losses alone. A part with the posterior sees the context of the visit, of which it
-        draws `context_size` transitions for each new posterior; an encoder that reads whole episodes reads all of it.
+        draws `context_size` transitions for each new posterior, or reads all of it, in order: see `random_context`.
         """
         config = self.config
         visited = np.random.default_rng(child(seed, 0)).integers(len(tasks), size=config.tasks_per_iteration)
@@ -214,21 +215,20 @@ class PearlLearner(Learner):
         """What posteriors are inferred from. (An RL batch is random data of the whole replay.)"""
         config, frames = self.config, self._frames
         if config.context_source == "trials":
-            return Context.of_stretch(
-                replay.trials(tasks, replay.draw_ranks(tasks, 1, key)[:, 0], config.context_size, frames)
-            )
+            ranks = replay.draw_ranks(tasks, 1, key)[:, 0]
+            return Context.of_stretch(config, replay.trials(tasks, ranks, config.context_size, frames))
         recent = config.context_source == "recent"
         if encoder_class(config).reads_episodes:
             draw = replay.draw_context_episodes if recent else replay.draw_episodes
-            return Context.of_stretch(draw(tasks, config.context_size, key, frames))
+            return Context.of_stretch(config, draw(tasks, config.context_size, key, frames))
         draw_ranks = replay.draw_context_ranks if recent else replay.draw_ranks
         ranks = draw_ranks(tasks, config.context_size, key)
         transitions = replay.read(tasks, ranks, frames)
         if not config.reward_change_in_context:
             return Context(transitions)
         before = replay.windows(tasks, ranks, 1, "episode")
-        steps = jax.tree.map(lambda leaf: leaf[:, :, 0], before.transitions)
-        return Context(transitions, begins=~before.mask[:, :, 0], before=steps)
+        rewards = context_reward(config, before.transitions)[:, :, 0]
+        return Context(transitions, begins=~before.mask[:, :, 0], reward_before=rewards)
 
     @property
     def _frames(self) -> int:
@@ -270,7 +270,7 @@ def _replay_belief(
     tasks: Int32[Array, " n"],
     key: Key,
 ) -> PearlBelief:
-    """Posteriors from random context data of train tasks, as in a gradient step."""
+    """Posteriors of train tasks from contexts that are drawn as for a gradient step."""
     drawn = with_features(networks.trunk, learner._draw_context(replay, tasks, key))
     mean, variance = infer_posterior(networks.encoder, learner.config, *drawn_context(learner.config, drawn))
     belief = agent.begin_trial(networks, jax.random.split(key, len(tasks)), None)

@@ -65,13 +65,15 @@ class Context(NamedTuple):
     """False where a transition takes no part; None: all do."""
     begins: Bool[Array, "n size"] | None = None
     """Whether a transition is the first of its episode; None: that is not seen."""
-    before: Transition | None = None
-    """The steps before them, if they are seen. Where an episode begins they mean nothing."""
+    reward_before: Float[Array, "n size"] | None = None
+    """What the encoder saw as the reward of the steps before them, if it sees changes; where an episode begins it means
+    nothing."""
 
     @classmethod
-    def of_stretch(cls, stretch: Stretch) -> Context:
+    def of_stretch(cls, config: PearlConfig, stretch: Stretch) -> Context:
         """With what is in order all is known."""
-        before = jax.tree.map(lambda leaf: jnp.roll(leaf, 1, axis=1), stretch.transitions)
+        rewards = context_reward(config, stretch.transitions)
+        before = jnp.roll(rewards, 1, axis=1) if config.reward_change_in_context else None
         return cls(stretch.transitions, stretch.mask, stretch.begins, before)
 
 
@@ -196,8 +198,7 @@ def drawn_context(
     config: PearlConfig, context: Context
 ) -> tuple[Float[Array, "n size context"], Bool[Array, "n size"] | None]:
     """The rows of a context and its mask, as :func:`infer_posterior` takes them."""
-    before = None if context.before is None else context_reward(config, context.before)
-    return context_rows(config, context.transitions, context.begins, before), context.mask
+    return context_rows(config, context.transitions, context.begins, context.reward_before), context.mask
 
 
 def _sees_beginnings(config: PearlConfig) -> bool:
