@@ -217,6 +217,38 @@ EXPERIMENTS: tuple[NamedExperiment, ...] = (
 )
 _QUICK = EXPERIMENTS[-1].experiment
 EXPERIMENTS += (
+    # Small networks, and many gradient steps of few transitions. Not a published configuration.
+    NamedExperiment(
+        Experiment(
+            name="pearl/cheetah-vel-fast",
+            family="cheetah-vel",
+            train_tasks=100,
+            test_tasks=30,
+            iterations=15,
+            algorithm=PearlConfig(
+                hidden_size=128,
+                encoder_hidden_size=128,
+                infer_every=10,
+                reward_change_in_context=1.0,
+                context_source="trials",
+                context_sizes="any",
+                context_size=100,
+                initial_steps=600,
+                tasks_per_iteration=20,
+                prior_steps=0,
+                posterior_steps=600,
+                extra_posterior_steps=0,
+                updates_per_iteration=8000,
+                batch_size=16,
+                reward_scale=20.0,
+                policy_learning_rate=1e-3,
+                critic_learning_rate=1e-3,
+                value_learning_rate=1e-3,
+                encoder_learning_rate=1e-3,
+            ),
+        ),
+        "cheetah-vel in half an hour on a laptop, with inference within episodes",
+    ),
     NamedExperiment(
         replace(_QUICK, name="pearl/point-robot-quick-between-episodes", algorithm=_SMALL),
         "point-robot-quick with the published inference, between episodes alone",
