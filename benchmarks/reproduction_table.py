@@ -31,7 +31,7 @@ BEGIN = "<!-- Written by benchmarks/reproduction_table.py: do not edit from here
 END = "<!-- ... to here. -->"
 ELSEWHERE = {"pearl/sparse-point-robot-deterministic-context": "pearl/sparse-point-robot-deterministic"}
 """Folders of results that are not named as the experiment."""
-IN_README = ("pearl/point-robot-quick", "cemrl/point-robot-quick", "pearl/cheetah-vel")
+IN_README = ("pearl/point-robot-quick", "cemrl/point-robot-quick", "pearl/cheetah-vel-fast", "pearl/cheetah-vel")
 LENGTH = {"iterations", "precision"}
 """Fields that may differ from the published ones without the experiment being another one."""
 
