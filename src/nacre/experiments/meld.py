@@ -131,7 +131,7 @@ _REACHER_SMALL = replace(
     family_options=options(size=32),
     train_tasks=20,
     iterations=20,
-    update_chunk=32,
+    update_chunk=8,
     algorithm=replace(
         _REACHER.algorithm,
         base_depth=16,
