@@ -99,7 +99,7 @@ def print_returns(console: Console, evaluation: Evaluation, trials: Trials, goal
     else:
         learnt = distances[-1] < starts[0] / 4
         sentence = "The robot infers the goal while it moves. "
-        sentence += f"In episode 1 it starts {starts[0]:.2f} away from the goal and ends {distances[0]:.2f} away,\n"
+        sentence += f"In episode 1 it starts {starts[0]:.2f} away from the goal and ends {distances[0]:.2f} away, "
         sentence += f"in episode {len(distances)} {distances[-1]:.2f}"
     console.print(f"{sentence}: it {'has learnt to infer the goal' if learnt else 'needs more training'}.")
 

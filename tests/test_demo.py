@@ -79,8 +79,8 @@ def test_ctrl_c_ends_with_the_run_s_own_message(
     [
         (1, 0.1, "ends 1.00 away from the goal, after inference 0.10: it has learnt to infer the goal."),
         (1, 0.8, "ends 1.00 away from the goal, after inference 0.80: it needs more training."),
-        (0, 0.1, "starts 2.00 away from the goal and ends 1.00 away,\nin episode 3 0.10: it has learnt to infer"),
-        (0, 0.6, "starts 2.00 away from the goal and ends 1.00 away,\nin episode 3 0.60: it needs more training."),
+        (0, 0.1, "starts 2.00 away from the goal and ends 1.00 away, in episode 3 0.10: it has learnt to infer"),
+        (0, 0.6, "starts 2.00 away from the goal and ends 1.00 away, in episode 3 0.60: it needs more training."),
     ],
 )
 def test_the_sentence_fits_the_numbers(
@@ -109,4 +109,4 @@ def test_the_sentence_fits_the_numbers(
         if exploration
         else ["its own steps so far", "episode 1, and its own steps", "episodes 1–2, and its own steps"]
     )
-    assert sentence in text
+    assert sentence in " ".join(text.split())

@@ -113,7 +113,7 @@ def opened(address: str, folder: Path) -> str:
 def test_the_site_works_from_disk(site: Path, tmp_path: Path) -> None:
     home = opened((site / "index.html").as_uri() + "?q=posterior", tmp_path)
     assert re.search(r"\d+ matching documents", home)  # the search
-    assert re.search(r'<img [^>]*src="images/cheetah-vel\.webp"', home)
+    assert re.search(r'<img [^>]*src="images/gallery/pearl-cheetah-vel\.webp"', home)
     pages = [page for page in site.rglob("*.html") if 'class="arithmatex"' in page.read_text(encoding="utf-8")]
     assert {"pearl.html", "cemrl.html", "references.html"} <= {page.name for page in pages}
     for page in pages:
