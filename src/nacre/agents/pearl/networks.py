@@ -32,7 +32,7 @@ class RecurrentEncoder(eqx.Module):
     """
 
     reads_episodes: ClassVar[bool] = True
-    """Whether the context has to be whole episodes, in order, of which it sees where they begin."""
+    """Whether the context has to be in order, and the encoder sees where episodes begin in it."""
 
     network: MLP
     lstm: LSTM
