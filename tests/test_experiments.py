@@ -200,14 +200,15 @@ def _leaves(config: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 def test_the_table_of_experiments() -> None:
     others = (
-        *("ant-dir", "ant-goal-long", "point-robot-quick", "point-robot-quick-between-episodes"),
-        *(
-            "point-robot-pixels",
-            "cheetah-vel-fast",
-            "cheetah-vel-pixels",
-            "cheetah-vel-10hz-pixels-small",
-            "sawyer-reacher-pixels-small",
-        ),
+        "ant-dir",
+        "ant-goal-long",
+        "cheetah-vel-fast",
+        "point-robot-quick",
+        "point-robot-quick-between-episodes",
+        "point-robot-pixels",
+        "cheetah-vel-pixels",
+        "cheetah-vel-10hz-pixels-small",
+        "sawyer-reacher-pixels-small",
     )
     names = {name for name in named_experiments() if name.startswith("pearl/")}
     assert names == {f"pearl/{task}" for task in (*PUBLISHED, *ABLATIONS, *others)}

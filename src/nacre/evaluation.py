@@ -68,14 +68,12 @@ class Evaluation:
     @property
     def returns_by_episode(self) -> Float64[np.ndarray, "n episodes"]:
         """Per task and episode of a trial: the mean over trials, cut to the shortest trial's number of episodes."""
-        episodes = self._common_episodes
-        return np.array([np.mean([trial.returns[:episodes] for trial in trials], axis=0) for trials in self.trials])
+        return self._by_episode([[trial.returns for trial in trials] for trials in self.trials])
 
     @property
     def lengths_by_episode(self) -> Float64[np.ndarray, "n episodes"]:
         """Per task and episode of a trial: the mean number of steps over trials; cut as the returns are."""
-        episodes = self._common_episodes
-        return np.array([np.mean([trial.lengths[:episodes] for trial in trials], axis=0) for trials in self.trials])
+        return self._by_episode([[trial.lengths for trial in trials] for trials in self.trials])
 
     @property
     def final_successes(self) -> Float64[np.ndarray, " n"] | None:
@@ -88,19 +86,15 @@ class Evaluation:
     @property
     def successes_by_episode(self) -> Float64[np.ndarray, "n episodes"] | None:
         """Per task and episode of a trial: the share of trials in which it was a success; cut as the returns are."""
-        successes, episodes = self._successes, self._common_episodes
-        if successes is None:
-            return None
-        return np.array([np.mean([trial[:episodes] for trial in trials], axis=0) for trials in successes])
+        return None if self._successes is None else self._by_episode(self._successes)
 
     @property
     def scores_by_episode(self) -> Float64[np.ndarray, "n episodes"] | None:
         """Per task and episode of a trial: the mean score over trials; cut as the returns are. None: not all are
         known."""
-        scores, episodes = [[trial.scores for trial in trials] for trials in self.trials], self._common_episodes
-        if any(trial is None for trials in scores for trial in trials):
+        if any(trial.scores is None for trials in self.trials for trial in trials):
             return None
-        return np.array([np.mean([trial[:episodes] for trial in trials if trial], axis=0) for trials in scores])
+        return self._by_episode([[trial.scores or () for trial in trials] for trials in self.trials])
 
     @property
     def steps(self) -> int:
@@ -112,6 +106,11 @@ class Evaluation:
         """By task and trial."""
         found = [[trial.successes for trial in trials if trial.successes is not None] for trials in self.trials]
         return found if found[0] else None
+
+    def _by_episode(self, values: Sequence[Sequence[Sequence[int | float]]]) -> Float64[np.ndarray, "n episodes"]:
+        """Of values by task, trial and episode: the means over trials, cut to as many episodes as all trials have."""
+        episodes = self._common_episodes
+        return np.array([np.mean([trial[:episodes] for trial in trials], axis=0) for trials in values])
 
     @property
     def _common_episodes(self) -> int:
@@ -273,24 +272,25 @@ def evaluate_split(
     )
     final, n = evaluation.final_returns, len(test)
     episodes = protocol.minimum_episodes(family.horizon)
-    by_episode = evaluation.returns_by_episode[:n].mean(axis=0)
+
+    def by_episode(what: str, values: Float64[np.ndarray, "n episodes"]) -> Metrics:
+        means = values[:n].mean(axis=0)
+        return {f"Average{what}_test_episode_{i + 1}": float(means[i]) for i in range(episodes)}
+
     columns = {
         "AverageReturn_all_train_tasks": float(final[n:].mean()),
         TEST_RETURN: float(final[:n].mean()),
-        **{f"AverageReturn_test_episode_{i + 1}": float(by_episode[i]) for i in range(episodes)},
+        **by_episode("Return", evaluation.returns_by_episode),
     }
     successes, final_successes = evaluation.successes_by_episode, evaluation.final_successes
     if successes is not None and final_successes is not None:
         columns["AverageSuccess_all_train_tasks"] = float(final_successes[n:].mean())
         columns[TEST_SUCCESS] = float(final_successes[:n].mean())
-        by_episode = successes[:n].mean(axis=0)
-        columns |= {f"AverageSuccess_test_episode_{i + 1}": float(by_episode[i]) for i in range(episodes)}
+        columns.update(by_episode("Success", successes))
     if details:
-        by_episode = evaluation.lengths_by_episode[:n].mean(axis=0)
-        columns |= {f"AverageLength_test_episode_{i + 1}": float(by_episode[i]) for i in range(episodes)}
+        columns.update(by_episode("Length", evaluation.lengths_by_episode))
     if evaluation.scores_by_episode is not None:
-        by_episode = evaluation.scores_by_episode[:n].mean(axis=0)
-        columns |= {f"AverageScore_test_episode_{i + 1}": float(by_episode[i]) for i in range(episodes)}
+        columns.update(by_episode("Score", evaluation.scores_by_episode))
     return SplitEvaluation(columns, evaluation.steps, belief, picked, final)
 
 

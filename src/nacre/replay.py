@@ -67,8 +67,7 @@ class Replay(NamedTuple):
 
     def draw(self, tasks: Int32[Array, " n"], size: int, key: Key, frames: int = 1) -> Transition:
         """`size` transitions of each task, uniformly and with replacement; leading axes (n, size)."""
-        count = self.counts[tasks]
-        return self._read(tasks, self._draw_ranks(jnp.zeros_like(tasks), count, size, key), count, frames)
+        return self._read(tasks, self.draw_ranks(tasks, size, key), self.counts[tasks], frames)
 
     def draw_context(self, tasks: Int32[Array, " n"], size: int, key: Key, frames: int = 1) -> Transition:
         """`size` transitions of each task's context data, uniformly and with replacement."""

@@ -36,6 +36,31 @@ _SMALL = PearlConfig(
     exploration_episodes=1,
 )
 
+# For the demo: the point robot with small networks and batches, and inference within episodes from contexts like those
+# of the test. Not a published configuration.
+_QUICK = Experiment(
+    name="pearl/point-robot-quick",
+    family="point-robot",
+    train_tasks=80,
+    test_tasks=20,
+    task_list="seeded",
+    iterations=20,
+    algorithm=replace(
+        _SMALL,
+        infer_every=1,
+        reward_change_in_context=10.0,
+        context_source="trials",
+        context_sizes="any",
+        context_size=60,
+        initial_steps=100,
+        tasks_per_iteration=40,
+        prior_steps=0,
+        posterior_steps=60,
+        extra_posterior_steps=0,
+        batch_size=32,
+    ),
+)
+
 EXPERIMENTS: tuple[NamedExperiment, ...] = (
     NamedExperiment(
         Experiment(
@@ -187,36 +212,7 @@ EXPERIMENTS: tuple[NamedExperiment, ...] = (
         ),
         "a hopper whose masses, inertias, damping and friction vary runs forward",
     ),
-    # For the demo: the point robot with small networks and batches, and inference within episodes from contexts like
-    # those of the test. Not a published configuration.
-    NamedExperiment(
-        Experiment(
-            name="pearl/point-robot-quick",
-            family="point-robot",
-            train_tasks=80,
-            test_tasks=20,
-            task_list="seeded",
-            iterations=20,
-            algorithm=replace(
-                _SMALL,
-                infer_every=1,
-                reward_change_in_context=10.0,
-                context_source="trials",
-                context_sizes="any",
-                context_size=60,
-                initial_steps=100,
-                tasks_per_iteration=40,
-                prior_steps=0,
-                posterior_steps=60,
-                extra_posterior_steps=0,
-                batch_size=32,
-            ),
-        ),
-        "point-robot at a size that a laptop learns in minutes; for demos and tests",
-    ),
-)
-_QUICK = EXPERIMENTS[-1].experiment
-EXPERIMENTS += (
+    NamedExperiment(_QUICK, "point-robot at a size that a laptop learns in minutes; for demos and tests"),
     # Small networks, and many gradient steps of few transitions. Not a published configuration.
     NamedExperiment(
         Experiment(

@@ -153,11 +153,12 @@ def _bfloat16_matmul_backward(operands: tuple[Array, Array], cotangent: Array) -
     # A dot's gradient does not inherit the operand type, hence this rule: the cotangents are cast as well.
     rows, weight = operands
     cotangent = cotangent.astype(jnp.bfloat16)
+    of_rows = _dot(cotangent, weight, 1, 1)
     if current_platform() != "cpu":
-        return _dot(cotangent, weight, 1, 1), _dot(rows, cotangent, 0, 0)
+        return of_rows, _dot(rows, cotangent, 0, 0)
     # On a CPU, XLA's fast products of bfloat16 take no transposed left operand: without the copy float32 is as fast.
     transposed = with_layout_constraint(rows.T, Layout(major_to_minor=(0, 1)))
-    return _dot(cotangent, weight, 1, 1), _dot(transposed, cotangent, 1, 0)
+    return of_rows, _dot(transposed, cotangent, 1, 0)
 
 
 def _dot(left: Array, right: Array, left_axis: int, right_axis: int) -> Array:

@@ -219,7 +219,7 @@ def _check_context(config: PearlConfig) -> None:
                 f"algorithm.context_size is {config.context_size}; allowed with context_source='rl-batch': "
                 f"{config.batch_size}, the batch_size, as they are the same transitions"
             )
-    if config.context_sizes == "any" and config.encoder == "recurrent" and config.context_source != "trials":
+    if config.context_sizes == "any" and _infers_from_whole_episodes(config):
         raise NacreError(
             "algorithm.context_sizes is 'any'; allowed with encoder='recurrent': 'fixed', as it reads whole episodes, "
             "unless context_source is 'trials'"
@@ -232,13 +232,14 @@ def _check_context(config: PearlConfig) -> None:
         )
 
 
+def _infers_from_whole_episodes(config: PearlConfig) -> bool:
+    return config.encoder == "recurrent" and config.context_source != "trials"
+
+
 def _check_whole_episodes(config: PearlConfig, family: TaskFamily) -> None:
     """What is drawn as whole episodes has room for the longest."""
     drawn_whole = {
-        "context_size": (
-            "encoder='recurrent'",
-            config.encoder == "recurrent" and config.context_source != "trials",
-        ),
+        "context_size": ("encoder='recurrent'", _infers_from_whole_episodes(config)),
         "batch_size": ("rl_batch='episodes'", config.rl_batch == "episodes"),
     }
     for field, (reason, whole) in drawn_whole.items():
