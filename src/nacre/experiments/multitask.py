@@ -21,6 +21,19 @@ _QUICK: dict[str, Any] = {
     "temperature_learning_rate": 1e-3,
 }
 _TWO_TASKS = {"initial_steps": 2000, "tasks_per_iteration": 10, "meta_batch_size": 4, "batch_size": 64}
+# Beside PEARL's experiments of these names: their networks, batches and amounts of data and of gradient steps.
+_FAST: dict[str, Any] = {
+    "hidden_size": 128,
+    "hidden_layers": 3,
+    "initial_steps": 600,
+    "visit_steps": 600,
+    "updates_per_iteration": 8000,
+    "initial_temperature": 0.1,
+    "policy_learning_rate": 1e-3,
+    "critic_learning_rate": 1e-3,
+    "temperature_learning_rate": 1e-3,
+}
+_FAST_TWO_TASKS = _FAST | {"initial_steps": 2000, "meta_batch_size": 4, "batch_size": 64}
 
 _TABLE: tuple[tuple[str, str, int, int, dict[str, Any], dict[str, Any], str], ...] = (
     # name, family, train tasks, test tasks, other fields of the experiment, of the configuration, what the task is
@@ -44,7 +57,9 @@ _TABLE: tuple[tuple[str, str, int, int, dict[str, Any], dict[str, Any], str], ..
         "a point walks to a goal on a half circle",
     ),
     ("cheetah-vel", "cheetah-vel", 100, 30, {"iterations": 200}, {}, "a half-cheetah runs at a speed"),
+    ("cheetah-vel-fast", "cheetah-vel", 100, 30, {"iterations": 15}, _FAST, "cheetah-vel on a laptop"),
     ("cheetah-dir", "cheetah-dir", 2, 2, {"iterations": 200}, _TWO_TASKS, "a half-cheetah runs forward or backward"),
+    ("cheetah-dir-fast", "cheetah-dir", 2, 2, {"iterations": 15}, _FAST_TWO_TASKS, "cheetah-dir on a laptop"),
     (
         "cheetah-stationary-multi-task",
         "cheetah-multi-task",
@@ -82,6 +97,7 @@ _TABLE: tuple[tuple[str, str, int, int, dict[str, Any], dict[str, Any], str], ..
         "an ant runs at a speed; sparse reward",
     ),
     ("ant-dir", "ant-dir", 2, 2, {}, _TWO_TASKS, "an ant runs forward or backward"),
+    ("ant-dir-fast", "ant-dir", 2, 2, {"iterations": 25}, _FAST_TWO_TASKS, "ant-dir on a laptop"),
     (
         "ant-random-dir",
         "ant-random-dir",
@@ -92,9 +108,36 @@ _TABLE: tuple[tuple[str, str, int, int, dict[str, Any], dict[str, Any], str], ..
         "an ant runs in one of two directions",
     ),
     ("ant-goal", "ant-goal", 150, 30, {"task_list": "seeded"}, {}, "an ant runs to a goal in a disc"),
+    (
+        "ant-goal-fast",
+        "ant-goal",
+        150,
+        30,
+        {"task_list": "seeded", "iterations": 20},
+        _FAST,
+        "ant-goal on a laptop",
+    ),
     ("humanoid-dir", "humanoid-dir", 100, 30, {"task_list": "seeded"}, {}, "a humanoid walks in a direction"),
     ("walker-rand-params", "walker-rand-params", 40, 10, {"task_list": "seeded"}, {}, "a walker of varying physics"),
+    (
+        "walker-rand-params-fast",
+        "walker-rand-params",
+        40,
+        10,
+        {"task_list": "seeded", "iterations": 15},
+        _FAST,
+        "walker-rand-params on a laptop",
+    ),
     ("hopper-rand-params", "hopper-rand-params", 40, 10, {"task_list": "seeded"}, {}, "a hopper of varying physics"),
+    (
+        "hopper-rand-params-fast",
+        "hopper-rand-params",
+        40,
+        10,
+        {"task_list": "seeded", "iterations": 15},
+        _FAST,
+        "hopper-rand-params on a laptop",
+    ),
 )
 """The tasks are those of the experiments that infer them, so that the curves stand side by side."""
 

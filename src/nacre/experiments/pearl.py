@@ -213,38 +213,6 @@ EXPERIMENTS: tuple[NamedExperiment, ...] = (
         "a hopper whose masses, inertias, damping and friction vary runs forward",
     ),
     NamedExperiment(_QUICK, "point-robot at a size that a laptop learns in minutes; for demos and tests"),
-    # Small networks, and many gradient steps of few transitions. Not a published configuration.
-    NamedExperiment(
-        Experiment(
-            name="pearl/cheetah-vel-fast",
-            family="cheetah-vel",
-            train_tasks=100,
-            test_tasks=30,
-            iterations=15,
-            algorithm=PearlConfig(
-                hidden_size=128,
-                encoder_hidden_size=128,
-                infer_every=10,
-                reward_change_in_context=1.0,
-                context_source="trials",
-                context_sizes="any",
-                context_size=100,
-                initial_steps=600,
-                tasks_per_iteration=20,
-                prior_steps=0,
-                posterior_steps=600,
-                extra_posterior_steps=0,
-                updates_per_iteration=8000,
-                batch_size=16,
-                reward_scale=20.0,
-                policy_learning_rate=1e-3,
-                critic_learning_rate=1e-3,
-                value_learning_rate=1e-3,
-                encoder_learning_rate=1e-3,
-            ),
-        ),
-        "cheetah-vel in half an hour on a laptop, with inference within episodes",
-    ),
     NamedExperiment(
         replace(_QUICK, name="pearl/point-robot-quick-between-episodes", algorithm=_SMALL),
         "point-robot-quick with the published inference, between episodes alone",
@@ -254,6 +222,54 @@ EXPERIMENTS: tuple[NamedExperiment, ...] = (
 
 def _named(task: str) -> Experiment:
     return next(experiment for experiment, _ in EXPERIMENTS if experiment.name == f"pearl/{task}")
+
+
+# Small networks, and many gradient steps of 256 transitions: half an hour of one core. Not published configurations.
+_FAST: dict[str, Any] = {
+    "hidden_size": 128,
+    "encoder_hidden_size": 128,
+    "infer_every": 10,
+    "reward_change_in_context": 1.0,
+    "context_source": "trials",
+    "context_sizes": "any",
+    "context_size": 100,
+    "initial_steps": 600,
+    "tasks_per_iteration": 20,
+    "prior_steps": 0,
+    "posterior_steps": 600,
+    "extra_posterior_steps": 0,
+    "updates_per_iteration": 8000,
+    "meta_batch_size": 16,
+    "batch_size": 16,
+    "policy_learning_rate": 1e-3,
+    "critic_learning_rate": 1e-3,
+    "value_learning_rate": 1e-3,
+    "encoder_learning_rate": 1e-3,
+}
+_FAST_TWO_TASKS = _FAST | {"initial_steps": 2000, "meta_batch_size": 4, "batch_size": 64}
+
+
+def _fast(of: str, iterations: int, **values: Any) -> NamedExperiment:
+    experiment = _named(of)
+    return NamedExperiment(
+        replace(
+            experiment,
+            name=f"{experiment.name}-fast",
+            iterations=iterations,
+            algorithm=replace(experiment.algorithm, **values),
+        ),
+        f"{of} in half an hour on a laptop, with inference within episodes",
+    )
+
+
+EXPERIMENTS += (
+    _fast("cheetah-vel", 15, **_FAST, reward_scale=20.0),
+    _fast("cheetah-dir", 15, **_FAST_TWO_TASKS),
+    _fast("ant-dir", 25, **_FAST_TWO_TASKS),
+    _fast("ant-goal", 20, **_FAST, reward_scale=10.0),
+    _fast("walker-rand-params", 15, **_FAST, reward_scale=10.0),
+    _fast("hopper-rand-params", 15, **_FAST, reward_scale=10.0),
+)
 
 
 def _ablation(of: str, suffix: str, description: str, **changes: Any) -> NamedExperiment:
