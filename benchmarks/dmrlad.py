@@ -32,7 +32,7 @@ from nacre.agents.dmrlad import relabelling
 from nacre.agents.dmrlad.learner import DmrladLearner
 from nacre.collect import run_schedules
 from nacre.experiments import Experiment, make_experiment
-from nacre.gradient_steps import update
+from nacre.gradient_steps import update, update_program
 from nacre.run_folder import versions
 
 NAMES = {"CEMRL": "dmrlad/cheetah-vel-sparse-cemrl", "DMRLAD": "dmrlad/cheetah-vel-sparse"}
@@ -74,7 +74,7 @@ class Subject(TimedLearner):
         for phase in (ENCODER, POLICY):
             derived = learner.derive(phase, self.state, self.memory, self.split.train)
             counted[f"{phase}: step"] = operations(
-                update.lower(learner, phase, self.state, self.memory.arrays, derived, 1)
+                update_program(learner).lower(learner, phase, self.state, self.memory.arrays, derived, 1)
             )
             if phase == ENCODER:
                 batch = jax.jit(learner.draw, static_argnums=0)(phase, self.memory.arrays, derived, jax.random.key(0))

@@ -28,7 +28,7 @@ from nacre.agents.pearl.learner import PearlLearner
 from nacre.agents.pearl.losses import Batch, gradient_step
 from nacre.agents.pearl.networks import Context
 from nacre.experiments import make_experiment
-from nacre.gradient_steps import update
+from nacre.gradient_steps import update, update_program
 from nacre.replay import ReplayBuffer
 from nacre.run_folder import versions
 from nacre.tasks import make_family
@@ -98,7 +98,7 @@ def measure(rounds: int, steps: int) -> dict[str, Any]:
     for precision, learner in learners.items():
         start = time.perf_counter()
         state = jax.jit(learner.initial_state)(jax.random.key(0))
-        compiled = update.lower(learner, "update", state, replay.arrays, None, steps).compile()
+        compiled = update_program(learner).lower(learner, "update", state, replay.arrays, None, steps).compile()
         compile_seconds[precision] = time.perf_counter() - start
         del compiled
         states[precision], metrics = update(learner, "update", state, replay.arrays, None, steps)

@@ -37,7 +37,7 @@ from nacre.agents.meld.config import MeldConfig
 from nacre.agents.meld.learner import COLLECT, INITIAL, MODEL, POLICY
 from nacre.agents.meld.model import LatentModel
 from nacre.experiments import Experiment, make_experiment
-from nacre.gradient_steps import update
+from nacre.gradient_steps import update, update_program
 from nacre.nn.mlp import matmul
 from nacre.run_folder import versions
 from nacre.tasks import PixelFamily, Simulator, TaskFamily
@@ -71,7 +71,9 @@ class Subject(TimedLearner):
         """Floating-point operations of a gradient step of each phase."""
         counted = {}
         for phase in (MODEL, POLICY):
-            counted[phase] = operations(update.lower(self.learner, phase, self.state, self.memory.arrays, None, 1))
+            counted[phase] = operations(
+                update_program(self.learner).lower(self.learner, phase, self.state, self.memory.arrays, None, 1)
+            )
         return counted
 
     def bytes_of_frames(self) -> dict[str, float]:

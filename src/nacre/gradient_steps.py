@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from nacre.device import current_platform, options_for_products
 from nacre.interfaces import Learner, LearnerState, select
 from nacre.metrics import StepMetrics
 from nacre.seeds import batched, stack, unstack
@@ -33,7 +35,6 @@ def update_seeds(
             yield update(learner, phase, *each, steps)
 
 
-@functools.partial(jax.jit, static_argnames=("learner", "phase", "steps"), donate_argnames="state")
 def update(
     learner: Learner, phase: str, state: LearnerState, arrays: Tree, derived: Tree, steps: int
 ) -> tuple[LearnerState, StepMetrics]:
@@ -51,7 +52,17 @@ def update(
         the new state, and the metrics of every step with a leading axis of `steps`. If the phase ended early, the state
         counts only the steps before that, and the metrics of the others are zeros.
     """
+    return update_program(learner)(learner, phase, state, arrays, derived, steps)
 
+
+def update_program(learner: Learner) -> Any:
+    """The jitted function behind :func:`update`, whose arguments it takes by position."""
+    return _jitted(_update, learner)
+
+
+def _update(
+    learner: Learner, phase: str, state: LearnerState, arrays: Tree, derived: Tree, steps: int
+) -> tuple[LearnerState, StepMetrics]:
     def step(state: LearnerState, _: None) -> tuple[LearnerState, StepMetrics]:
         key, draw_key, step_key = jax.random.split(state.key, 3)
         batch = learner.draw(phase, arrays, derived, draw_key)
@@ -61,7 +72,6 @@ def update(
     return jax.lax.scan(_until_ended(learner, phase, step), state, length=steps)
 
 
-@functools.partial(jax.jit, static_argnames=("learner", "phase", "steps"), donate_argnames="states")
 def update_batched(
     learner: Learner,
     phase: str,
@@ -71,7 +81,17 @@ def update_batched(
     steps: int,
 ) -> list[tuple[LearnerState, StepMetrics]]:
     """The gradient steps of several seeds, each of them one step of all seeds. Memories may have different sizes."""
+    return _jitted(_update_batched, learner)(learner, phase, states, arrays, derived, steps)
 
+
+def _update_batched(
+    learner: Learner,
+    phase: str,
+    states: tuple[LearnerState, ...],
+    arrays: tuple[Tree, ...],
+    derived: tuple[Tree, ...],
+    steps: int,
+) -> list[tuple[LearnerState, StepMetrics]]:
     def step(state: LearnerState, _: None) -> tuple[LearnerState, StepMetrics]:
         keys = jax.vmap(lambda key: jax.random.split(key, 3))(state.key)
         draws = zip(arrays, derived, range(len(states)), strict=True)
@@ -84,6 +104,17 @@ def update_batched(
     state, metrics = jax.lax.scan(step, stack(states), length=steps)
     by_seed = jax.tree.map(lambda array: array.swapaxes(0, 1), metrics)
     return list(zip(unstack(state, len(states)), unstack(by_seed, len(states)), strict=True))
+
+
+def _jitted(function: Callable[..., Any], learner: Learner) -> Any:
+    options = options_for_products(current_platform(), learner.precision)
+    return _jitted_with(function, tuple(options.items()))
+
+
+@functools.cache
+def _jitted_with(function: Callable[..., Any], options: tuple[tuple[str, str], ...]) -> Any:
+    """The function, compiled; arguments 0, 1 and 5 are static, and 2, the states, are donated."""
+    return jax.jit(function, static_argnums=(0, 1, 5), donate_argnums=2, compiler_options=dict(options))
 
 
 Step = Callable[[LearnerState, None], tuple[LearnerState, StepMetrics]]
