@@ -1,34 +1,50 @@
-"""Gradient steps per second of PEARL's learner at the half-cheetah-velocity shapes, beside the machine's own peak.
+"""Milliseconds of a gradient step of PEARL at the half-cheetah-velocity shapes, beside what its products alone take.
 
-    python benchmarks/learner.py [--rounds 5] [--steps 20] [--out FILE.json]
+    python benchmarks/learner.py [--rounds 5] [--steps 10] [--out FILE.json]
 
-A round measures the peak (a float32 matrix product of (4096, 300) by (300, 300), the learner's commonest one) and then
-each precision, so that all figures come from one run and drift of the machine shows. Floating-point work is counted by
-XLA from the compiled step. Times exclude compilation, which is listed apart.
+Matrix products are nearly all of a step's arithmetic. The benchmark reads from the step which products it makes, and
+times each of them alone, in float32 and in bfloat16: for a layer its output, the gradient of its inputs and that of its
+weights. The peak of each of these three is that of the hidden layers, (4096, 300) by (300, 300). A step could not take
+less than all of its products at these peaks: that is what its share is of.
+
+The rest is measured too: what products of narrow layers take beyond their share at the peak, the draw of batches, the
+optimisers with the target network, and the passes over single elements (the step with products replaced by copies).
+What then is left are casts and copies for products, and cores that wait for each other.
+
+All of these take turns in each round, so that drift of the machine meets all of them. A figure is the best of all
+repetitions for what is timed alone, and the median over rounds for steps. Times exclude compilation.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import itertools
 import json
-import platform
 import resource
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from timed_learner import busy, machine
 
 from nacre.agents.pearl.learner import PearlLearner
-from nacre.agents.pearl.losses import Batch, gradient_step
+from nacre.agents.pearl.losses import Batch, Trained, gradient_step
 from nacre.agents.pearl.networks import Context
+from nacre.device import current_platform, options_for_products
 from nacre.experiments import make_experiment
 from nacre.gradient_steps import update, update_program
+from nacre.nn import mlp
+from nacre.nn.mlp import Precision
+from nacre.nn.optimise import adam_step, follow
 from nacre.replay import ReplayBuffer
 from nacre.run_folder import versions
 from nacre.tasks import make_family
@@ -36,7 +52,26 @@ from nacre.types import Episode, Visit
 
 EXPERIMENT = make_experiment("pearl/cheetah-vel")
 SIZES = make_family(EXPERIMENT.family).sizes
-PEAK_REPETITIONS = 40
+REPETITIONS = 8
+"""Of each thing that is timed alone, in each round."""
+DRAWS = 10
+"""Batches in a call that draws."""
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16")
+KINDS = ("outputs", "inputs' gradient", "weights' gradient")
+
+
+class Product(NamedTuple):
+    """A matrix product of a step: (rows, inner) by (inner, columns)."""
+
+    kind: str
+    rows: int
+    inner: int
+    columns: int
+    dtype: str
+
+    @property
+    def operations(self) -> int:
+        return 2 * self.rows * self.inner * self.columns
 
 
 def random_replay() -> ReplayBuffer:
@@ -58,107 +93,246 @@ def random_replay() -> ReplayBuffer:
     return replay
 
 
-def counted_work(learner: PearlLearner, replay: ReplayBuffer) -> float:
-    """Floating-point operations of one gradient step, as XLA counts them in the compiled program."""
-
-    def step(state, arrays, key):
-        config = learner.config
-        tasks = jnp.zeros(config.meta_batch_size, jnp.int32)
-        context = Context(arrays.draw_context(tasks, config.context_size, key))
-        batch = Batch(tasks, arrays.draw(tasks, config.batch_size, key), context)
-        return gradient_step(state.trained, config, batch, key)
-
-    state = jax.jit(learner.initial_state)(jax.random.key(0))
-    compiled = jax.jit(step).lower(state, replay.arrays, jax.random.key(1)).compile()
-    return compiled.cost_analysis()["flops"]
+def one_step(learner: PearlLearner, trained: Trained, arrays: Any, key: Any) -> Any:
+    config = learner.config
+    tasks = jnp.zeros(config.meta_batch_size, jnp.int32)
+    context = Context(arrays.draw_context(tasks, config.context_size, key))
+    return gradient_step(trained, config, Batch(tasks, arrays.draw(tasks, config.batch_size, key), context), key)
 
 
-def best_seconds(call: Callable[[], Any], repetitions: int) -> float:
-    """The fastest of several calls, each waited for."""
-    times = []
-    for _ in range(repetitions):
+def products_of(function: Callable[..., Any], *arguments: Any) -> Counter[Product]:
+    """The products that a function makes, and how often."""
+    found: Counter[Product] = Counter()
+    for equation in _equations(jax.make_jaxpr(function)(*arguments).jaxpr):
+        if equation.primitive.name == "dot_general":
+            left, right = (operand.aval for operand in equation.invars)
+            ((left_axis,), (right_axis,)), _ = equation.params["dimension_numbers"]
+            rows, columns = left.size // left.shape[left_axis], right.size // right.shape[right_axis]
+            inner = left.shape[left_axis]
+            kind = KINDS[2] if inner > max(rows, columns) else KINDS[right_axis]
+            if kind == KINDS[2] and rows > columns:
+                rows, columns = columns, rows  # JAX may compute the transposed one
+            found[Product(kind, rows, inner, columns, left.dtype.name)] += 1
+    return found
+
+
+def _equations(jaxpr: Any) -> Iterator[Any]:
+    for equation in jaxpr.eqns:
+        values = jax.tree.leaves(equation.params)
+        inner = [value for value in values if hasattr(value, "jaxpr") or hasattr(value, "eqns")]
+        if equation.primitive.name == "dot_general" or not inner:
+            yield equation
+        for each in inner:
+            yield from _equations(getattr(each, "jaxpr", each))
+
+
+class Timed:
+    """A call, and the best of its times."""
+
+    def __init__(self, call: Callable[[], Any]):
+        self._call = call
+        self.times: list[float] = []
+        jax.block_until_ready(call())  # compiles
+
+    def measure(self, repetitions: int = REPETITIONS) -> None:
+        for _ in range(repetitions):
+            start = time.perf_counter()
+            jax.block_until_ready(self._call())
+            self.times.append(time.perf_counter() - start)
+
+    @property
+    def best(self) -> float:
+        return min(self.times)
+
+
+def timed_product(product: Product) -> Timed:
+    """A product alone, of operands that are as the step has them: in bfloat16, cast and copied already."""
+    precision: Precision = "bfloat16" if product.dtype == "bfloat16" else "float32"
+    axes = {KINDS[0]: (1, 0), KINDS[1]: (1, 1), KINDS[2]: (1 if precision == "bfloat16" else 0, 0)}[product.kind]
+    shapes = [[product.rows, product.inner], [product.inner, product.columns]]
+    left, right = (
+        jax.random.normal(jax.random.key(0), shape if axis == place else shape[::-1]).astype(product.dtype)
+        for shape, axis, place in zip(shapes, axes, (1, 0), strict=True)
+    )
+
+    def multiply(left: Any, right: Any) -> Any:
+        contraction = (((axes[0],), (axes[1],)), ((), ()))
+        return jax.lax.dot_general(
+            left, right, contraction, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32
+        )
+
+    return Timed(functools.partial(_jitted(multiply, precision), left, right))
+
+
+def _jitted(function: Callable[..., Any], precision: Precision) -> Any:
+    return jax.jit(function, compiler_options=options_for_products(current_platform(), precision))
+
+
+class Subject:
+    """A step in one precision, and its parts."""
+
+    def __init__(self, precision: Precision, replay: ReplayBuffer, steps: int):
+        self._learner = learner = PearlLearner(EXPERIMENT.algorithm, SIZES, precision)
+        self._replay, self._steps = replay, steps
+        config, arrays, key = learner.config, replay.arrays, jax.random.key(1)
+        self._state = jax.jit(learner.initial_state)(jax.random.key(0))
+        trained = jax.tree.map(jnp.copy, self._state.trained)  # steps are given the memory of the state
         start = time.perf_counter()
-        jax.block_until_ready(call())
-        times.append(time.perf_counter() - start)
-    return min(times)
+        update_program(learner).lower(learner, "update", self._state, arrays, None, steps).compile()
+        self.compile_seconds = time.perf_counter() - start
+        self.products = products_of(functools.partial(one_step, learner), trained, arrays, key)
+        self.alone = {product: timed_product(product) for product in self.products}
+
+        def draw(arrays: Any, key: Any) -> Any:
+            return jax.lax.map(lambda key: learner.draw("update", arrays, None, key), jax.random.split(key, DRAWS))
+
+        def optimise(trained: Trained) -> Any:
+            networks = trained.networks
+            stepped = [
+                adam_step(1e-3, network, state, network)
+                for network, state in zip(
+                    (networks.encoder, networks.policy, networks.critics, networks.value),
+                    trained.optimisers[:4],
+                    strict=True,
+                )
+            ]
+            return stepped, follow(trained.target_value, networks.value, config.target_update_rate)
+
+        self.draw = Timed(functools.partial(_jitted(draw, precision), arrays, key))
+        self.optimise = Timed(functools.partial(_jitted(optimise, precision), trained))
+        with mock.patch.object(mlp, "matmul", _copied):
+            compiled = _jitted(functools.partial(one_step, learner), precision).lower(trained, arrays, key).compile()
+        self.without_products = Timed(functools.partial(compiled, trained, arrays, key))
+        self.seconds: list[float] = []
+        self.step()
+        self.seconds.clear()
+
+    def step(self) -> None:
+        start = time.perf_counter()
+        self._state, metrics = update(self._learner, "update", self._state, self._replay.arrays, None, self._steps)
+        jax.block_until_ready(metrics)
+        self.seconds.append((time.perf_counter() - start) / self._steps)
+
+    def parts(self) -> list[Timed]:
+        return [*self.alone.values(), self.draw, self.optimise, self.without_products]
+
+    def peaks(self) -> dict[str, float]:
+        """Operations per second of the three products of a hidden layer."""
+        widest = max(self.products, key=lambda product: product.operations)
+        hidden = {"bfloat16" if "bfloat16" in {product.dtype for product in self.products} else "float32"}
+        found = {}
+        for product, timed in self.alone.items():
+            if product.operations == widest.operations and product.dtype in hidden:
+                found[product.kind] = max(found.get(product.kind, 0.0), product.operations / timed.best)
+        return found
+
+    def result(self) -> dict[str, Any]:
+        """Seconds of a step and of its parts."""
+        peaks, step = self.peaks(), float(np.median(self.seconds))
+        at_peak = sum(n * product.operations / peaks[product.kind] for product, n in self.products.items())
+        alone = sum(n * self.alone[product].best for product, n in self.products.items())
+        draw, optimise = self.draw.best / DRAWS, self.optimise.best
+        elements = max(self.without_products.best - draw - optimise, 0.0)
+        return {
+            "seconds_per_step": self.seconds,
+            "peak_operations_per_second": peaks,
+            "share_of_products_at_peak": at_peak / step,
+            "parts": {
+                "products at their peaks": at_peak,
+                "more for narrow products": alone - at_peak,
+                "draw of the batch": draw,
+                "optimisers and targets": optimise,
+                "passes over elements": elements,
+                "casts, copies and waiting": step - alone - draw - optimise - elements,
+            },
+            "compile_seconds": self.compile_seconds,
+            "products": [{**product._asdict(), "number": n} for product, n in self.products.items()],
+        }
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _copied(rows: Any, weight: Any, precision: Precision) -> Any:
+    """In place of a product: an array of its shape, made in one pass."""
+    return rows[:, :1] * weight[:1]
+
+
+def _copied_forward(rows: Any, weight: Any, precision: Precision) -> Any:
+    return _copied(rows, weight, precision), (rows, weight)
+
+
+def _copied_backward(precision: Precision, operands: Any, cotangent: Any) -> Any:
+    rows, weight = operands
+    return cotangent[:, :1] * weight[None, :, 0], rows[:1].T * cotangent[:1]
+
+
+_copied.defvjp(_copied_forward, _copied_backward)
 
 
 def measure(rounds: int, steps: int) -> dict[str, Any]:
-    """All figures of the table, per round."""
+    """All figures of the tables."""
     replay = random_replay()
-    rows = jax.random.normal(jax.random.key(0), (4096, 300))
-    weight = rows[:300]
-    product = jax.jit(jnp.matmul)
-    operations = 2 * 4096 * 300 * 300
-    learners = {
-        precision: PearlLearner(EXPERIMENT.algorithm, SIZES, precision) for precision in ("float32", "bfloat16")
-    }
-    work = counted_work(learners["float32"], replay)
-    states, compile_seconds = {}, {}
-    for precision, learner in learners.items():
-        start = time.perf_counter()
-        state = jax.jit(learner.initial_state)(jax.random.key(0))
-        compiled = update_program(learner).lower(learner, "update", state, replay.arrays, None, steps).compile()
-        compile_seconds[precision] = time.perf_counter() - start
-        del compiled
-        states[precision], metrics = update(learner, "update", state, replay.arrays, None, steps)
-        jax.block_until_ready(metrics)
-    peaks, seconds = [], {precision: [] for precision in learners}
-    jax.block_until_ready(product(rows, weight))
+    subjects = {precision: Subject(precision, replay, steps) for precision in PRECISIONS}
     for _ in range(rounds):
-        peaks.append(operations / best_seconds(lambda: product(rows, weight), PEAK_REPETITIONS))
-        for precision, learner in learners.items():
-            start = time.perf_counter()
-            states[precision], metrics = update(learner, "update", states[precision], replay.arrays, None, steps)
-            jax.block_until_ready(metrics)
-            seconds[precision].append((time.perf_counter() - start) / steps)
+        for subject in subjects.values():
+            subject.step()
+            for part in subject.parts():
+                part.measure()
+    noise = [
+        float(np.median(part.times)) / part.best
+        for part in itertools.chain.from_iterable(subject.alone.values() for subject in subjects.values())
+    ]
     return {
-        "operations_per_step": work,
-        "peak_operations_per_second": peaks,
-        "seconds_per_step": seconds,
-        "compile_seconds": compile_seconds,
+        "precisions": {precision: subject.result() for precision, subject in subjects.items()},
+        "operations_per_step": sum(n * product.operations for product, n in subjects["float32"].products.items()),
+        "median_over_best_of_products": float(np.median(noise)),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        "device": str(jax.devices()[0].device_kind),
-        "machine": platform.machine(),
+        "machine": machine(),
         "versions": versions(),
     }
 
 
 def show(result: dict[str, Any], console: Console) -> None:
-    work, peak = result["operations_per_step"], np.median(result["peak_operations_per_second"])
-    table = Table(title="PEARL learner, 16 tasks x 256 transitions, context 100, 3 x 300 networks (medians)")
-    for column in ("precision", "ms/step", "steps/s", "GFLOP/s", "share of float32 peak", "compile s"):
-        table.add_column(column, justify="right")
-    for precision, seconds in result["seconds_per_step"].items():
-        rates = work / np.array(seconds)
-        share = np.median(rates / np.array(result["peak_operations_per_second"]))
-        middle = np.median(seconds)
-        table.add_row(
-            precision,
-            f"{middle * 1e3:.1f}",
-            f"{1 / middle:.1f}",
-            f"{work / middle / 1e9:.0f}",
-            f"{share:.2f}",
-            f"{result['compile_seconds'][precision]:.1f}",
-        )
+    found = result["precisions"]
+    work = result["operations_per_step"]
+    table = Table(title=f"PEARL's step: 16 tasks x 256, context 100, 3 x 300\n{result['machine']}")
+    for column in ("", *found):
+        table.add_column(column, justify="right" if column else "left")
+
+    def row(name: str, value: Callable[[dict[str, Any]], str]) -> None:
+        table.add_row(name, *(value(each) for each in found.values()))
+
+    row("ms per step (median)", lambda it: f"{np.median(it['seconds_per_step']) * 1e3:.1f}")
+    row("ms per step (best)", lambda it: f"{min(it['seconds_per_step']) * 1e3:.1f}")
+    row("share of products at peak", lambda it: f"{it['share_of_products_at_peak']:.2f}")
+    for name in next(iter(found.values()))["parts"]:
+        row(f"  ms: {name}", lambda it, name=name: f"{it['parts'][name] * 1e3:.1f}")
+    for kind in KINDS:
+        row(f"GFLOP/s, {kind}", lambda it, kind=kind: f"{it['peak_operations_per_second'][kind] / 1e9:.0f}")
+    row("compilation, s", lambda it: f"{it['compile_seconds']:.1f}")
     console.print(table)
-    ratio = np.median(
-        np.array(result["seconds_per_step"]["float32"]) / np.array(result["seconds_per_step"]["bfloat16"])
-    )
+    ratio = np.median(np.divide(*(found[precision]["seconds_per_step"] for precision in PRECISIONS)))
     console.print(
-        f"{work / 1e9:.2f} GFLOP per step (counted by XLA) · float32 peak {peak / 1e9:.0f} GFLOP/s · bfloat16 is "
-        f"{ratio:.2f} times as fast as float32 · peak memory {result['peak_memory_bytes'] / 2**20:.0f} MiB"
+        f"{work / 1e9:.2f} GFLOP of products in a step. bfloat16 is {ratio:.2f} times as fast as float32. Peak memory "
+        f"{result['peak_memory_bytes'] / 2**20:.0f} MiB."
     )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=20, help="gradient steps per timed call")
+    parser.add_argument("--steps", type=int, default=10, help="gradient steps per timed call")
     parser.add_argument("--out", type=Path, help="also store the figures as JSON")
     arguments = parser.parse_args()
+    console = Console()
+    others = busy()
     result = measure(arguments.rounds, arguments.steps)
-    show(result, Console())
+    show(result, console)
+    ratio = result["median_over_best_of_products"]
+    if others or ratio > 1.25:
+        console.print(
+            f"[yellow]This machine was busy with other work{f': {others}' if others else ''}. In the median, a product "
+            f"alone took {ratio:.2f} times its best time. Do not compare these figures."
+        )
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(result, indent=1) + "\n")
