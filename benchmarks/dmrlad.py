@@ -15,13 +15,13 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import platform
 import time
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from machine import machine
 from rich.console import Console
 from rich.table import Table
 from timed_learner import TimedLearner, best, operations, peak, timed
@@ -173,13 +173,13 @@ def measure(rounds: int, steps: int, precision: str, scored: int) -> dict[str, A
         "scored_tasks": scored,
         "precision": precision,
         "device": str(jax.devices()[0].device_kind),
-        "machine": platform.machine(),
+        "machine": machine(),
         "versions": versions(),
     }
 
 
 def show(result: dict[str, Any], console: Console) -> None:
-    table = Table(title=f"Seconds, {result['precision']} (medians)")
+    table = Table(title=f"Seconds, {result['precision']} (medians)\n{machine()}")
     for column in ("part", *NAMES, "ratio", "of CEMRL's iteration", "of DMRLAD's", "of the peak"):
         table.add_column(column, justify="left" if column == "part" else "right")
     cemrl, dmrlad = (result["seconds"][name] for name in NAMES)

@@ -32,9 +32,9 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
+from machine import busy, machine
 from rich.console import Console
 from rich.table import Table
-from timed_learner import busy, machine
 
 from nacre.agents.pearl.learner import PearlLearner
 from nacre.agents.pearl.losses import Batch, Trained, gradient_step

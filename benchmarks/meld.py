@@ -20,7 +20,6 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +28,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from machine import machine
 from rich.console import Console
 from rich.table import Table
 from timed_learner import TimedLearner, best, operations, peak, timed
@@ -178,13 +178,13 @@ def measure(experiment: Experiment, rounds: int, steps: int) -> dict[str, Any]:
         "steps_of_a_trial": config.episodes * config.episode_steps,
         "precision": experiment.precision,
         "device": str(jax.devices()[0].device_kind),
-        "machine": platform.machine(),
+        "machine": machine(),
         "versions": versions(),
     }
 
 
 def show(name: str, result: dict[str, Any], console: Console) -> None:
-    table = Table(title=f"{name}, {result['precision']} (medians)")
+    table = Table(title=f"{name}, {result['precision']} (medians)\n{machine()}")
     for column in ("gradient step of", "per second", "GFLOP", "of the peak"):
         table.add_column(column, justify="left" if column == "gradient step of" else "right")
     for phase, count in result["operations_per_step"].items():

@@ -25,6 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import gymnasium
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv
+from machine import machine
 
 from nacre.tasks import GymnasiumFamily, Simulator
 
@@ -179,6 +180,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--without-async", action="store_true")
     options = parser.parse_args()
+    print(f"{machine()}\n")
     print(f"| environment | slots | one process | {options.processes} processes | AsyncVectorEnv |")
     print("|---|---:|---:|---:|---:|")
     for name in families(False):

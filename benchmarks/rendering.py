@@ -19,6 +19,7 @@ from typing import Any
 
 import mujoco
 import numpy as np
+from machine import machine
 
 from nacre.tasks import PixelFamily, Simulator, TaskFamily, make_family
 from nacre.tasks.pixels import PixelWorld
@@ -104,9 +105,9 @@ def main() -> None:
     threads = arguments.threads or sorted({1, physical_cores()})
     family, cameras = make_family(arguments.family), tuple(arguments.cameras)
 
-    print(
-        f"{family.name}, cameras {', '.join(cameras)}, {arguments.slots} slots, MuJoCo {mujoco.__version__},", end=" "
-    )
+    cameras_shown = ", ".join(cameras)
+    print(f"{family.name}, cameras {cameras_shown}, {arguments.slots} slots, MuJoCo {mujoco.__version__}")
+    print(f"{machine()}, ", end="")
     print(f"MUJOCO_GL={os.environ.get('MUJOCO_GL', '')} LP_NUM_THREADS={os.environ.get('LP_NUM_THREADS', '')}")
     print(f"{'size':>6}{'threads':>9}{'pictures/s':>12}{'per thread':>12}{'ms':>8}{'of one':>9}")
     for size in arguments.sizes:

@@ -18,6 +18,7 @@ import sys
 
 import jax
 import numpy as np
+from machine import machine
 
 from nacre.experiments import Experiment, make_experiment
 from nacre.replay import ReplayBuffer
@@ -93,7 +94,7 @@ def main() -> None:
     resident = peak_resident_bytes() - before
 
     content = content_bytes(buffer.transitions, family.observation_size, family.action_size)
-    print(f"{name}: {buffer.transitions:,} transitions of {experiment.train_tasks} tasks")
+    print(f"{name}: {buffer.transitions:,} transitions of {experiment.train_tasks} tasks; {machine()}")
     for label, size in (("content", content), ("arrays", array_bytes(buffer)), ("resident", resident)):
         print(f"{label:>10}{size / 2**20:10.1f} MiB{size / content:8.3f} x content")
 

@@ -32,6 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from learner import EXPERIMENT, SIZES, random_replay
+from machine import machine
 from rich.console import Console
 from rich.table import Table
 
@@ -116,7 +117,7 @@ def _relative_difference(found: Any, expected: Any) -> float:
 
 
 def show_rounding(results: dict[str, dict[str, float]]) -> None:
-    table = Table(title="relative difference between gradient steps in one call and alone")
+    table = Table(title=f"relative difference between gradient steps in one call and alone\n{machine()}")
     networks = next(iter(results.values()))
     for column in ("steps", *networks):
         table.add_column(column, justify="right")
@@ -126,7 +127,7 @@ def show_rounding(results: dict[str, dict[str, float]]) -> None:
 
 
 def show(results: dict[str, dict[str, float]], title: str) -> None:
-    table = Table(title=title)
+    table = Table(title=f"{title}\n{machine()}")
     table.add_column("seconds")
     for name in results:
         table.add_column(name, justify="right")

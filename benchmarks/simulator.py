@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import mujoco
 import numpy as np
+from machine import busy, machine
 
 from nacre.tasks.cheetah import FRAME_SKIP, CheetahVel
 from nacre.tasks.mujoco import ASSETS
@@ -157,8 +158,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="rounds of 200 control steps for each way")
     arguments = parser.parse_args()
 
+    if others := busy():
+        print(f"This machine was busy with other work: {others}. Do not compare these figures.")
     print(f"half-cheetah, control steps per second, medians of {arguments.rounds} rounds,", end=" ")
-    print(f"{arguments.threads or physical_cores()} threads, MuJoCo {mujoco.__version__}")
+    print(f"{arguments.threads or physical_cores()} threads, MuJoCo {mujoco.__version__}, {machine()}")
     for index, n_slots in enumerate(arguments.slots):
         row = measure(n_slots, arguments.threads, arguments.rounds, arguments.policy)
         if index == 0:

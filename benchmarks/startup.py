@@ -19,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from machine import machine
 from rich.console import Console
 from rich.table import Table
 
@@ -63,7 +64,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         cache = Path(scratch, "cache")
         results = {name: run_once(Path(scratch, name), cache) for name in ("empty cache", "warm cache")}
-    table = Table(title=f"{EXPERIMENT}, seconds unless said otherwise")
+    table = Table(title=f"{EXPERIMENT}, seconds unless said otherwise\n{machine()}")
     table.add_column("")
     for name in results:
         table.add_column(name, justify="right")

@@ -1,10 +1,8 @@
-"""What benchmarks share: a learner with data, how things are timed, and what machine that was."""
+"""What benchmarks of an algorithm's phases share: a learner with data, and how things are timed."""
 
 from __future__ import annotations
 
 import functools
-import os
-import platform
 import time
 from collections.abc import Callable
 from typing import Any
@@ -16,11 +14,9 @@ from nacre.collect import run_schedules
 from nacre.device import current_platform
 from nacre.experiments import Experiment, family_of
 from nacre.nn.mlp import Precision, matmul
-from nacre.run_folder import versions
 from nacre.runtime import SimulatorPool, learner_for
 from nacre.seeds import child
 from nacre.tasks.family import split_tasks
-from nacre.tasks.simulator import physical_cores
 
 
 class TimedLearner:
@@ -47,17 +43,6 @@ class TimedLearner:
         arguments = self.state, self.memory, self.family, self.split.train, self.next_seed()
         (visits,) = run_schedules([self.learner.collect(phase, *arguments)], self.simulators.play)
         self.memory.add(visits)
-
-
-def machine() -> str:
-    """The processor that a table is of."""
-    return f"{versions()['cpu'] or platform.machine()}, {physical_cores()} cores"
-
-
-def busy() -> str:
-    """What says that the machine works on something else already, if it does. To be asked before a benchmark begins."""
-    load = os.getloadavg()[0]
-    return f"its load was {load:.1f} in the minute before" if load > 0.5 * physical_cores() else ""
 
 
 def timed(call: Callable[[], Any]) -> float:

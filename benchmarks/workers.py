@@ -18,7 +18,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from itertools import takewhile
@@ -27,6 +26,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from machine import machine
 from rich.console import Console
 from rich.table import Table
 
@@ -174,7 +174,7 @@ def measure(names: Sequence[str], numbers: Sequence[int], arguments: argparse.Na
         "rounds": arguments.rounds,
         "processors": os.cpu_count(),
         "physical_cores": physical_cores(),
-        "machine": platform.machine(),
+        "machine": machine(),
         "versions": versions(),
     }
 
@@ -184,7 +184,7 @@ def show(result: dict[str, Any], numbers: Sequence[int], console: Console) -> No
         ("Control steps per second", "steps_per_second", "experiment"),
         ("The same of point robots with a slower step", "steps_per_second_by_added_microseconds", "added µs"),
     ):
-        table = Table(title=title)
+        table = Table(title=f"{title}\n{machine()}")
         workers = [column for number in numbers for column in (f"{number} worker(s)", "ratio")]
         for column in (first, "in-process", *workers, "broadcast"):
             table.add_column(column, justify="left" if column == first else "right")
