@@ -4,7 +4,8 @@
 
 An agent that is given the true task is the upper reference of its task family, and one that is told nothing the lower.
 Their curves are means over seeds of results/<algorithm>/<experiment>/curve.csv, of the experiment that has the name of
-the family, or that name with -quick. What is seen in pictures has the references of the same family from positions.
+the family, or that name with -fast or -quick: of these the one that ends highest, as both say what is possible. What is
+seen in pictures has the references of the same family from positions.
 With --check nothing is written: the exit status says whether the file in the package is up to date.
 """
 
@@ -41,18 +42,19 @@ def reference_curves(results: Path) -> dict[str, list[dict[str, Any]]]:
     seen = {each.family for each in experiments if each.family.removesuffix("-pixels") in OURS}
     for family in sorted(OURS | seen):
         for algorithm, words in ALGORITHMS.items():
-            for name in _experiments(family):
-                path = results / algorithm / name / "curve.csv"
-                if path.exists():
-                    found.setdefault(family, []).append(words | read_curve(path, f"results/{algorithm}/{name}"))
+            for names in _experiments(family):
+                paths = {f"results/{algorithm}/{name}": results / algorithm / name / "curve.csv" for name in names}
+                if curves := [read_curve(path, folder) for folder, path in paths.items() if path.exists()]:
+                    highest = max(curves, key=lambda curve: curve["points"][-1][1])
+                    found.setdefault(family, []).append(words | highest)
                     break
     return found
 
 
-def _experiments(family: str) -> list[str]:
-    """The names of experiments whose curves serve a family, the best first."""
-    positions = family.removesuffix("-pixels")
-    return list(dict.fromkeys([family, f"{family}-quick", positions, f"{positions}-quick"]))
+def _experiments(family: str) -> list[list[str]]:
+    """The names of experiments whose curves serve a family: of the family itself, or else the same from positions."""
+    families = dict.fromkeys([family, family.removesuffix("-pixels")])
+    return [[name, f"{name}-fast", f"{name}-quick"] for name in families]
 
 
 def read_curve(path: Path, folder: str) -> dict[str, Any]:

@@ -16,10 +16,11 @@ from probes import run_trials
 from nacre import acting
 from nacre.agents.meld.agent import MeldAgent, RandomAgent, _split
 from nacre.agents.meld.config import MeldConfig
-from nacre.agents.meld.learner import MeldLearner
+from nacre.agents.meld.learner import MODEL, MeldLearner
 from nacre.agents.meld.losses import ActingNetworks, Frames, control_batch
 from nacre.agents.meld.memory import TrialArrays, TrialMemory, draw_transitions, draw_trials, read_trials
 from nacre.collect import play_together
+from nacre.errors import NacreError
 from nacre.interfaces import Play
 from nacre.nn.gaussian import noise_of_trials
 from nacre.replay import ReplayBuffer
@@ -335,6 +336,19 @@ def test_what_repair_left_of_a_trial_is_not_taken() -> None:
         drawn[trials] = {tuple(pair) for pair in numbers_of(draw(jax.random.key(0))).tolist()}
     assert {pair for pair in drawn["consecutive"] if pair[0] < 20} == {(0, 1), (3, 4)}
     assert {number for pair in drawn["reassembled"] for number in pair if number < 20} == {0, 1, 2, 3, 4}
+
+
+def test_a_task_of_which_repair_left_no_whole_trial() -> None:
+    """Drawing would read the trials of another task."""
+    learner = MeldLearner(CONFIG, POINT.sizes)
+    whole = [Visit(task, (numbered_episode(task), numbered_episode(10 + task))) for task in (0, 1, 3)]
+    memory = learner.memory(POINT, TASKS, 1)
+    memory.check()  # before the first iteration nobody has any
+    memory.add([*whole, Visit(2, (numbered_episode(2),))])
+    with pytest.raises(NacreError, match="train task 2 has no whole trial left: nacre repair dropped"):
+        learner.derive(MODEL, jax.eval_shape(learner.initial_state, jax.random.key(0)), memory, TASKS)
+    memory.add([Visit(2, (numbered_episode(2), numbered_episode(12)))])
+    memory.check()
 
 
 def test_episodes_of_an_earlier_run() -> None:

@@ -193,6 +193,12 @@ def test_reference_curves_are_means_over_seeds_of_results(tmp_path: Path, monkey
     assert len(upper.points) == 100
     assert (upper.points[0], upper.points[-1]) == ((1000.0, 2.0), (250_000.0, 251.0))
     assert lower.final == 246.0
+    for name, last in (("point-robot-quick", 255.0), ("point-robot-fast", 253.0)):
+        folder = tmp_path / "oracle" / name
+        folder.mkdir()
+        write_curves(folder / "curve.csv", {0: curve([0.0, last], [0.0, 0.0])})
+    (highest, _) = reference_curves.reference_curves(tmp_path)["point-robot"]
+    assert highest["source"] == "our own runs, mean over 1 seed (results/oracle/point-robot-quick)"
 
 
 def walk(start: tuple[float, float], steps: int = 5) -> Episode:

@@ -135,6 +135,12 @@ class MeldLearner(Learner):
         )
         return [Visit(task, tuple(trial)) for task, trial in zip(visited.tolist(), trials, strict=True)]
 
+    def derive(
+        self, phase: str, state: LearnerState, memory: TrialMemory, tasks: Float64[np.ndarray, "n parameters"]
+    ) -> None:
+        """Nothing, but a check that there are trials to draw from."""
+        memory.check()
+
     def draw(self, phase: str, arrays: TrialArrays, derived: None, key: Key) -> Frames | PolicyBatch:
         if phase == MODEL:
             return draw_trials(arrays, self.config, self.config.model_trials, key)

@@ -73,6 +73,7 @@ class TrialMemory:
         """
         self._replay, self._family, self._tasks, self._every = replay, family, tasks, every
         self._trial, self._frames = trial, 0
+        self._with_trials: set[int] = set()
         self._has_scores = not np.isnan(targets_of(family, tasks)).any()
         self._latest: deque[tuple[float, float, float]] = deque(maxlen=latest)
         columns, room = len(tasks) if every else 1, len(replay.arrays.observations)
@@ -95,6 +96,7 @@ class TrialMemory:
         self._replay.add(places)
         for visit in visits:
             if not visit.relabelled:
+                self._with_trials.add(visit.task)
                 result = result_of(visit.episodes, False, self._family, self._tasks[visit.task])
                 scores = result.scores or [math.nan] * len(result.returns)
                 self._latest.extend(zip(result.returns, result.lengths, scores, strict=True))
@@ -107,6 +109,16 @@ class TrialMemory:
         rows = self._frames + np.arange(len(rewards))
         self._rewards, self._ends = write_rows(self._rewards, rows, rewards), write_rows(self._ends, rows, ends)
         self._frames += len(rewards)
+
+    def check(self) -> None:
+        """Raises NacreError if a train task has no whole trial, although trials were played: `nacre repair` dropped an
+        episode of each."""
+        missing = [task for task in range(len(self._tasks)) if task not in self._with_trials]
+        if self._with_trials and missing:
+            raise NacreError(
+                f"train task {missing[0]} has no whole trial left: nacre repair dropped an episode of each, as they "
+                "held numbers that nothing can be learned from; train anew"
+            )
 
     def latest_results(self) -> Metrics:
         """Means over the latest episodes that were played in train tasks: return, length, and score if tasks have
