@@ -14,6 +14,7 @@ import pytest
 from jaxtyping import Array, Bool, Float32, Int32
 
 from nacre import seeds
+from nacre.device import options_for_products
 from nacre.gradient_steps import update, update_seeds
 from nacre.interfaces import Learner, LearnerState, Phase
 from nacre.metrics import PerTask, StepMetrics, summarise
@@ -188,3 +189,28 @@ def test_on_a_cpu_each_seed_has_calls_of_its_own_and_only_when_asked(
     for number, (state, metrics) in enumerate(results):
         assert [state.updates.is_deleted() for state in states] == [other <= number for other in range(3)]
         assert_equal(alone[number], (state, metrics))
+
+
+def test_products_of_float32_are_compiled_with_the_option_that_xla_has_on_a_cpu(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In another version of XLA it may be gone: then nothing is said."""
+    option = options_for_products("cpu", "float32")
+    assert list(option) == ["xla_cpu_experimental_ynn_fusion_type"]  # of the version in constraints.txt
+    assert options_for_products("cpu", "bfloat16") == options_for_products("gpu", "float32") == {}
+
+    def jit(function: Callable[..., Any], **options: Any) -> Any:
+        raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: No such compile option")
+
+    monkeypatch.setattr(jax, "jit", jit)
+    assert options_for_products.__wrapped__("cpu", "float32") == {}
+
+
+def test_the_option_changes_who_multiplies_and_not_what_comes_out() -> None:
+    rows, weight = (np.random.default_rng(seed).normal(size=(300, 300)).astype(np.float32) for seed in (0, 1))
+    programs = []
+    for options in ({}, options_for_products("cpu", "float32")):
+        compiled = jax.jit(jnp.matmul, compiler_options=options).lower(rows, weight).compile()
+        np.testing.assert_allclose(compiled(rows, weight), rows.astype(float) @ weight, rtol=0, atol=1e-4)
+        programs.append(compiled.as_text())
+    assert ["ynn" in program for program in programs] == [True, False]
