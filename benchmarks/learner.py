@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import itertools
 import json
 import resource
 import time
@@ -32,7 +31,7 @@ from unittest import mock
 import jax
 import jax.numpy as jnp
 import numpy as np
-from machine import busy, machine
+from machine import OtherWork, machine
 from rich.console import Console
 from rich.table import Table
 
@@ -292,7 +291,7 @@ _copied.defvjp(_copied_forward, _copied_backward)
 
 def measure(rounds: int, steps: int) -> dict[str, Any]:
     """All figures of the tables."""
-    replay = random_replay()
+    others, replay = OtherWork(), random_replay()
     by_default = StepsByDefault(replay, steps)
     subjects = {precision: StepsAndParts(precision, replay, steps) for precision in PRECISIONS}
     for number in range(rounds + 1):
@@ -300,15 +299,11 @@ def measure(rounds: int, steps: int) -> dict[str, Any]:
             subject.measure()
             if number == 0:
                 subject.seconds.clear()  # they include compilation
-    noise = [
-        float(np.median(part.times)) / part.best
-        for part in itertools.chain.from_iterable(subject.alone.values() for subject in subjects.values())
-    ]
     return {
         "precisions": {precision: subject.result() for precision, subject in subjects.items()},
         "float32_seconds_per_step_by_default": by_default.seconds,
         "operations_per_step": sum(n * product.operations for product, n in subjects["float32"].products.items()),
-        "median_over_best_of_products": float(np.median(noise)),
+        "warning": others.warning(),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "machine": machine(),
         "versions": versions(),
@@ -350,15 +345,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="also store the figures as JSON")
     arguments = parser.parse_args()
     console = Console()
-    others = busy()
     result = measure(arguments.rounds, arguments.steps)
     show(result, console)
-    ratio = result["median_over_best_of_products"]
-    if others or ratio > 1.25:
-        console.print(
-            f"[yellow]This machine was busy with other work{f': {others}' if others else ''}. In the median, a product "
-            f"alone took {ratio:.2f} times its best time. Do not compare these figures."
-        )
+    if result["warning"]:
+        console.print(f"[yellow]{result['warning']}")
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         arguments.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import mujoco
 import numpy as np
-from machine import busy, machine
+from machine import OtherWork, machine
 
 from nacre.tasks.cheetah import FRAME_SKIP, CheetahVel
 from nacre.tasks.mujoco import ASSETS
@@ -158,8 +158,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15, help="rounds of 200 control steps for each way")
     arguments = parser.parse_args()
 
-    if others := busy():
-        print(f"This machine was busy with other work: {others}. Do not compare these figures.")
+    others = OtherWork()
     print(f"half-cheetah, control steps per second, medians of {arguments.rounds} rounds,", end=" ")
     print(f"{arguments.threads or physical_cores()} threads, MuJoCo {mujoco.__version__}, {machine()}")
     for index, n_slots in enumerate(arguments.slots):
@@ -168,6 +167,8 @@ def main() -> None:
             print(f"{'slots':>6}" + "".join(f"{name:>16}" for name in row))
         cells = (f"{value:16.0%}" if "/" in name else f"{value:16,.0f}" for name, value in row.items())
         print(f"{n_slots:6}" + "".join(cells))
+    if warning := others.warning():
+        print(warning)
 
 
 if __name__ == "__main__":
