@@ -130,6 +130,8 @@ NEW_TASKS_IN_EACH_RUN = {
 }
 """Where the old code seeded nothing, and what stands for its list."""
 
+FAST = "cheetah-vel", "cheetah-dir", "ant-dir", "ant-goal", "walker-rand-params", "hopper-rand-params"
+
 ABLATIONS = {
     "sparse-point-robot-deterministic-context": {"probabilistic_context": False},
     "cheetah-vel-deterministic-context": {"probabilistic_context": False},
@@ -202,7 +204,8 @@ def test_the_table_of_experiments() -> None:
     others = (
         "ant-dir",
         "ant-goal-long",
-        "cheetah-vel-fast",
+        *(f"{task}-fast" for task in FAST),
+        "cheetah-vel-fast-recurrent",
         "point-robot-quick",
         "point-robot-quick-between-episodes",
         "point-robot-pixels",
@@ -218,6 +221,24 @@ def test_the_table_of_experiments() -> None:
         assert "\n" not in description
         validate(experiment, family_of(experiment))
         assert len({experiment, make_experiment(name), make_experiment(name, seed=1)}) == 2
+
+
+@pytest.mark.parametrize("task", FAST)
+def test_a_fast_experiment_has_the_tasks_and_the_test_of_the_published_one(task: str) -> None:
+    """And its references have the same amounts of data and of gradient steps."""
+    fast, published = make_experiment(f"pearl/{task}-fast"), make_experiment(f"pearl/{task}")
+    unchanged = dataclasses.replace(published, name=fast.name, iterations=fast.iterations, algorithm=fast.algorithm)
+    assert fast == unchanged
+    for field in ("evaluation_trials", "exploration_episodes", "next_observation_in_context", "kl_weight", "discount"):
+        assert getattr(fast.algorithm, field) == getattr(published.algorithm, field)
+    for algorithm in ("oracle", "blind"):
+        reference = make_experiment(f"{algorithm}/{task}-fast")
+        assert (reference.family, reference.train_tasks, reference.test_tasks, reference.task_list) == (
+            (fast.family, fast.train_tasks, fast.test_tasks, fast.task_list)
+        )
+        assert reference.environment_steps == fast.environment_steps
+        for field in ("hidden_size", "meta_batch_size", "batch_size", "updates_per_iteration"):
+            assert getattr(reference.algorithm, field) == getattr(fast.algorithm, field)
 
 
 @pytest.mark.parametrize("task", ABLATIONS)
@@ -252,7 +273,7 @@ def test_overrides() -> None:
     ("name", "overrides", "message"),
     [
         ("pearl/cheeta-vel", {}, "unknown experiment 'pearl/cheeta-vel' .*: did you mean pearl/cheetah-vel or"),
-        ("qqq", {}, "unknown experiment 'qqq' .*: allowed: .*pearl/ant-dir, pearl/ant-goal, "),
+        ("qqq", {}, "unknown experiment 'qqq' .*: allowed: .*pearl/ant-dir, pearl/ant-dir-fast, "),
         ("pearl/cheetah-vel", {"kl_wieght": 1.0}, r"unknown field 'kl_wieght': did you mean kl_weight\?"),
         ("pearl/cheetah-vel", {"iteration": 1}, "unknown field 'iteration': did you mean iterations"),
         ("pearl/cheetah-vel", {"seed": True}, "seed is True; allowed: a whole number"),
