@@ -27,7 +27,7 @@ from nacre.cli import registry
 from nacre.experiments import named_experiments
 from nacre.files import make_folder, write_atomically
 from nacre.logs import CSV, read_progress_csv
-from nacre.report import Curves, Level, PublishedCurve, learning_curve, read_runs, references_of, write_curves
+from nacre.report import Curves, Level, PublishedCurve, gap_of, learning_curve, read_runs, references_of, write_curves
 from nacre.report.curves import (
     EPOCH,
     LAST_EPISODE,
@@ -107,6 +107,7 @@ def page(experiments: Sequence[Experiment], curves: Curves, recorded: Sequence[d
             "\n## Beside the numbers of others\n",
             *published_comparison(published, curves),
             *level_comparison([it for it in references if isinstance(it, Level)], curves),
+            *gap_closed(experiment, curves),
             "\n## Configuration\n",
             *configuration(experiment),
             "",
@@ -222,6 +223,15 @@ def level_comparison(levels: Sequence[Level], curves: Curves) -> list[str]:
     rows.append((float(np.mean(ours)), "**ours, last episode**", "mean over seeds, after the last iteration"))
     table = [f"| {value:.1f} | {label} | {source} |" for value, label, source in sorted(rows, reverse=True)]
     return ["| return | of | known from |", "|---:|---|---|", *table]
+
+
+def gap_closed(experiment: Experiment, curves: Curves) -> list[str]:
+    """The share of what lies between the two reference curves, if there are both and the experiment is neither."""
+    gap = gap_of(experiment)
+    if gap is None or experiment.name.startswith(("oracle/", "blind/")):
+        return []
+    last = float(np.mean([run[LAST_EPISODE][-1] for run in curves.values()]))
+    return [f"\nThe last episode closes **{gap.closed(last):.0%}** {gap.words}."]
 
 
 def configuration(experiment: Experiment) -> list[str]:

@@ -22,7 +22,7 @@ import numpy as np
 from nacre.experiments import Experiment, named_experiments
 from nacre.experiments.dmrlad import ABLATIONS
 from nacre.experiments.experiment import world_of
-from nacre.report import REFERENCES, Curves, Level, PublishedCurve, read_curves, references_of
+from nacre.report import REFERENCES, Curves, Level, PublishedCurve, gap_of, read_curves, references_of
 from nacre.report.curves import FIRST_EPISODE, LAST_EPISODE, STEPS, cut_to_shortest
 from nacre.report.intervals import interquartile_mean, interval
 
@@ -31,7 +31,13 @@ BEGIN = "<!-- Written by benchmarks/reproduction_table.py: do not edit from here
 END = "<!-- ... to here. -->"
 ELSEWHERE = {"pearl/sparse-point-robot-deterministic-context": "pearl/sparse-point-robot-deterministic"}
 """Folders of results that are not named as the experiment."""
-IN_README = ("pearl/point-robot-quick", "cemrl/point-robot-quick", "pearl/cheetah-vel-fast", "pearl/cheetah-vel")
+IN_README = (
+    "pearl/point-robot-quick",
+    "cemrl/point-robot-quick",
+    "pearl/cheetah-vel-fast",
+    "pearl/cheetah-dir-fast",
+    "pearl/cheetah-vel",
+)
 LENGTH = {"iterations", "precision"}
 """Fields that may differ from the published ones without the experiment being another one."""
 
@@ -106,7 +112,7 @@ def row(experiment: Experiment, link: bool) -> str:
             ", ".join(what),
             str(len(result.curves)),
             final(result.curves, FIRST_EPISODE),
-            final(result.curves, LAST_EPISODE),
+            final(result.curves, LAST_EPISODE) + share_of_gap(experiment, result.curves),
             re.sub(r" \[\d+\]", "", others(experiment, steps)) if link else others(experiment, steps),
             f"[page]({result.folder}/README.md)" if link else f"`{result.folder}`",
         ]
@@ -119,6 +125,15 @@ def final(curves: Curves, column: str) -> str:
     mean = number(float(interquartile_mean(values)))
     ends = interval(values)
     return mean if ends is None else f"{mean} ({number(float(ends.low))} to {number(float(ends.high))})"
+
+
+def share_of_gap(experiment: Experiment, curves: Curves) -> str:
+    """Which share of the gap between "told nothing" and "given the task" the last episode closes, if that is known."""
+    gap = gap_of(experiment)
+    if gap is None:
+        return ""
+    values = np.array([run[LAST_EPISODE][-1] for run in curves.values()])
+    return f"; {100 * gap.closed(float(interquartile_mean(values))):.0f} % of the gap"
 
 
 def others(experiment: Experiment, steps: int | None) -> str:

@@ -173,6 +173,15 @@ def test_a_reference_curve_that_was_trained_too_little_takes_no_place(monkeypatc
     assert gap_of("point-robot") is None
 
 
+def test_a_reference_curve_near_a_level_of_zero_has_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of it is nothing, and so a twentieth of the gap counts: here 50."""
+    upper = ReferenceCurve("given", "a run", ((500.0, 1000.0),), "upper")
+    for last, arrived in ((-40.0, True), (-60.0, False)):
+        lower = ReferenceCurve("without", "a run", ((500.0, last),), "lower")
+        monkeypatch.setattr(references, "reference_curves", lambda lower=lower: {"cheetah-dir": (upper, lower)})
+        assert (gap_of("cheetah-dir") is not None) is arrived
+
+
 def test_the_packaged_reference_curves_are_what_the_results_say(capsys: pytest.CaptureFixture[str]) -> None:
     assert reference_curves.main(["--check"]) == 0, capsys.readouterr().out
 

@@ -89,9 +89,18 @@ def _world(where: str | Experiment) -> str:
 
 
 def _has_arrived(world: str, curve: ReferenceCurve) -> bool:
-    """Whether a reference curve has come within a tenth of what was computed to be possible, if anything was."""
-    levels = [it for it in REFERENCES.get(world, ()) if isinstance(it, Level) and it.bound == curve.bound]
-    return all(curve.final >= level.value - 0.1 * abs(level.value) for level in levels)
+    """Whether a reference curve has come near what was computed to be possible, if anything was: to a tenth of that, or
+    to a twentieth of the gap that is to be measured."""
+    levels = [it for it in REFERENCES.get(world, ()) if isinstance(it, Level)]
+    curves = reference_curves().get(world, ())
+    others = [it.value for it in levels if it.bound not in (None, curve.bound)]
+    others += [it.final for it in curves if it.bound != curve.bound]
+
+    def is_near(level: Level) -> bool:
+        tolerance = max([0.1 * abs(level.value), *(0.05 * abs(other - level.value) for other in others)])
+        return curve.final >= level.value - tolerance
+
+    return all(is_near(level) for level in levels if level.bound == curve.bound)
 
 
 @dataclass(frozen=True)
