@@ -205,7 +205,6 @@ def test_the_table_of_experiments() -> None:
         "ant-dir",
         "ant-goal-long",
         *(f"{task}-fast" for task in FAST),
-        "cheetah-vel-fast-recurrent",
         "point-robot-quick",
         "point-robot-quick-between-episodes",
         "point-robot-pixels",

@@ -34,7 +34,7 @@ from nacre.agents.pearl.networks import (
 from nacre.errors import NacreError
 from nacre.evaluation import meta_test
 from nacre.experiments import from_json, make_experiment, named_experiments, to_json, validate
-from nacre.gradient_steps import update
+from nacre.gradient_steps import _update, update
 from nacre.interfaces import LearnerState
 from nacre.nn.lstm import LSTM, LSTMState
 from nacre.protocol import Protocol
@@ -438,7 +438,7 @@ def test_the_rl_batch_as_context(monkeypatch: pytest.MonkeyPatch, filled: Filled
     for source in ("recent", "rl-batch"):
         config = dataclasses.replace(CONFIG, encoder="mlp", context_source=source, context_size=8)
         learner, state = learner_and_state(config)
-        jax.eval_shape(functools.partial(update, learner, "update", steps=1), state, filled[0].arrays, None)
+        jax.eval_shape(functools.partial(_update, learner, "update", steps=1), state, filled[0].arrays, None)
     recent, shared = seen
     assert shared.context.transitions is shared.rl
     assert recent.context is not recent.rl

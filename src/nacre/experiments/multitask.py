@@ -21,7 +21,7 @@ _QUICK: dict[str, Any] = {
     "temperature_learning_rate": 1e-3,
 }
 _TWO_TASKS = {"initial_steps": 2000, "tasks_per_iteration": 10, "meta_batch_size": 4, "batch_size": 64}
-# Beside PEARL's experiments of these names: their networks, batches and amounts of data and of gradient steps.
+# Beside the experiments of these names that infer the task: their layers, batches and amounts of data and of steps.
 _FAST: dict[str, Any] = {
     "hidden_size": 128,
     "hidden_layers": 3,

@@ -324,7 +324,6 @@ EXPERIMENTS += (
         rl_batch="episodes",
         batch_size=400,
     ),
-    _ablation("cheetah-vel-fast", "recurrent", "an LSTM reads the beginnings of trials", encoder="recurrent"),
 )
 
 # From pictures; not published configurations. The point robot's picture shows all there is to see, so that none are

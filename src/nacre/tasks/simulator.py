@@ -296,8 +296,9 @@ class Simulator(VectorEnv):
         """Raises SimulationError if a number is not finite, or larger than `limit`."""
         # One product answers in the usual case, four times as fast as maximum and minimum. No comparison holds for NaN.
         flat = rows.reshape(-1)
-        if rows.dtype.kind == "f" and flat.dot(flat) <= limit**2:
-            return
+        with np.errstate(over="ignore", invalid="ignore"):
+            if rows.dtype.kind == "f" and float(flat.dot(flat)) <= limit**2:
+                return
         good = (rows <= limit) & (rows >= -limit)
         if good.all():
             return
