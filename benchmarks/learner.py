@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import math
 import resource
 import time
 from collections import Counter
@@ -34,11 +35,11 @@ import numpy as np
 from machine import OtherWork, machine
 from rich.console import Console
 from rich.table import Table
+from timed_learner import timed
 
 from nacre import gradient_steps
 from nacre.agents.pearl.learner import PearlLearner
-from nacre.agents.pearl.losses import Batch, Trained, gradient_step
-from nacre.agents.pearl.networks import Context
+from nacre.agents.pearl.losses import Trained
 from nacre.device import current_platform, options_for_products
 from nacre.experiments import make_experiment
 from nacre.gradient_steps import update, update_program
@@ -94,10 +95,7 @@ def random_replay() -> ReplayBuffer:
 
 
 def one_step(learner: PearlLearner, trained: Trained, arrays: Any, key: Any) -> Any:
-    config = learner.config
-    tasks = jnp.zeros(config.meta_batch_size, jnp.int32)
-    context = Context(arrays.draw_context(tasks, config.context_size, key))
-    return gradient_step(trained, config, Batch(tasks, arrays.draw(tasks, config.batch_size, key), context), key)
+    return learner.step("update", trained, learner.draw("update", arrays, None, key), key)
 
 
 def products_of(function: Callable[..., Any], *arguments: Any) -> Counter[Product]:
@@ -130,19 +128,11 @@ class Timed:
     """A call, and the best of its times."""
 
     def __init__(self, call: Callable[[], Any]):
-        self._call = call
-        self.times: list[float] = []
+        self._call, self.best = call, math.inf
         jax.block_until_ready(call())  # compiles
 
-    def measure(self, repetitions: int = REPETITIONS) -> None:
-        for _ in range(repetitions):
-            start = time.perf_counter()
-            jax.block_until_ready(self._call())
-            self.times.append(time.perf_counter() - start)
-
-    @property
-    def best(self) -> float:
-        return min(self.times)
+    def measure(self) -> None:
+        self.best = min(self.best, *(timed(self._call) for _ in range(REPETITIONS)))
 
 
 def timed_product(product: Product, precision: Precision) -> Timed:

@@ -23,7 +23,7 @@ def options_for_products(platform: str, precision: Literal["float32", "bfloat16"
     """Options of XLA's compiler with which it multiplies matrices of this precision fastest; none if it knows better.
 
     On a CPU there are two libraries. The newer one, which XLA prefers, is the only one that is fast with bfloat16. In
-    float32 the older one took 16 % less time (benchmarks/learner.py).
+    float32 the older one took 12 % less time (benchmarks/learner.py).
     """
     older: dict[str, str] = {"xla_cpu_experimental_ynn_fusion_type": ""}
     if platform != "cpu" or precision != "float32":

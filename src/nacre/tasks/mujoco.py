@@ -173,8 +173,8 @@ class MujocoWorld:
     ) -> tuple[Float32[np.ndarray, "n observation"], Float64[np.ndarray, "n reward_state"]]:
         chosen = self._slots if len(slots) == len(self._slots) else [self._slots[slot] for slot in slots]
         self._control(chosen, actions)
-        helpers = min(len(self._helpers), len(chosen) - 1)
         job = _Job(iter(chosen), self._body.frame_skip, self._body.contact_forces, SimpleQueue())
+        helpers = min(len(self._helpers), len(chosen) - 1)
         for _ in range(helpers):
             self._jobs.put(job)
         try:
