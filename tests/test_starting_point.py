@@ -1,4 +1,4 @@
-"""Experiments for families of one's own: `make_experiment("pearl/windy-line")`."""
+"""Any algorithm on any family: `make_experiment("pearl/windy-line")`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import nacre
 from nacre.agents import ALGORITHMS
 from nacre.agents.pearl.config import PearlConfig
 from nacre.experiments import family_of, validate
-from nacre.tasks import FAMILIES, register_family
+from nacre.tasks import FAMILIES, list_families, register_family
 
 pytestmark = pytest.mark.usefixtures("own_registrations")
 
@@ -70,9 +70,18 @@ def test_finite_families(n: int, train: int, test: int) -> None:
     assert experiment.algorithm.classes == (n if n <= 10 else 1)
 
 
-def test_nothing_of_nacres_own_is_made_up() -> None:
-    with pytest.raises(nacre.NacreError, match=r"'pearl/ant-dir-without-forces' .*name an algorithm and the"):
-        nacre.make_experiment("pearl/ant-dir-without-forces")
+@pytest.mark.parametrize("family", [name for name in list_families() if not name.startswith("sawyer-")])
+def test_families_of_nacre_too(family: str) -> None:
+    for algorithm in ALGORITHMS:
+        name = f"{algorithm}/{family}-pixels" if algorithm == "meld" else f"{algorithm}/{family}"
+        experiment = nacre.make_experiment(name)
+        assert (experiment.name, experiment.family) == (name, name.partition("/")[2])
+        validate(experiment, family_of(experiment))
+
+
+def test_what_is_no_starting_point() -> None:
+    with pytest.raises(nacre.NacreError, match=r"'meld/ant-dri-pixels' .*any algorithm trains on any family"):
+        nacre.make_experiment("meld/ant-dri-pixels")
     with pytest.raises(nacre.NacreError, match="family_options is 'junk'; allowed: values by name"):
         nacre.make_experiment("pearl/clock", family_options="junk")
     with pytest.raises(nacre.NacreError, match="did you mean pearl/clock"):

@@ -54,6 +54,9 @@ def listing(width: int | None, words: Sequence[str] = ()) -> list[str]:
         "tasks: for training + for testing. iter.: iterations. steps: millions of environment steps in training. "
         "updates: millions of gradient steps.",
         f"Task families: {', '.join(families)}. Each is also there from pixels: NAME-pixels." if families else "",
+        "Any algorithm trains on any family by ALGORITHM/FAMILY. If it is not listed, nobody has tuned its values."
+        if families
+        else "",
         "Fewer of them: nacre list WORD..., such as nacre list cheetah vel." if not words else "",
         "Train one with: nacre train EXPERIMENT. Its flags: nacre train EXPERIMENT --help.",
     )

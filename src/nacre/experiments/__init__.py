@@ -17,8 +17,8 @@ from nacre.experiments.experiment import (
     to_json,
 )
 from nacre.experiments.limits import validate
-from nacre.experiments.own_family import for_own_family, own_names
-from nacre.tasks import OURS, is_family
+from nacre.experiments.starting_point import starting_point, starting_points
+from nacre.tasks import is_family
 
 _REGISTERED: dict[str, NamedExperiment] = {}
 
@@ -53,9 +53,8 @@ def make_experiment(name: str, /, **overrides: Any) -> Experiment:
     """The experiment called `name`, with some fields replaced.
 
     Args:
-        name: a named experiment. Or an algorithm and a family of one's own, as in "<algorithm>/windy-line", or any
-            family from pixels, as in "<algorithm>/ant-dir-pixels": a starting point whose amounts of data are in
-            episodes of the family's horizon.
+        name: a named experiment. Or any algorithm and any family, as in "<algorithm>/ant-dir-pixels": a starting
+            point whose amounts of data are in episodes of the family's horizon.
         overrides: any fields of :class:`Experiment` or of its algorithm's configuration, for example `seed=1,
             iterations=60`.
 
@@ -65,12 +64,13 @@ def make_experiment(name: str, /, **overrides: Any) -> Experiment:
     named = named_experiments()
     if name not in named:
         algorithm, _, family = name.partition("/")
-        if algorithm in ALGORITHMS and is_family(family) and family not in OURS:
-            return override(for_own_family(algorithm, family, overrides.get("family_options", ())), overrides)
+        if algorithm in ALGORITHMS and is_family(family):
+            return override(starting_point(algorithm, family, overrides.get("family_options", ())), overrides)
+        known = [*named, *starting_points()] if family else named
         raise NacreError(
             f"unknown experiment {name!r} (one of your own is registered first: nacre.register_experiment, or nacre "
-            "--import MODULE; for a family of your own name an algorithm and the family, ALGORITHM/FAMILY): "
-            f"{nearest(name, [*named, *own_names()])}"
+            "--import MODULE; any algorithm trains on any family, ALGORITHM/FAMILY): "
+            f"{nearest(name, known)}"
         )
     return override(named[name].experiment, overrides)
 

@@ -236,7 +236,7 @@ def _entry(item: Any, place: str, common: _Fields, search: Search | None, mistak
 
 
 def _named(name: str, fields: _Fields) -> Experiment:
-    """An experiment by its name. A family of one's own may need its options to make a starting point."""
+    """An experiment by its name. A family may need its options to make a starting point."""
     options = fields.fixed.get("family_options", ())
     return make_experiment(name, **({"family_options": options} if options else {}))
 

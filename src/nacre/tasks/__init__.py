@@ -100,8 +100,6 @@ FAMILIES: dict[str, Callable[..., TaskFamily]] = {
     )
 }
 """Every family there is by name, and what makes it. Each is also there from pixels: see :func:`is_family`."""
-OURS = frozenset(FAMILIES)
-"""Names of the families that come with nacre."""
 
 
 def list_families() -> list[str]:

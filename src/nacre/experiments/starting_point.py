@@ -1,4 +1,4 @@
-"""Experiments for task families of one's own and for any from pixels, for which no values were published or tried."""
+"""Any algorithm on any task family, also where no values were published or tried."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 
 from nacre.agents import ALGORITHMS
 from nacre.experiments.experiment import Experiment, FamilyOptions, check_type
-from nacre.tasks import FAMILIES, OURS, make_family
+from nacre.tasks import FAMILIES, make_family
 from nacre.tasks.family import TaskFamily
 
 TRAIN_TASKS, TEST_TASKS = 80, 20
 """If there are as many as one wants."""
 
 
-def own_names() -> list[str]:
-    """The names of such experiments: every algorithm on every family of one's own."""
-    return [f"{algorithm}/{family}" for algorithm in ALGORITHMS for family in FAMILIES if family not in OURS]
+def starting_points() -> list[str]:
+    """The names of such experiments: every algorithm on every family."""
+    return [f"{algorithm}/{family}" for algorithm in ALGORITHMS for family in FAMILIES]
 
 
-def for_own_family(algorithm: str, family: str, family_options: Any = ()) -> Experiment:
+def starting_point(algorithm: str, family: str, family_options: Any = ()) -> Experiment:
     """A starting point: the algorithm's published values, with amounts of data in episodes of the family's horizon.
 
     Args:
