@@ -65,6 +65,25 @@ def test_without_a_posterior_z_is_drawn_from_the_prior() -> None:
     np.testing.assert_array_equal(drawn, np.array([belief.latent for belief in beliefs[1::EVERY]]))
 
 
+def test_noise_that_is_kept_for_an_episode() -> None:
+    """z changes as the posterior does; the next episode has noise of its own."""
+    agent = PearlAgent(dataclasses.replace(CONFIG, latent_noise="kept"), SIZES, 10, exploration_episodes=0)
+    beliefs, _ = play(agent, 6, np.array([True, True]))
+    first = np.asarray(beliefs[0].latent, np.float64)
+    for belief in beliefs:
+        mean, variance = (np.asarray(part, np.float64) for part in (belief.mean, belief.variance))
+        np.testing.assert_allclose(belief.latent, mean + np.sqrt(variance) * first, rtol=1e-4, atol=1e-5)
+    begun = agent.begin_episode(NETWORKS, beliefs[-1], keys_of(2, seed=5), jnp.array([True, False]))
+    assert begun.noise is not None
+    assert not (begun.noise[0] == first[0].astype(np.float32)).any()
+    np.testing.assert_array_equal(begun.noise[1], first[1].astype(np.float32))
+
+    unknowing = PearlAgent(agent.config, SIZES, 0, exploration_episodes=None, keeps_context=False)
+    beliefs, _ = play(unknowing, 6, np.array([True, True]))
+    for belief in beliefs:
+        np.testing.assert_array_equal(belief.latent, beliefs[0].latent)
+
+
 def test_a_trial_that_does_not_play_stays_as_it_is() -> None:
     agent = PearlAgent(CONFIG, SIZES, 10, exploration_episodes=0)
     alone, _ = play(agent, 5, np.array([True, False]))
@@ -118,6 +137,9 @@ def test_contexts_of_any_size() -> None:
 
 
 def test_what_does_not_go_together() -> None:
+    experiment = make_experiment("pearl/sparse-point-robot", latent_noise="kept")
+    with pytest.raises(NacreError, match="latent_noise is 'kept'; allowed with infer_every=0: 'new'"):
+        validate(experiment, family_of(experiment))
     experiment = make_experiment("pearl/sparse-point-robot", encoder="recurrent", context_sizes="any")
     with pytest.raises(NacreError, match="context_sizes is 'any'; allowed with encoder='recurrent': 'fixed'"):
         validate(experiment, family_of(experiment))

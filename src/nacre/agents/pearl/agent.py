@@ -42,6 +42,8 @@ class PearlBelief(NamedTuple):
     """What the trunk made of them. The context keeps features too: parameters do not change within a trial."""
     steps: Int32[Array, " n"] | None = None
     """If z is inferred within episodes: steps of the current one."""
+    noise: Float[Array, "n latent"] | None = None
+    """If each z of an episode has the same noise: that noise."""
 
     __repr__ = short_repr
 
@@ -55,8 +57,8 @@ class PearlAgent:
     `context_draw` random transitions of it (not with contexts in order: see `random_context`).
     Context beyond `capacity` transitions is not kept.
 
-    With the configuration's `infer_every` the same is done every so many steps of an episode, and z is drawn anew. No
-    episodes are waited for then.
+    With the configuration's `infer_every` the same is done every so many steps of an episode, and z is drawn anew, with
+    the noise of the episode's first z if `latent_noise` is kept. No episodes are waited for then.
     """
 
     config: PearlConfig
@@ -100,13 +102,17 @@ class PearlAgent:
             pictures=pictures,
             features=features,
             steps=jnp.zeros(n, jnp.int32) if self.config.infer_every else None,
+            noise=mean if self.config.latent_noise == "kept" else None,
         )
 
     def begin_episode(
         self, params: ActingNetworks, belief: PearlBelief, keys: Key, mask: Bool[Array, " n"]
     ) -> PearlBelief:
         """Draws z from the posterior."""
-        belief = self._draw(belief, keys, mask)
+        noise = noise_of_trials(keys, self.config.latent_size)
+        if belief.noise is not None:
+            belief = belief._replace(noise=jnp.where(mask[:, None], noise, belief.noise))
+        belief = self._draw(belief, noise, mask)
         steps = None if belief.steps is None else jnp.where(mask, 0, belief.steps)
         return belief._replace(begins=belief.begins | mask, steps=steps)
 
@@ -184,7 +190,9 @@ class PearlAgent:
 
         def infer_and_draw() -> PearlBelief:
             inferred = belief if self.exploration_episodes is None else self._refresh(params, belief, infer_keys, due)
-            return self._draw(inferred, latent_keys, due)
+            kept = inferred.noise
+            noise = noise_of_trials(latent_keys, self.config.latent_size) if kept is None else kept
+            return self._draw(inferred, noise, due)
 
         return jax.lax.cond(due.any(), infer_and_draw, lambda: belief)
 
@@ -196,9 +204,9 @@ class PearlAgent:
             variance=jnp.where(mask[:, None], refreshed.variance, belief.variance),
         )
 
-    def _draw(self, belief: PearlBelief, keys: Key, mask: Bool[Array, " n"]) -> PearlBelief:
+    def _draw(self, belief: PearlBelief, noise: Float[Array, "n latent"], mask: Bool[Array, " n"]) -> PearlBelief:
         """A z from the posterior, in some trials."""
-        latent = draw_normal(belief.mean, belief.variance, noise_of_trials(keys, self.config.latent_size))
+        latent = draw_normal(belief.mean, belief.variance, noise)
         return belief._replace(latent=jnp.where(mask[:, None], latent, belief.latent))
 
     def infer(self, params: ActingNetworks, belief: PearlBelief, keys: Key) -> PearlBelief:

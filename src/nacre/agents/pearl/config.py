@@ -22,6 +22,7 @@ class PearlConfig(AlgorithmConfig):
         "context_source": "recent",
         "context_sizes": "fixed",
         "infer_every": 0,
+        "latent_noise": "new",
         "reward_change_in_context": 0.0,
         "frame_stack": 3,
         "picture_filters": 32,
@@ -60,6 +61,10 @@ class PearlConfig(AlgorithmConfig):
     infer_every: Steps = 0
     """Steps of an episode after which the posterior is refreshed and z drawn anew, while collecting and in tests.
     Where the posterior is not used, z is drawn from the prior as often. 0: only between episodes (published)."""
+    latent_noise: Literal["new", "kept"] = "new"
+    """With `infer_every`. new: each z within an episode is a new draw from its posterior. kept: it has the noise of the
+    episode's first z, and so changes only as the posterior does. As long as nothing is known, one hypothesis is then
+    explored to the end of the episode, as rewards that are rarely met need it."""
 
     initial_steps: Count = 2000
     """Environment steps collected in every train task before the first update."""
@@ -183,7 +188,11 @@ class PearlConfig(AlgorithmConfig):
 
 
 def _check_collection(config: PearlConfig) -> None:
-    """A visit collects context."""
+    """A visit collects context, and no option is without effect."""
+    if config.latent_noise == "kept" and not config.infer_every:
+        raise NacreError(
+            "algorithm.latent_noise is 'kept'; allowed with infer_every=0: 'new', as an episode has one z anyway"
+        )
     if config.prior_steps + config.posterior_steps == 0:
         raise NacreError(
             "algorithm.prior_steps and algorithm.posterior_steps are both 0; allowed: at least one above 0, as a visit "
