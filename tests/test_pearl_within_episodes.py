@@ -13,11 +13,12 @@ from test_pearl_protocols import SIZES, TINY, keys_of, transitions
 
 from nacre.agents.pearl.agent import PearlAgent, PearlBelief, evaluation_agent
 from nacre.agents.pearl.learner import PearlLearner
-from nacre.agents.pearl.networks import drawn_context, infer_posterior, initial_networks
+from nacre.agents.pearl.networks import context_width, drawn_context, infer_posterior, initial_networks
 from nacre.errors import NacreError
 from nacre.experiments import make_experiment
 from nacre.experiments.experiment import family_of
 from nacre.experiments.limits import validate
+from nacre.nn.gaussian import product_of_gaussians
 from nacre.replay import ReplayBuffer
 from nacre.tasks.point import PointRobot
 from nacre.types import Episode, Visit
@@ -136,7 +137,35 @@ def test_contexts_of_any_size() -> None:
         np.testing.assert_allclose(variance[index], alone[1][0], rtol=1e-4)
 
 
+def test_the_prior_as_a_factor() -> None:
+    """By hand in float64, for masked contexts and for an empty one, which is the prior either way."""
+    generator = np.random.default_rng(0)
+    means, raw = generator.standard_normal((2, 3, 4, 2))
+    mask = np.array([[True] * 4, [True, False, True, False], [False] * 4])
+    precisions = mask[..., None] / np.log1p(np.exp(raw))
+    total = 1 + precisions.sum(axis=1)
+    mean, variance = product_of_gaussians(
+        jnp.asarray(means, jnp.float32), jnp.asarray(raw, jnp.float32), jnp.asarray(mask), with_prior=True
+    )
+    np.testing.assert_allclose(mean, (precisions * means).sum(axis=1) / total, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(variance, 1 / total, rtol=1e-5)
+    assert (mean[2] == 0).all()
+    assert (variance[2] == 1).all()
+
+
+def test_the_prior_is_a_factor_if_it_is_asked_for() -> None:
+    rows = jnp.asarray(np.random.default_rng(0).standard_normal((1, 6, context_width(CONFIG, SIZES))), jnp.float32)
+    (_, without), (_, beside) = (
+        infer_posterior(NETWORKS.encoder, dataclasses.replace(CONFIG, prior_factor=asked), rows)
+        for asked in (False, True)
+    )
+    np.testing.assert_allclose(1 / beside, 1 + 1 / without, rtol=1e-5)
+
+
 def test_what_does_not_go_together() -> None:
+    experiment = make_experiment("pearl/point-robot", probabilistic_context=False, prior_factor=True)
+    with pytest.raises(NacreError, match="prior_factor is True; allowed with probabilistic_context=False: False"):
+        validate(experiment, family_of(experiment))
     experiment = make_experiment("pearl/sparse-point-robot", latent_noise="kept")
     with pytest.raises(NacreError, match="latent_noise is 'kept'; allowed with infer_every=0: 'new'"):
         validate(experiment, family_of(experiment))

@@ -148,6 +148,7 @@ _REACHER_SMALL = replace(
         policy_trials=4,
         policy_batch_size=128,
         model_learning_rate=3e-4,
+        discount=0.9,
         policy_learning_rate=1e-3,
         critic_learning_rate=1e-3,
         temperature_learning_rate=1e-3,

@@ -15,21 +15,22 @@ def product_of_gaussians(
     means: Float[Array, "*batch factors latent"],
     raw_variances: Float[Array, "*batch factors latent"],
     mask: Bool[Array, "*batch factors"] | None = None,
+    with_prior: bool = False,
 ) -> tuple[Float[Array, "*batch latent"], Float[Array, "*batch latent"]]:
     """Mean and variance of the normalised product of diagonal Gaussians (PEARL, section 4.1; spec pearl 1.2).
 
     A factor's variance is softplus(raw_variance), at least 1e-7. Factors whose mask is False take no part; a product
-    of no factors is the prior N(0, 1). The prior is not a factor otherwise.
+    of no factors is the prior N(0, 1). The prior is a factor of every product if `with_prior`, and not otherwise.
     """
     precisions = 1 / jnp.maximum(jax.nn.softplus(raw_variances), MINIMUM_VARIANCE)
     if mask is not None:
         precisions = jnp.where(mask[..., None], precisions, 0)
     total = precisions.sum(axis=-2)
     weighted = (precisions * means).sum(axis=-2)
-    if mask is None:
-        return weighted / total, 1 / total
-    empty = ~mask.any(axis=-1, keepdims=True)
-    total = jnp.where(empty, 1, total)
+    if with_prior:
+        total = total + 1
+    elif mask is not None:
+        total = jnp.where(mask.any(axis=-1, keepdims=True), total, 1)
     return weighted / total, 1 / total
 
 

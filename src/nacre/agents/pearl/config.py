@@ -23,6 +23,7 @@ class PearlConfig(AlgorithmConfig):
         "context_sizes": "fixed",
         "infer_every": 0,
         "latent_noise": "new",
+        "prior_factor": False,
         "reward_change_in_context": 0.0,
         "frame_stack": 3,
         "picture_filters": 32,
@@ -42,6 +43,9 @@ class PearlConfig(AlgorithmConfig):
     recurrent: an LSTM reads the context as whole episodes, in order, and its last output gives the posterior."""
     probabilistic_context: bool = True
     """Posterior over z (product of Gaussians). Off: z is the mean of the encoded transitions, with no KL term."""
+    prior_factor: bool = False
+    """Whether the prior N(0, 1) is a factor of every posterior, so that one stays near it if its transitions are few or
+    say nothing. Off: only transitions give factors (published)."""
     next_observation_in_context: bool = False
     """Encode (s, a, r, s') instead of (s, a, r): needed if the dynamics vary between tasks."""
     sparse_reward_in_context: bool = False
@@ -212,6 +216,10 @@ def _check_context(config: PearlConfig) -> None:
     what only repeats transitions and so claims certainty that the data do not give, is to draw more than was
     collected in a task by the end of its first visit.
     """
+    if config.prior_factor and not config.probabilistic_context:
+        raise NacreError(
+            "algorithm.prior_factor is True; allowed with probabilistic_context=False: False, as there is no posterior"
+        )
     if config.context_source == "rl-batch":
         if config.reward_change_in_context:
             raise NacreError(

@@ -224,7 +224,7 @@ def infer_posterior(
         encoded = encoder(context.reshape(n * size, width)).reshape(n, size, -1)
     if config.probabilistic_context:
         means, raw_variances = jnp.split(encoded, 2, axis=-1)
-        return product_of_gaussians(means, raw_variances, mask)
+        return product_of_gaussians(means, raw_variances, mask, config.prior_factor)
     weight = jnp.ones(encoded.shape[:2]) if mask is None else mask.astype(encoded.dtype)
     total = (weight[..., None] * encoded).sum(axis=1)
     mean = total / jnp.maximum(weight.sum(axis=1), 1)[:, None]
