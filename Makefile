@@ -26,7 +26,7 @@ browser: .venv/installed-dev ## open reports, comparisons and the documentation 
 	$(BIN)/python -m pytest -m browser
 
 opengl: .venv/installed-test ## draw MuJoCo's worlds, for which OpenGL (without a GPU: Mesa) has to be installed
-	$(BIN)/python -m pytest -m opengl
+	$(BIN)/python -m pytest -m opengl --numprocesses auto --dist loadfile
 
 lint: .venv/installed-dev ## check style and formatting
 	$(BIN)/ruff check
