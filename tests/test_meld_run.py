@@ -57,6 +57,7 @@ TINY: dict[str, Any] = {
     "episode_steps": 4,
     "initial_trials": 2,
     "initial_model_steps": 5,
+    "policy_pool": 3,
     "rounds": 2,
     "model_steps": 2,
     "policy_steps": 3,

@@ -16,8 +16,8 @@ from probes import run_trials
 from nacre import acting
 from nacre.agents.meld.agent import MeldAgent, RandomAgent, _split
 from nacre.agents.meld.config import MeldConfig
-from nacre.agents.meld.learner import MODEL, MeldLearner
-from nacre.agents.meld.losses import ActingNetworks, Frames, control_batch
+from nacre.agents.meld.learner import MODEL, POLICY, MeldLearner
+from nacre.agents.meld.losses import ActingNetworks, Frames, control_batch, filtered
 from nacre.agents.meld.memory import TrialArrays, TrialMemory, draw_transitions, draw_trials, read_trials
 from nacre.collect import play_together
 from nacre.errors import NacreError
@@ -259,6 +259,43 @@ def test_transitions_never_begin_in_last_frames(index: Any) -> None:
         assert (rows.features != rows.next_features).any(axis=1).all()
     wanted = {8 * number + step for number in range(8) for step in range(HORIZON if number % 2 else 1 + number // 2)}
     assert starts == wanted
+
+
+def test_a_pool_holds_filtered_trials_from_which_steps_draw_transitions() -> None:
+    config = replace(CONFIG, policy_pool=6, policy_batch_size=500, reward_scale=2.0)  # 4 trials at once: 8
+    visits = [Visit(task, (numbered_episode(2 * task, 1 + task), numbered_episode(2 * task + 1))) for task in range(4)]
+    learner, memory = MeldLearner(config, POINT.sizes), memory_of(config, POINT, visits)
+    state = jax.jit(learner.initial_state)(jax.random.key(1))
+    pool = learner.derive(POLICY, state, memory, TASKS)
+    assert pool is not None
+    assert pool.features.shape == (8, config.frames, 2 * config.latent_size)
+    assert learner.derive(MODEL, state, memory, TASKS) is None
+
+    # Of the first trials by themselves: which they are follows from how many transitions there are.
+    key = jax.random.fold_in(jax.random.key(0), sum(len(episode) for visit in visits for episode in visit.episodes))
+    draw_key, filter_key = jax.random.split(jax.random.fold_in(key, 0))
+    frames = draw_trials(memory.arrays, config, 4, draw_key)
+    believed = jax.jit(filtered, static_argnums=1)(state.trained.networks.model, config, frames, filter_key)
+    np.testing.assert_allclose(pool.features[:4], believed.features, rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(pool[1:], (frames.actions, frames.rewards, frames.terminated, frames.acts), strict=True):
+        np.testing.assert_array_equal(ours[:4], theirs)
+
+    again = learner.derive(POLICY, state, memory, TASKS)
+    jax.tree.map(np.testing.assert_array_equal, pool, again)
+    memory.add(visits[:1])
+    other = learner.derive(POLICY, state, memory, TASKS)
+    assert other is not None
+    assert not np.array_equal(pool.features, other.features)
+
+    batch = jax.jit(lambda key: learner.draw(POLICY, memory.arrays, pool, key))(jax.random.key(2))
+    flat = jax.tree.map(lambda leaf: np.asarray(leaf).reshape(-1, *leaf.shape[2:]), pool)
+    places = {row.tobytes(): place for place, row in enumerate(flat.features)}
+    now = np.array([places[row.tobytes()] for row in np.asarray(batch.features)])
+    assert set(now.tolist()) == set(np.flatnonzero(flat.acts).tolist())
+    np.testing.assert_array_equal(batch.next_features, flat.features[now + 1])
+    np.testing.assert_array_equal(batch.actions, flat.actions[now + 1])
+    np.testing.assert_array_equal(batch.rewards, 2 * flat.rewards[now + 1])
+    np.testing.assert_array_equal(batch.terminated, flat.terminated[now + 1])
 
 
 def played_visits(family: TaskFamily, tasks: np.ndarray, episodes: int) -> list[Visit]:

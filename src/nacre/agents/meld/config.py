@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from nacre.configuration import AlgorithmConfig, Bounds, Count, Fraction, Positive, Steps, Weight, Width
 from nacre.errors import NacreError
@@ -21,6 +21,7 @@ class MeldConfig(AlgorithmConfig):
     """Hyperparameters of MELD. The defaults are those of the published half-cheetah-velocity experiment, without the
     defects of the public code, and with a latent model that is trained to the end."""
 
+    added_later: ClassVar[Mapping[str, Any]] = {"policy_pool": 0}
     tensorboard_groups: ClassVar[Mapping[str, str]] = {
         r"Model .*|ELBO|KL .*|Image .*|Reward (Error|Log Likelihood)": "model"
     }
@@ -63,7 +64,10 @@ class MeldConfig(AlgorithmConfig):
     model_trials: Width = 5
     """Trials in a gradient step of the latent model."""
     policy_trials: Width = 10
-    """Trials that are filtered in a gradient step of policy and critics."""
+    """Trials that are filtered in a gradient step of policy and critics, or at once for the pool."""
+    policy_pool: Steps = 0
+    """Above 0: at least so many trials are filtered before a round's steps of policy and critics, which draw from all
+    of their transitions. 0: each step filters `policy_trials` of its own (published)."""
     policy_batch_size: Count = 256
     """Transitions of these trials in a gradient step of policy and critics, drawn with replacement."""
     trials: Literal["consecutive", "reassembled"] = "consecutive"

@@ -7,11 +7,14 @@ repeat:                                                              phases
     for each round:
         one trial in one train task                                  collect
         repeat: draw trials, step the latent model                   model (losses.model_step)
+        [with a pool] filter trials                                  policy: derive
         repeat: draw trials and transitions of theirs,               policy (losses.policy_step)
-                filter them, step policy, critics and targets
+                filter them (or draw transitions of the pool),
+                step policy, critics and targets
     play test tasks and train tasks                                  evaluate
 
-What is believed of frames is never stored: each step of the policy filters the trials that it draws.
+What is believed of frames is never stored: each step of the policy filters the trials that it draws, or those of a
+round draw from one pool.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from nacre.agents.meld.agent import MeldAgent, RandomAgent
 from nacre.agents.meld.config import MeldConfig
 from nacre.agents.meld.losses import (
     ActingNetworks,
+    Filtered,
     Frames,
     Networks,
     OptimiserStates,
@@ -34,6 +38,7 @@ from nacre.agents.meld.losses import (
     Trained,
     model_step,
     policy_step,
+    transitions_of,
 )
 from nacre.agents.meld.memory import (
     TrialArrays,
@@ -41,7 +46,9 @@ from nacre.agents.meld.memory import (
     draw_transitions,
     draw_trials,
     empty_memory,
+    filter_pool,
     find_earlier_run,
+    pick_transitions,
     visits_of,
 )
 from nacre.agents.meld.model import LatentModel
@@ -137,27 +144,35 @@ class MeldLearner(Learner):
 
     def derive(
         self, phase: str, state: LearnerState, memory: TrialMemory, tasks: Float64[np.ndarray, "n parameters"]
-    ) -> None:
-        """Nothing, but a check that there are trials to draw from."""
+    ) -> Filtered | None:
+        """The pool, if there is one, after a check that there are trials to draw from."""
         memory.check()
+        pooled = phase == POLICY and self.config.policy_pool > 0
+        return filter_pool(memory.arrays, self.config, state.trained.networks.model) if pooled else None
 
-    def draw(self, phase: str, arrays: TrialArrays, derived: None, key: Key) -> Frames | PolicyBatch:
+    def draw(
+        self, phase: str, arrays: TrialArrays, derived: Filtered | None, key: Key
+    ) -> Frames | PolicyBatch | sac.Batch:
         if phase == MODEL:
             return draw_trials(arrays, self.config, self.config.model_trials, key)
-        return draw_transitions(arrays, self.config, key)
+        if derived is None:
+            return draw_transitions(arrays, self.config, key)
+        return transitions_of(self.config, derived, pick_transitions(derived.acts, self.config, key))
 
-    def step(self, phase: str, trained: Trained, batch: Frames | PolicyBatch, key: Key) -> tuple[Trained, StepMetrics]:
+    def step(
+        self, phase: str, trained: Trained, batch: Frames | PolicyBatch | sac.Batch, key: Key
+    ) -> tuple[Trained, StepMetrics]:
         if isinstance(batch, Frames):
             return model_step(trained, self.config, batch, key)
         return policy_step(trained, self.config, batch, key)
 
-    def step_bytes(self, phase: str, batch: Frames | PolicyBatch) -> float:
+    def step_bytes(self, phase: str, batch: Frames | PolicyBatch | sac.Batch) -> float:
         """The latent model's: that of the policy's steps is no more, as nothing is kept for a backward pass."""
-        picture = self.sizes.observation
+        picture, config = self.sizes.observation, self.config
         assert isinstance(picture, tuple)
-        frames = batch if isinstance(batch, Frames) else batch.frames
         passes = 4 if phase == MODEL else 1  # encoder and decoder, and their gradients
-        return 4.0 * passes * activations_of(picture, self.config.base_depth) * frames.mask.size
+        trials = config.model_trials if phase == MODEL else config.policy_trials
+        return 4.0 * passes * activations_of(picture, config.base_depth) * trials * config.frames
 
     def evaluate(
         self,

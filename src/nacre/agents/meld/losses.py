@@ -54,6 +54,16 @@ class PolicyBatch(NamedTuple):
     """The transitions: each begins in a frame of these trials, counted over all of them, in which one acted."""
 
 
+class Filtered(NamedTuple):
+    """Trials without their pictures, and what is believed in each frame."""
+
+    features: Float[Array, "n T features"]
+    actions: Float[Array, "n T action"]
+    rewards: Float[Array, "n T"]
+    terminated: Bool[Array, "n T"]
+    acts: Bool[Array, "n T"]
+
+
 class ActingNetworks(NamedTuple):
     """What an agent acts with."""
 
@@ -173,12 +183,14 @@ def model_step(trained: Trained, config: MeldConfig, frames: Frames, key: Key) -
     return trained._replace(networks=stepped, optimisers=optimisers._replace(model=state)), metrics
 
 
-def policy_step(trained: Trained, config: MeldConfig, batch: PolicyBatch, key: Key) -> tuple[Trained, StepMetrics]:
+def policy_step(
+    trained: Trained, config: MeldConfig, batch: PolicyBatch | sac.Batch, key: Key
+) -> tuple[Trained, StepMetrics]:
     """Steps temperature, critics, policy and targets."""
     networks, optimisers = trained.networks, trained.optimisers
     filter_key, step_key = jax.random.split(key)
     control = sac.Trained(networks.control, trained.target_critics, optimisers.control)
-    transitions = control_batch(networks.model, config, batch, filter_key)
+    transitions = batch if isinstance(batch, sac.Batch) else control_batch(networks.model, config, batch, filter_key)
     stepped, reported = sac.step(control, transitions, step_key, config.sac)
     metrics: StepMetrics = OrderedDict(
         {
@@ -200,14 +212,22 @@ def policy_step(trained: Trained, config: MeldConfig, batch: PolicyBatch, key: K
 
 def control_batch(model: LatentModel, config: MeldConfig, batch: PolicyBatch, key: Key) -> sac.Batch:
     """Transitions in features of one pass of the filter, through which no gradient goes."""
-    frames, now = batch.frames, batch.picked
+    return transitions_of(config, filter_trials(model, config, batch.frames, key), batch.picked)
+
+
+def filter_trials(model: LatentModel, config: MeldConfig, frames: Frames, key: Key) -> Filtered:
+    """One pass of the filter, through which no gradient goes."""
     features = jax.lax.stop_gradient(filtered(model, config, frames, key).features)
-    features = features.reshape(-1, features.shape[-1])
-    rewards = frames.rewards.reshape(-1)[now + 1 if config.reward_index == "following" else now]
+    return Filtered(features, frames.actions, frames.rewards, frames.terminated, frames.acts)
+
+
+def transitions_of(config: MeldConfig, trials: Filtered, picked: Int32[Array, " rows"]) -> sac.Batch:
+    """Transitions of such trials, numbered as in :class:`PolicyBatch`."""
+    flat, now = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), trials), picked
     return sac.Batch(
-        features=features[now],
-        actions=frames.actions.reshape(-1, frames.actions.shape[-1])[now + 1],
-        rewards=config.reward_scale * rewards,
-        next_features=features[now + 1],
-        terminated=frames.terminated.reshape(-1)[now + 1],
+        features=flat.features[now],
+        actions=flat.actions[now + 1],
+        rewards=config.reward_scale * flat.rewards[now + 1 if config.reward_index == "following" else now],
+        next_features=flat.features[now + 1],
+        terminated=flat.terminated[now + 1],
     )
