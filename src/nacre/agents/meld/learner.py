@@ -19,12 +19,13 @@ round draw from one pool.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Array, Float64, Int32
 
 from nacre.agents.meld.agent import MeldAgent, RandomAgent
 from nacre.agents.meld.config import MeldConfig
@@ -36,6 +37,7 @@ from nacre.agents.meld.losses import (
     OptimiserStates,
     PolicyBatch,
     Trained,
+    filter_trials,
     model_step,
     policy_step,
     transitions_of,
@@ -46,7 +48,6 @@ from nacre.agents.meld.memory import (
     draw_transitions,
     draw_trials,
     empty_memory,
-    filter_pool,
     find_earlier_run,
     pick_transitions,
     visits_of,
@@ -167,12 +168,14 @@ class MeldLearner(Learner):
         return policy_step(trained, self.config, batch, key)
 
     def step_bytes(self, phase: str, batch: Frames | PolicyBatch | sac.Batch) -> float:
-        """The latent model's: that of the policy's steps is no more, as nothing is kept for a backward pass."""
+        """The latent model's, or what the pool needs: nothing of it is kept for a backward pass."""
         picture, config = self.sizes.observation, self.config
         assert isinstance(picture, tuple)
         passes = 4 if phase == MODEL else 1  # encoder and decoder, and their gradients
         trials = config.model_trials if phase == MODEL else config.policy_trials
-        return 4.0 * passes * activations_of(picture, config.base_depth) * trials * config.frames
+        numbers = 2 * config.latent_size + self.sizes.action + 3
+        pool = 4.0 * numbers * config.frames * config.policy_pool if phase == POLICY else 0.0
+        return pool + 4.0 * passes * activations_of(picture, config.base_depth) * trials * config.frames
 
     def evaluate(
         self,
@@ -200,6 +203,20 @@ class MeldLearner(Learner):
             initialisation="glorot",
             output_bounds=(None, None),
         )
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def filter_pool(arrays: TrialArrays, config: MeldConfig, model: LatentModel) -> Filtered:
+    """A pool of trials, filtered `policy_trials` at once. The number of transitions is the seed: there are other trials
+    in it after something was collected, and the same if a run goes on."""
+    key = jax.random.fold_in(jax.random.key(0), arrays.replay.counts.sum())
+
+    def some(number: Int32[Array, ""]) -> Filtered:
+        draw_key, filter_key = jax.random.split(jax.random.fold_in(key, number))
+        return filter_trials(model, config, draw_trials(arrays, config, config.policy_trials, draw_key), filter_key)
+
+    parts = jax.lax.map(some, jnp.arange(-(-config.policy_pool // config.policy_trials)))
+    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), parts)
 
 
 def _steps(name: str, steps: int) -> tuple[Phase, ...]:

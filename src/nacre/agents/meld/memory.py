@@ -7,7 +7,6 @@ column. Episodes of an earlier run are in the same replay, as data of tasks K + 
 
 from __future__ import annotations
 
-import functools
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -21,8 +20,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float32, Float64, Int32
 
 from nacre.agents.meld.config import MeldConfig
-from nacre.agents.meld.losses import Filtered, Frames, PolicyBatch, filter_trials
-from nacre.agents.meld.model import LatentModel
+from nacre.agents.meld.losses import Frames, PolicyBatch
 from nacre.errors import NacreError, shown
 from nacre.evaluation import result_of
 from nacre.experiments import family_of
@@ -175,20 +173,6 @@ def pick_transitions(acts: Bool[Array, "n T"], config: MeldConfig, key: Key) -> 
     through = jnp.cumsum(acts.reshape(-1).astype(jnp.int32))
     drawn = jax.random.randint(key, (config.policy_batch_size,), 0, through[-1])
     return jnp.searchsorted(through, drawn, side="right").astype(jnp.int32)
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def filter_pool(arrays: TrialArrays, config: MeldConfig, model: LatentModel) -> Filtered:
-    """A pool of trials, filtered `policy_trials` at once. The number of transitions is the seed: there are other trials
-    in it after something was collected, and the same if a run goes on."""
-    key = jax.random.fold_in(jax.random.key(0), arrays.replay.counts.sum())
-
-    def some(number: Int32[Array, ""]) -> Filtered:
-        draw_key, filter_key = jax.random.split(jax.random.fold_in(key, number))
-        return filter_trials(model, config, draw_trials(arrays, config, config.policy_trials, draw_key), filter_key)
-
-    parts = jax.lax.map(some, jnp.arange(-(-config.policy_pool // config.policy_trials)))
-    return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), parts)
 
 
 def read_trials(
