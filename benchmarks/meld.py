@@ -43,6 +43,7 @@ from nacre.run_folder import versions
 from nacre.tasks import PixelFamily, Simulator, TaskFamily
 
 NAMES = ("meld/cheetah-vel", "meld/cheetah-vel-small")
+POOL = "pool"
 MARK = 0.7
 """Of what the convolutions reach alone, at least."""
 
@@ -58,22 +59,28 @@ class Subject(TimedLearner):
         self.collect(INITIAL)
 
     def seconds(self, steps: int) -> dict[str, float]:
-        """Of a gradient step of each phase, and of a trial that is collected."""
+        """Of a gradient step of each phase, of a pool if there is one, and of a trial that is collected."""
         found = {}
         for phase in (MODEL, POLICY):
+            derived = self.derived(phase)
             start = time.perf_counter()
-            self.state, metrics = update(self.learner, phase, self.state, self.memory.arrays, None, steps)
+            self.state, metrics = update(self.learner, phase, self.state, self.memory.arrays, derived, steps)
             jax.block_until_ready(metrics)
             found[phase] = (time.perf_counter() - start) / steps
+        if self.config.policy_pool:
+            found[POOL] = timed(lambda: self.derived(POLICY))
         return found | {COLLECT: timed(lambda: self.collect(COLLECT))}
+
+    def derived(self, phase: str) -> Any:
+        """What the steps of a phase read besides the memory."""
+        return jax.block_until_ready(self.learner.derive(phase, self.state, self.memory, self.split.train))
 
     def operations(self) -> dict[str, float]:
         """Floating-point operations of a gradient step of each phase."""
         counted = {}
         for phase in (MODEL, POLICY):
-            counted[phase] = operations(
-                update_program(self.learner).lower(self.learner, phase, self.state, self.memory.arrays, None, 1)
-            )
+            inputs = self.learner, phase, self.state, self.memory.arrays, self.derived(phase), 1
+            counted[phase] = operations(update_program(self.learner).lower(*inputs))
         return counted
 
     def bytes_of_frames(self) -> dict[str, float]:
@@ -191,6 +198,8 @@ def show(name: str, result: dict[str, Any], console: Console) -> None:
         per_second, share = result["steps_per_second"][phase], result["shares_of_peak"][phase]
         table.add_row(phase, f"{per_second:.2f}", f"{count / 1e9:.2f}", f"{share:.0%}")
     console.print(table)
+    if POOL in result["seconds"]:
+        console.print(f"A pool of trials is filtered, once a round, in {result['seconds'][POOL]:.3f} s")
     console.print(f"{result['precision']} peak {np.median(result['peak_operations_per_second']) / 1e9:.0f} GFLOP/s")
     layers = result["convolutions"]
     console.print(

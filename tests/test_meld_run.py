@@ -406,5 +406,12 @@ def test_the_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
     assert result["steps_of_a_trial"] == 8
     benchmark.show("tiny", result, Console(width=200))
     said = capsys.readouterr().out
-    for words in ("model", "policy", "of what the same layers reach alone", "of which pictures 0.77 MB", "rendering"):
+    for words in (
+        "model",
+        "policy",
+        "A pool of trials is filtered, once a round, in ",
+        "of what the same layers reach alone",
+        "of which pictures 0.77 MB",
+        "rendering",
+    ):
         assert words in said
