@@ -20,7 +20,7 @@ demo: .venv/installed ## train PEARL on the point robot, adapt to unseen goals, 
 	$(BIN)/python examples/demo.py
 
 test: .venv/installed-test ## run the tests, on all cores
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 browser: .venv/installed-dev ## open reports, comparisons and the documentation in Chromium, which has to be installed
 	$(BIN)/python -m pytest -m browser
