@@ -13,6 +13,7 @@ from typing import Any
 import gymnasium
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 import pytest
 from conftest import TINY
@@ -29,6 +30,7 @@ from nacre.rl import sac
 from nacre.tasks import FAMILIES, GymnasiumFamily, PixelFamily, Simulator, TaskFamily, list_families, make_family
 from nacre.tasks.cheetah import CheetahVel
 from nacre.tasks.family import Sizes
+from nacre.tasks.mujoco_rendering import MujocoRenderer
 from nacre.training import train
 from nacre.types import Transition
 
@@ -80,6 +82,9 @@ def test_options_are_those_of_the_family_and_of_the_view():
         ({"camera": 3}, "camera of cheetah-vel-pixels is 3; allowed: the name of a camera, or several, each once"),
         ({"camera": ()}, "allowed: the name of a camera, or several, each once"),
         ({"camera": ("own", "own")}, "allowed: the name of a camera, or several, each once"),
+        ({"zoom": 0}, "zoom of cheetah-vel-pixels is 0; allowed: a number from 0.1 to 100"),
+        ({"zoom": float("nan")}, "zoom of cheetah-vel-pixels is nan; allowed: a number from 0.1 to 100"),
+        ({"zoom": "2"}, "zoom of cheetah-vel-pixels is '2'; allowed: a number from 0.1 to 100"),
         ({"fov": 45}, "unknown option 'fov' of the family cheetah-vel-pixels; allowed: camera, highest, horizon, low"),
         ({"lowest": 4}, "lowest of cheetah-vel is 4"),
     ],
@@ -101,6 +106,11 @@ def test_names_that_are_refused():
 def test_a_camera_that_the_world_does_not_have():
     with pytest.raises(NacreError, match=r"camera of point-robot-pixels is 'track'; allowed: 'own'$"):
         Simulator(make_family("point-robot-pixels", camera="track"), 1)
+
+
+def test_what_is_seen_without_a_camera_has_no_zoom():
+    with pytest.raises(NacreError, match=r"zoom of point-robot-pixels is 2; allowed: 1, as it is seen without a cam"):
+        Simulator(make_family("point-robot-pixels", zoom=2), 1)
 
 
 def test_a_starting_point_for_every_algorithm():
@@ -147,6 +157,26 @@ def test_cameras_one_above_the_other():
     assert both.shape == (3, 3, 64, 32, 3)
     np.testing.assert_array_equal(both, np.concatenate([track, own], axis=2))
     assert (own != track).any()
+
+
+@pytest.mark.opengl
+@pytest.mark.parametrize("camera", ["own", "track"])
+def test_zoom_narrows_the_field_of_view(camera: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice as large: the tangent of half the angle is half as large."""
+    original = MujocoRenderer.__init__
+
+    def narrower(self: MujocoRenderer, model: mujoco.MjModel, width: int, height: int) -> None:
+        model.cam_fovy[:] = np.degrees(2 * np.arctan(np.tan(np.radians(model.cam_fovy) / 2) / 2))
+        whole = model.vis.global_
+        whole.fovy = float(np.degrees(2 * np.arctan(np.tan(np.radians(float(whole.fovy)) / 2) / 2)))
+        original(self, model, width, height)
+
+    seen = functools.partial(make_family, "cheetah-vel-pixels", camera=camera, size=(32, 48))
+    wide, zoomed = first_pictures(seen()), first_pictures(seen(zoom=2), threads=2)
+    monkeypatch.setattr(MujocoRenderer, "__init__", narrower)
+    expected = first_pictures(seen())
+    assert (np.abs(zoomed.astype(int) - expected) > 2).mean() < 1e-3
+    assert (np.abs(zoomed.astype(int) - wide) > 2).mean() > 0.2
 
 
 @pytest.mark.opengl

@@ -119,7 +119,8 @@ def make_family(name: str, **options: Any) -> TaskFamily:
         name: one of `list_families()`; or one of them with "-pixels" behind it, whose observations are pictures: see
             :class:`nacre.tasks.PixelFamily`.
         options: the keyword arguments of what makes the family, such as `lowest=0.5`. Every family also takes
-            `horizon`, the control steps of an episode. One from pixels also takes `camera` and `size`.
+            `horizon`, the control steps of an episode. One from pixels also takes `camera`, `size`
+            and `zoom`.
 
     Raises:
         NacreError: there is none; the message has the nearest names, and says where others come from. Or it has no such

@@ -21,6 +21,8 @@ class MujocoRenderer:
     """A model seen from the side by a camera that goes along with its first body, or through a camera of its own,
     without shadows and reflections.
 
+    `zoom`: how many times larger everything is than through the cameras themselves.
+
     `one_at_a_time`: threads that draw at the same time only wait for one another, as on a GPU. In software they do not.
 
     Where a goal is shown the view from the side is from higher and farther away, so that the goal is in the picture.
@@ -36,6 +38,7 @@ class MujocoRenderer:
         self._renderer = _offscreen_renderer(model, width, height)
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             self._renderer.scene.flags[flag] = False
+        self.zoom = 1.0
         self.one_at_a_time = not _draws_in_software()
         self._camera = mujoco.MjvCamera()
         self._camera.azimuth, self._camera.lookat[2] = 90.0, 0.5
@@ -50,7 +53,7 @@ class MujocoRenderer:
         self._place(configuration)
         self._camera.lookat[:2] = self._data.xpos[1, :2]
         self._camera.elevation, self._camera.distance = (-20.0, 3.5) if signs.goal is None else (-50.0, 9.0)
-        self._renderer.update_scene(self._data, self._camera if camera == OWN_VIEW else camera)
+        self._look(self._camera if camera == OWN_VIEW else camera)
         if signs.goal is not None:
             self._add(mujoco.mjtGeom.mjGEOM_CYLINDER, np.array([*signs.goal, 0.0]), np.array([0.25, 0.01, 0.0]))
         if signs.direction is not None:
@@ -65,6 +68,15 @@ class MujocoRenderer:
         mujoco.mj_kinematics(self._model, self._data)
         mujoco.mj_comPos(self._model, self._data)
         mujoco.mj_camlight(self._model, self._data)
+
+    def _look(self, camera: mujoco.MjvCamera | str, option: mujoco.MjvOption | None = None) -> None:
+        """What is drawn next is what the camera sees now."""
+        self._renderer.update_scene(self._data, camera, option)
+        for eye in self._renderer.scene.camera:
+            eye.frustum_bottom /= self.zoom
+            eye.frustum_top /= self.zoom
+            eye.frustum_center /= self.zoom
+            eye.frustum_width /= self.zoom
 
     def _add(self, kind: Any, position: np.ndarray, size: np.ndarray) -> Any:
         scene = self._renderer.scene

@@ -11,7 +11,7 @@ import copy
 import threading
 from collections.abc import Iterator
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Float64, Int, Real, UInt8
@@ -19,7 +19,7 @@ from jaxtyping import Float64, Int, Real, UInt8
 from nacre.errors import NacreError, shown
 from nacre.tasks.checks import call, name_of, numbers, shortened
 from nacre.tasks.family import ChangingWorld, RememberingWorld, TaskFamily, World
-from nacre.tasks.options import PictureSize, Several, picture_size
+from nacre.tasks.options import Number, PictureSize, Several, is_finite_number, picture_size
 from nacre.tasks.rendering import NO_SIGNS, OWN_VIEW, DrawableWorld, FilmedWorld, Renderer, check_drawable
 
 ENDING = "-pixels"
@@ -83,13 +83,17 @@ class PixelFamily(TaskFamily):
     may_be_cut = _of_the_family()
     cut = _of_the_family()
 
-    def __init__(self, family: TaskFamily, camera: Several = None, size: PictureSize = SIZE) -> None:
+    def __init__(
+        self, family: TaskFamily, camera: Several = None, size: PictureSize = SIZE, zoom: Number = 1.0
+    ) -> None:
         """
         Args:
             family: the family that is seen. Its world has to be one that can be drawn.
             camera: the name of a camera of the MuJoCo model, or several names. "own": the view of nacre's videos,
                 without the signs that show the task. None: the family's `views`, or "own" if it has none.
             size: height and width of the picture of one camera, in pixels: one number for both, or two.
+            zoom: how many times larger everything is than the cameras show it. What is far from the middle of the
+                picture is then outside. Only MuJoCo's worlds have one other than 1.
 
         Raises:
             NacreError: `family` is no family of vectors; an option is impossible.
@@ -101,12 +105,15 @@ class PixelFamily(TaskFamily):
         self.horizon, self.shift = family.horizon, family.shift
         self.cameras = _names(self.name, (family.views or OWN_VIEW) if camera is None else camera)
         self._height, self._width = picture_size(self.name, "size", size)
+        if not is_finite_number(zoom) or not 0.1 <= zoom <= 100:
+            raise NacreError(f"zoom of {self.name} is {shown(zoom)}; allowed: a number from 0.1 to 100")
+        self._zoom = float(zoom)
         self.observation_size = (self._height * len(self.cameras), self._width, 3)
 
     def make_world(self, n_slots: int, threads: int) -> World:
         """
         Raises:
-            NacreError: the family, or this machine, cannot draw, or the model has no such camera.
+            NacreError: the family, or this machine, cannot draw; or the model has no such camera, or none with a zoom.
         """
         family = copy.copy(self.family)
         family.horizon = self.horizon  # which may have been changed since
@@ -114,9 +121,10 @@ class PixelFamily(TaskFamily):
         try:
             drawable = check_drawable(family, world)
             _check_cameras(self.name, self.cameras, drawable)
-            return PixelWorld(
-                drawable, self.cameras, self._height, self._width, min(threads, n_slots * len(self.cameras))
-            )
+            if self._zoom != 1 and not isinstance(drawable, FilmedWorld):
+                raise NacreError(f"zoom of {self.name} is {self._zoom:g}; allowed: 1, as it is seen without a camera")
+            drawing = min(threads, n_slots * len(self.cameras))
+            return PixelWorld(drawable, self.cameras, self._height, self._width, drawing, self._zoom)
         except BaseException:
             world.close()
             raise
@@ -147,7 +155,13 @@ class PixelWorld:
     """
 
     def __init__(
-        self, world: DrawableWorld, cameras: tuple[str, ...], height: int, width: int, threads: int = 1
+        self,
+        world: DrawableWorld,
+        cameras: tuple[str, ...],
+        height: int,
+        width: int,
+        threads: int = 1,
+        zoom: float = 1.0,
     ) -> None:
         """
         Args:
@@ -156,13 +170,14 @@ class PixelWorld:
             height, width: of the picture of one camera.
             threads: how many draw, the calling one included, if it is a FilmedWorld whose renderers draw at the same
                 time.
+            zoom: as in :class:`PixelFamily`; 1 unless it is a FilmedWorld.
 
         Raises:
             NacreError: the machine cannot draw.
         """
-        self._world, self._cameras = world, cameras
+        self._world, self._cameras, self._zoom = world, cameras, zoom
         self._shape = (height, width, 3)
-        self._renderer = world.make_renderer(width, height)
+        self._renderer = self._make_renderer()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._helpers: list[threading.Thread] = []
         try:
@@ -215,6 +230,13 @@ class PixelWorld:
         self._close_drawing()
         self._world.close()
 
+    def _make_renderer(self) -> Renderer:
+        height, width, _ = self._shape
+        renderer = self._world.make_renderer(width, height)
+        if self._zoom != 1:
+            cast(Any, renderer).zoom = self._zoom  # that of a FilmedWorld has one
+        return renderer
+
     def _draw(self, slots: np.ndarray) -> np.ndarray:
         """The pictures of slots. A picture does not depend on which thread draws it."""
         height, width, colours = self._shape
@@ -258,9 +280,8 @@ class PixelWorld:
         self._helpers.append(helper)
 
     def _help(self, begun: SimpleQueue[Exception | None]) -> None:
-        height, width, _ = self._shape
         try:
-            renderer = self._world.make_renderer(width, height)
+            renderer = self._make_renderer()
         except Exception as error:
             begun.put(error)
             return

@@ -63,8 +63,9 @@ class DrawableWorld(World, Protocol):
 
 @runtime_checkable
 class FilmedWorld(DrawableWorld, Protocol):
-    """A world with cameras. `draw` of its renderers also takes `camera`, the name of one, or OWN_VIEW. Renderers of
-    several threads draw at the same time, unless they have a true `one_at_a_time`."""
+    """A world with cameras. `draw` of its renderers also takes `camera`, the name of one, or OWN_VIEW, and their
+    attribute `zoom` says how many times larger everything is than through it. Renderers of several threads draw at the
+    same time, unless they have a true `one_at_a_time`."""
 
     cameras: tuple[str, ...]
 

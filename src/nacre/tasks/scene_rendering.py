@@ -44,5 +44,5 @@ class SceneRenderer(MujocoRenderer):
             self._set_task(self._model, self._original, task)
         self._place(positions)
         self._option.geomgroup[MARKS] = signs.marks
-        self._renderer.update_scene(self._data, self._view if camera == OWN_VIEW else camera, self._option)
+        self._look(self._view if camera == OWN_VIEW else camera, self._option)
         return self._renderer.render()
