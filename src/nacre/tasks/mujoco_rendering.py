@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes.util
 import os
 import platform
@@ -99,8 +98,10 @@ class _Renderer(mujoco.Renderer):
     _mjr_context = None  # lest MuJoCo's own clean-up fails as well where making one has failed
 
     def __del__(self) -> None:
-        with contextlib.suppress(Exception):  # at the end of the process, when OpenGL is gone already
+        try:  # noqa: SIM105 - contextlib may be gone
             self.close()
+        except Exception:  # at the end of the process OpenGL is gone already, and so are modules
+            pass
 
 
 def _offscreen_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
@@ -139,8 +140,10 @@ def _use_egl() -> None:
         _context = None  # lest MuJoCo's own clean-up fails as well where making one has failed
 
         def __del__(self) -> None:
-            with contextlib.suppress(Exception):  # as above
+            try:  # noqa: SIM105
                 self.free()
+            except Exception:  # as above
+                pass
 
     # MuJoCo has moved the renderer between versions, and with it the module that it takes the context from.
     sys.modules[mujoco.Renderer.__module__].gl_context.GLContext = EglContext
