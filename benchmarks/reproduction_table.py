@@ -29,7 +29,10 @@ from nacre.report.intervals import interquartile_mean, interval
 ROOT = Path(__file__).parents[1]
 BEGIN = "<!-- Written by benchmarks/reproduction_table.py: do not edit from here ... -->"
 END = "<!-- ... to here. -->"
-ELSEWHERE = {"pearl/sparse-point-robot-deterministic-context": "pearl/sparse-point-robot-deterministic"}
+ELSEWHERE = {
+    "pearl/sparse-point-robot": "pearl/sparse-point-robot-kl-4",
+    "pearl/sparse-point-robot-deterministic-context": "pearl/sparse-point-robot-deterministic",
+}
 """Folders of results that are not named as the experiment."""
 IN_README = (
     "pearl/point-robot-quick",

@@ -93,10 +93,10 @@ def test_the_committed_notebook_is_as_it_was_executed(committed):
 
 
 def test_the_size_that_it_describes_is_the_one_of_the_results(committed):
-    """What the notebook calls `full` is what results/pearl/sparse-point-robot was measured with."""
+    """What the notebook calls `full` is what results/pearl/sparse-point-robot-kl-4 was measured with."""
     [source] = [cell.source for cell in committed.cells if cell.id == "train"]
     size = source[source.index('"full": {') : source.index('"tiny": {')]
     named = {name: float(value) for name, value in re.findall(r'"(\w+)": ([\d.e-]+),', size)}
-    page = (NOTEBOOK.parents[1] / "results" / "pearl" / "sparse-point-robot" / "README.md").read_text(encoding="utf-8")
+    page = (NOTEBOOK.parents[1] / "results" / "pearl" / "sparse-point-robot-kl-4" / "README.md").read_text(encoding="utf-8")
     table = re.findall(r"^\| `(\w+)` \| \S+ \| (\S+) \|$", page, flags=re.MULTILINE)
     assert named == {name: float(value) for name, value in table}
