@@ -97,6 +97,8 @@ def test_the_size_that_it_describes_is_the_one_of_the_results(committed):
     [source] = [cell.source for cell in committed.cells if cell.id == "train"]
     size = source[source.index('"full": {') : source.index('"tiny": {')]
     named = {name: float(value) for name, value in re.findall(r'"(\w+)": ([\d.e-]+),', size)}
-    page = (NOTEBOOK.parents[1] / "results" / "pearl" / "sparse-point-robot-kl-4" / "README.md").read_text(encoding="utf-8")
+    page = (NOTEBOOK.parents[1] / "results" / "pearl" / "sparse-point-robot-kl-4" / "README.md").read_text(
+        encoding="utf-8"
+    )
     table = re.findall(r"^\| `(\w+)` \| \S+ \| (\S+) \|$", page, flags=re.MULTILINE)
     assert named == {name: float(value) for name, value in table}
