@@ -170,14 +170,18 @@ def test_without_opengl_one_sentence_says_what_to_do(library, chosen, advice, no
 
 
 @pytest.mark.opengl
-def test_renderers_that_nobody_closes_end_quietly():
+@pytest.mark.parametrize("chosen", ["", "egl"])  # "": as if it were not set
+def test_renderers_that_nobody_closes_end_quietly(chosen):
     code = (
-        "from nacre.tasks import make_family\n"
-        "world = make_family('cheetah-vel').make_world(1, 1)\n"
+        "from nacre.tasks import PixelFamily, make_family\n"
+        "family = make_family('cheetah-vel')\n"
+        "world = family.make_world(1, 1)\n"
         "kept = [world.make_renderer(64, 64) for _ in range(2)]; import sys; sys.kept = kept\n"
-        "world.make_renderer(32, 32)"
+        "world.make_renderer(32, 32)\n"
+        "import threading; threading.kept = PixelFamily(family).make_world(4, 2)"  # longer than OpenGL is there
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    environment = {**os.environ, "MUJOCO_GL": chosen}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 0
     assert "Exception ignored" not in done.stderr
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes.util
 import os
 import platform
 import sys
+import weakref
 from typing import Any
 
 import mujoco
@@ -97,11 +99,14 @@ class MujocoRenderer:
 class _Renderer(mujoco.Renderer):
     _mjr_context = None  # lest MuJoCo's own clean-up fails as well where making one has failed
 
-    def __del__(self) -> None:
-        try:  # noqa: SIM105 - contextlib may be gone
-            self.close()
-        except Exception:  # at the end of the process OpenGL is gone already, and so are modules
-            pass
+
+_open: weakref.WeakSet[mujoco.Renderer] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    """At the end of the process, while OpenGL is still there: MuJoCo's own clean-up comes too late for it."""
+    for renderer in tuple(_open):
+        renderer.close()
 
 
 def _offscreen_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
@@ -113,11 +118,15 @@ def _offscreen_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoc
     try:
         if platform.system() == "Linux" and not os.environ.get("MUJOCO_GL"):
             _use_egl()
-        return _Renderer(model, height, width)
+        renderer = _Renderer(model, height, width)
     except Exception as error:  # of PyOpenGL, EGL, MuJoCo and ctypes, with no base class in common
         raise NacreError(
             f"Nothing can be drawn, as OpenGL does not work here ({type(error).__name__}: {error}). {_advice()}"
         ) from error
+    if not _open:
+        atexit.register(_close_all)  # now, so that it comes before MuJoCo ends EGL
+    _open.add(renderer)
+    return renderer
 
 
 def _draws_in_software() -> bool:
@@ -138,12 +147,6 @@ def _use_egl() -> None:
 
     class EglContext(GLContext):
         _context = None  # lest MuJoCo's own clean-up fails as well where making one has failed
-
-        def __del__(self) -> None:
-            try:  # noqa: SIM105
-                self.free()
-            except Exception:  # as above
-                pass
 
     # MuJoCo has moved the renderer between versions, and with it the module that it takes the context from.
     sys.modules[mujoco.Renderer.__module__].gl_context.GLContext = EglContext
