@@ -176,9 +176,9 @@ def test_renderers_that_nobody_closes_end_quietly(chosen):
         "from nacre.tasks import PixelFamily, make_family\n"
         "family = make_family('cheetah-vel')\n"
         "world = family.make_world(1, 1)\n"
-        "kept = [world.make_renderer(64, 64) for _ in range(2)]; import sys; sys.kept = kept\n"
+        "kept = [world.make_renderer(64, 64) for _ in range(2)]; import threading; threading.kept = kept\n"
         "world.make_renderer(32, 32)\n"
-        "import threading; threading.kept = PixelFamily(family).make_world(4, 2)"  # longer than OpenGL is there
+        "threading.pictures = PixelFamily(family).make_world(4, 2)"  # longer than OpenGL is there
     )
     environment = {**os.environ, "MUJOCO_GL": chosen}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
