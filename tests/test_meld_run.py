@@ -6,6 +6,7 @@ import base64
 import contextlib
 import csv
 import io
+import json
 import re
 import shutil
 from dataclasses import replace
@@ -415,3 +416,41 @@ def test_the_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
         "rendering",
     ):
         assert words in said
+
+
+def test_what_is_known_of_tasks(reference: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A linear map explains what it can on new tasks, frame by frame; figures of a run are printed and written."""
+    script = load_script("benchmarks/meld_beliefs.py")
+    generator = np.random.default_rng(0)
+    goals, features = generator.normal(size=40), generator.normal(size=(40, 10, 3))
+    features[:, 5:, 1] = 2 * goals[:, None] + 1  # the last three parts of a trial know it, the first two do not
+    features[:, 9, 1] = np.nan  # such frames as there are not
+    mask = np.ones((40, 10), bool)
+    mask[:, 9] = False
+    found = script.known(features, goals, mask)
+    np.testing.assert_allclose(found[3:], 1, atol=1e-4)
+    assert max(found[:2]) < 0.2
+    assert script.main([str(reference), "--tasks", "12", "--out", str(tmp_path / "found.json")]) == 0
+    said = capsys.readouterr().out
+    for words in (
+        "meld/point-robot-quick, iteration_",
+        "12 new tasks",
+        "goal_y",
+        "distance to the goal (m) at the end: ",
+    ):
+        assert words in said
+    (written,) = json.loads((tmp_path / "found.json").read_text())
+    assert {name: len(values) for name, values in written["known"].items()} == {"goal_x": 5, "goal_y": 5}
+
+
+def test_what_is_known_of_tasks_is_asked_of_melds_runs(
+    run_copy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = load_script("benchmarks/meld_beliefs.py")
+    with pytest.raises(SystemExit):
+        script.main([str(tmp_path), "--tasks", "3"])
+    assert "tasks is 3 and seed 0; allowed: at least 10, and at least 0" in capsys.readouterr().err
+    assert script.main([str(tmp_path)]) == 1
+    assert "is not a run folder" in capsys.readouterr().err
+    assert script.main([str(run_copy)]) == 1
+    assert re.search("is a run of pearl/.*; allowed: runs of MELD", capsys.readouterr().err)

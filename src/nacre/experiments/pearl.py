@@ -357,7 +357,7 @@ EXPERIMENTS += (
         Experiment(
             name="pearl/cheetah-vel-10hz-pixels-small",
             family="cheetah-vel-10hz-pixels",
-            family_options=options(camera="track", size=32),
+            family_options=options(camera="track", size=32, zoom=1.6),
             train_tasks=10,
             test_tasks=5,
             task_list="published",
