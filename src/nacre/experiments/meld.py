@@ -177,7 +177,7 @@ _CHEETAH_SMALL = replace(
     family_options=options(camera="track", size=32, zoom=1.6),
     train_tasks=10,
     test_tasks=5,
-    iterations=20,
+    iterations=30,
     update_chunk=10,
     algorithm=MeldConfig(
         base_depth=16,
