@@ -106,7 +106,7 @@ OWN_MODULES = ("random_learner", "task_regression")
 """What tests import as modules of a user's own."""
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def own_registrations() -> Iterator[None]:
     """What a module of tests makes known is forgotten after it, and its modules can be imported anew."""
     from nacre import experiments, extensions

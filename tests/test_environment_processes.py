@@ -234,7 +234,6 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return Watched.made
 
 
-@pytest.mark.usefixtures("own_registrations")
 def test_a_run_in_processes_and_in_turns_is_the_same(tmp_path: Path, made: list[int]) -> None:
     importlib.import_module("random_learner")
     columns = []

@@ -13,8 +13,6 @@ from nacre.agents.pearl.config import PearlConfig
 from nacre.experiments import family_of, validate
 from nacre.tasks import FAMILIES, list_families, register_family
 
-pytestmark = pytest.mark.usefixtures("own_registrations")
-
 
 class FilmedClock(Clock):
     name = "filmed-clock"

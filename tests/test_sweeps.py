@@ -600,7 +600,7 @@ def test_a_sweep_is_killed_taken_up_again_and_stopped(tmp_path: Path) -> None:
     assert {run.parent.name for run in runs_of(out)} == {f"random-point-robot_nudges-{nudges}" for nudges in (4, 6)}
 
 
-@pytest.mark.usefixtures("environment", "own_registrations")
+@pytest.mark.usefixtures("environment")
 def test_runs_are_what_they_are_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
     monkeypatch.syspath_prepend(HERE)
     monkeypatch.chdir(HERE)

@@ -53,7 +53,6 @@ def actors() -> list[int]:
     return [int(Path(f"/proc/{job}/stat").read_text().rpartition(")")[2].split()[1]) for job in jobs()]
 
 
-@pytest.mark.usefixtures("own_registrations")
 def test_a_sweep_on_ray(ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
     """A worker of Ray is killed on the way: its run saves, and goes on in another one."""
     monkeypatch.syspath_prepend(HERE)
@@ -80,7 +79,6 @@ def test_a_sweep_on_ray(ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not jobs()
 
 
-@pytest.mark.usefixtures("own_registrations")
 def test_ctrl_c_saves_runs_on_ray(ray: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
     monkeypatch.syspath_prepend(HERE)
     monkeypatch.chdir(HERE)
@@ -112,7 +110,6 @@ def test_a_cluster_without_room(ray: Any) -> None:
         assert nodes.room() == 2
 
 
-@pytest.mark.usefixtures("own_registrations")
 def test_a_node_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
     """Two nodes beside a head, each a raylet of its own on this machine. One is stopped: its run goes on in
     the other one when that has room."""
