@@ -12,6 +12,7 @@ should be.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ from nacre.agents.meld.config import MeldConfig
 from nacre.agents.meld.losses import filter_trials
 from nacre.agents.meld.report import frames_of
 from nacre.collect import play_together
+from nacre.evaluation import result_of
 from nacre.files import write_atomically
 from nacre.interfaces import Play
 from nacre.loading import TrainedRun, read_trained
@@ -55,27 +57,24 @@ def measure_run(trained: TrainedRun, tasks: int, seed: int) -> dict[str, Any]:
     if not isinstance(config, MeldConfig):
         raise NacreError(f"{trained.checkpoint.parent.parent} is a run of {experiment.name}; allowed: runs of MELD")
     drawn = family.sample_tasks(np.random.default_rng(seed), tasks)
-    source = np.random.SeedSequence(seed)
     play = Play(
         trained.agent(0),
         trained.parameters,
         drawn,
-        source,
+        np.random.SeedSequence(seed),
         deterministic=True,
         episodes=config.episodes,
         keeps_reward_states=True,
     )
-    simulator = Simulator(family, len(drawn), experiment.threads)
-    try:
+    with contextlib.closing(Simulator(family, len(drawn), experiment.threads)) as simulator:
         trials = play_together([play], simulator)[0].trials
-    finally:
-        simulator.close()
+    returns = [result_of(trial, False, family, task).returns for trial, task in zip(trials, drawn, strict=True)]
     features, mask = features_of(trained, config, trials)
     return {
         "experiment": experiment.name,
         "checkpoint": trained.checkpoint.stem,
         "tasks": len(drawn),
-        "returns": [float(np.mean(rewards)) for rewards in zip(*map(_returns, trials), strict=True)],
+        "returns": np.mean(returns, axis=0).tolist(),
         "known": {name: known(features, drawn[:, column], mask) for column, name in enumerate(family.task_parameters)},
         "measured": None if family.quantity is None else followed(trained, trials, drawn),
     }
@@ -184,10 +183,6 @@ def show(run: str, result: dict[str, Any], console: Console) -> None:
     console.print(table, f"correlation {measured['correlation']:.2f}", highlight=False)
 
 
-def _returns(trial: Sequence[Episode]) -> list[float]:
-    return [float(episode.rewards.sum()) for episode in trial]
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
@@ -202,11 +197,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for run in options.runs:
             results.append(measure_run(read_trained(run), options.tasks, options.seed))
             show(str(run), results[-1], console)
+        if options.out is not None:
+            write_atomically(options.out, (json.dumps(results, indent=1) + "\n").encode())
     except NacreError as error:
         print(error, file=sys.stderr)
         return 1
-    if options.out is not None:
-        write_atomically(options.out, (json.dumps(results, indent=1) + "\n").encode())
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes.util
+import functools
 import os
 import platform
 import sys
@@ -109,6 +110,12 @@ def _close_all() -> None:
         renderer.close()
 
 
+@functools.cache
+def _close_all_at_exit() -> None:
+    """To be called once MuJoCo has begun with OpenGL, so that this comes before MuJoCo ends it."""
+    atexit.register(_close_all)
+
+
 def _offscreen_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
     """MuJoCo's renderer with the OpenGL platform that MUJOCO_GL names; on Linux with EGL if it names none.
 
@@ -123,8 +130,7 @@ def _offscreen_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoc
         raise NacreError(
             f"Nothing can be drawn, as OpenGL does not work here ({type(error).__name__}: {error}). {_advice()}"
         ) from error
-    if not _open:
-        atexit.register(_close_all)  # now, so that it comes before MuJoCo ends EGL
+    _close_all_at_exit()
     _open.add(renderer)
     return renderer
 
